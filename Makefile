@@ -1,0 +1,32 @@
+# The two commands that matter: `make demo` and `make test`. Both set everything up first.
+VENV ?= .venv
+BIN := $(VENV)/bin
+# The first Python in the supported range; set PYTHON to choose another.
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.10 python3 python; do \
+	$$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 13))' 2>/dev/null \
+	&& echo $$p && break; done)
+
+# Without cached bytecode every start of the stack costs many seconds.
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: setup demo test lint clean
+
+setup: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml tools/constraints.txt tools/setup.sh
+	@bash tools/setup.sh "$(PYTHON)" "$(VENV)"
+	@touch $@
+
+demo: setup
+	$(BIN)/python tools/demo.py
+
+# Fast tests; with CI=true also those marked slow. One thread a process: the tensors are tiny.
+test: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto $(if $(CI),,-m "not slow")
+
+lint: setup
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+clean:
+	rm -rf $(VENV)

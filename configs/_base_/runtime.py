@@ -1,0 +1,2 @@
+# What every config of this project adds to the runtime of its OpenMMLab base.
+custom_imports = dict(imports=['normplug'])

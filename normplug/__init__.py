@@ -1,0 +1,18 @@
+"""Normalizers of one research line for the OpenMMLab stack.
+
+``custom_imports = dict(imports=['normplug'])`` in a config is all that it takes: importing the
+package registers the norm types, the hooks and the optimizer constructor, and prepares mmcv and
+torch for each other where they need it.
+"""
+
+# The first says what is missing, before anything fails on it; hooks and optim register themselves.
+from normplug import _requirements, compat, hooks, optim  # noqa: F401
+from normplug.norms import IBN, SN, BaseNorm, PortableSyncBN, SyncIBN, SyncSN
+from normplug.register import NORMS, register
+
+__all__ = ['IBN', 'NORMS', 'SN', 'BaseNorm', 'PortableSyncBN', 'SyncIBN', 'SyncSN']
+
+__version__ = '0.1.0'
+
+compat.install()
+register()

@@ -1,0 +1,72 @@
+"""A stand-in for the module `mmcv._ext`, for an mmcv that was installed without compiled operators.
+
+`mmcv.ops` takes its kernels from `mmcv._ext` and fails to import when that is missing. What
+torchvision has is in `operators.py` and `deform_conv.py`.
+"""
+
+from __future__ import annotations
+
+import importlib.machinery
+import importlib.util
+import sys
+import types
+
+import torch
+
+from normplug.compat import deform_conv, operators
+
+__all__ = ['TorchvisionExt', 'compiled_extension', 'install']
+
+_NAME = 'mmcv._ext'
+
+
+def install() -> None:
+    """Put a torchvision-backed `mmcv._ext` into `sys.modules`, unless there is a compiled one.
+
+    Imports neither mmcv nor torchvision, and does nothing where mmcv is not installed.
+    """
+    if _NAME in sys.modules or importlib.util.find_spec('mmcv') is None or compiled_extension():
+        return
+    sys.modules[_NAME] = TorchvisionExt()
+
+
+def compiled_extension() -> str | None:
+    """Path of mmcv's compiled `_ext` for this Python, or None. Does not import mmcv."""
+    mmcv = importlib.util.find_spec('mmcv')
+    if mmcv is None or mmcv.submodule_search_locations is None:
+        return None
+    # PathFinder and not importlib.util.find_spec, which would import the parent package.
+    spec = importlib.machinery.PathFinder.find_spec(_NAME, mmcv.submodule_search_locations)
+    return spec.origin if spec else None
+
+
+class TorchvisionExt(types.ModuleType):
+    """The module that stands for `mmcv._ext`: our operators, and a stub for each other.
+
+    A stub can be looked up, as `mmcv.ops` does at import, and raises NotImplementedError when
+    called.
+    """
+
+    def __init__(self) -> None:
+        """Take over the functions that `operators` and `deform_conv` export."""
+        super().__init__(_NAME, 'Operators of mmcv, computed by torchvision.')
+        self.__spec__ = importlib.machinery.ModuleSpec(_NAME, None, origin='torchvision')
+        for source in (operators, deform_conv):
+            for name in source.__all__:
+                setattr(self, name, getattr(source, name))
+
+    def __getattr__(self, name: str):
+        """Return a stub for the operator `name`."""
+        if name.startswith('__'):
+            raise AttributeError(f'module {_NAME!r} has no attribute {name!r}')
+
+        def missing(*args, **kwargs):
+            raise NotImplementedError(
+                f'mmcv.ops needs the compiled operator {name!r}: this mmcv was installed without '
+                'compiled operators and torchvision has nothing equal. Install an mmcv that was '
+                f'built with its operators for torch {torch.__version__} (from source, with '
+                'MMCV_WITH_OPS=1), or use another layer in the config.'
+            )
+
+        missing.__name__ = name
+        return missing

@@ -1,0 +1,163 @@
+"""The table of formats, and building them so that a folder is either complete or not there."""
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+from .ade import write_ade
+from .cityscapes import day_settings, night_settings, write_cityscapes
+from .classification import crop_settings, write_classification
+from .coco import write_coco
+from .scene import SceneMaker, SceneSettings
+
+__all__ = ['FORMATS', 'RECORD', 'DigitsError', 'DigitsSettings', 'Format', 'build_digits']
+
+# Raise it when the same settings give other files.
+VERSION = 1
+RECORD = 'digits.json'
+# Below, the smallest digits are a few pixels; above, the photographs are a blur.
+SIZES = (64, 1024)
+
+
+class DigitsError(ValueError):
+    """Nothing was written, or what was begun was removed; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class DigitsSettings:
+    """What `build_digits` writes: `train` and `val` images, decided by `seed`.
+
+    Raises:
+        DigitsError: a negative seed, a count below 1, a size out of range.
+    """
+
+    seed: int = 0
+    train: int = 1600
+    val: int = 200
+    scene: SceneSettings = field(default_factory=SceneSettings)
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        if self.seed < 0:
+            raise DigitsError(f'--seed {self.seed}: must be 0 or more')
+        for option in ('train', 'val'):
+            if getattr(self, option) < 1:
+                raise DigitsError(f'--{option} {getattr(self, option)}: must be 1 or more')
+        if not SIZES[0] <= self.scene.size <= SIZES[1]:
+            raise DigitsError(
+                f'--size {self.scene.size}: must be from {SIZES[0]} to {SIZES[1]} pixels'
+            )
+
+
+@dataclass(frozen=True)
+class Format:
+    """A writer of one on-disk format, and what it changes about the scenes.
+
+    `write(folder, maker, counts)` fills the existing, empty `folder` with `counts[split]` scenes
+    of each split.
+    """
+
+    write: Callable[[Path, SceneMaker, Mapping[str, int]], None]
+    adapt: Callable[[SceneSettings], SceneSettings] = replace
+
+
+FORMATS: dict[str, Format] = {
+    'coco': Format(write_coco),
+    'classification': Format(write_classification, crop_settings),
+    'ade': Format(write_ade),
+    'cityscapes': Format(write_cityscapes, day_settings),
+    'cityscapes_night': Format(write_cityscapes, night_settings),
+}
+
+
+def build_digits(
+    out: Path,
+    formats: Sequence[str],
+    settings: DigitsSettings,
+    force: bool = False,
+    log: Callable[[str], None] = print,
+) -> None:
+    """Write each format into `out/<format>`, unless it is there already with these settings.
+
+    All of `formats` are checked before the first file is written.
+
+    Raises:
+        DigitsError: an unknown format; a folder that holds something else (or, without `force`,
+            the same with other settings); `out` cannot be written.
+    """
+    unknown = [name for name in formats if name not in FORMATS]
+    if unknown or not formats:
+        raise DigitsError(
+            f'--formats {" ".join(unknown)}: choose one or more of {", ".join(FORMATS)}'
+        )
+    records = {name: _record(name, settings) for name in formats}
+    try:
+        missing = [name for name in records if not _is_there(out / name, records[name], force, log)]
+        if missing:
+            out.mkdir(parents=True, exist_ok=True)
+        for name in missing:
+            _build(out / name, FORMATS[name], settings, records[name], log)
+    except OSError as error:
+        raise DigitsError(f'--out {out}: cannot be written ({error})') from error
+
+
+def _record(name: str, settings: DigitsSettings) -> dict:
+    """What decides the files of a format, as JSON gives it back."""
+    scene = asdict(FORMATS[name].adapt(settings.scene))
+    record = {'format': name, 'version': VERSION, **asdict(settings), 'scene': scene}
+    return json.loads(json.dumps(record))
+
+
+def _is_there(folder: Path, record: dict, force: bool, log: Callable[[str], None]) -> bool:
+    """Whether `folder` holds what `record` says; False if it is free or `force` may replace it."""
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return False
+    try:
+        found = json.loads((folder / RECORD).read_text(encoding='utf-8'))
+        theirs, ours = ({**r, **r['scene'], 'scene': None} for r in (found, record))
+    except (FileNotFoundError, NotADirectoryError, ValueError, TypeError, KeyError):
+        # Never replaced, not even by force: it may be somebody's real data.
+        raise DigitsError(
+            f'{folder} was not written by make_digits (no valid {RECORD} in it): '
+            'choose another --out, or remove it yourself'
+        ) from None
+    if force:
+        return False
+    if found == record:
+        log(f'{record["format"]}: already there, {folder}')
+        return True
+    differing = sorted(key for key in {*theirs, *ours} if theirs.get(key) != ours.get(key))
+    raise DigitsError(
+        f'{folder} was written with other settings ({", ".join(differing)} differ): '
+        'use --force to replace it, or another --out'
+    )
+
+
+def _build(
+    folder: Path,
+    form: Format,
+    settings: DigitsSettings,
+    record: dict,
+    log: Callable[[str], None],
+) -> None:
+    start = time.perf_counter()
+    maker = SceneMaker(form.adapt(settings.scene), settings.seed)
+    counts = {'train': settings.train, 'val': settings.val}
+    partial = folder.with_name(f'.{folder.name}.partial-{os.getpid()}')
+    replaced = folder.with_name(f'.{folder.name}.replaced-{os.getpid()}')
+    partial.mkdir()
+    try:
+        form.write(partial, maker, counts)
+        (partial / RECORD).write_text(json.dumps(record, indent=2) + '\n', encoding='utf-8')
+        if folder.exists():
+            folder.rename(replaced)
+        partial.rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    shutil.rmtree(replaced, ignore_errors=True)
+    seconds = time.perf_counter() - start
+    log(f'{record["format"]}: written in {seconds:.1f} s, {folder}')

@@ -1,0 +1,199 @@
+"""Command-line options → changes of the config. Nothing here touches the disk."""
+
+from __future__ import annotations
+
+import inspect
+import os.path as osp
+from collections.abc import Iterator
+
+from mmengine.config import Config, ConfigDict
+from mmengine.config.utils import ConfigParsingError
+from mmengine.device import get_device
+from mmengine.registry import HOOKS
+
+from .errors import UserError
+
+__all__ = [
+    'enable_amp',
+    'enable_auto_scale_lr',
+    'enable_tta',
+    'iter_datasets',
+    'load_config',
+    'save_pictures',
+    'save_predictions',
+    'scope_of',
+    'set_work_dir',
+]
+
+
+def load_config(path: str, options: dict | None = None) -> Config:
+    """Read the config at ``path`` and merge ``options`` (from ``--cfg-options``) into it.
+
+    Raises:
+        UserError: the file is missing or cannot be parsed, one of its ``custom_imports`` cannot be
+            imported, or an option does not fit the config.
+    """
+    if not osp.isfile(path):
+        raise UserError(f'config file {path} does not exist')
+    try:
+        cfg = Config.fromfile(path)
+    except (OSError, SyntaxError, KeyError, ImportError, ConfigParsingError) as error:
+        cause = f' ({error.__cause__})' if error.__cause__ else ''
+        raise UserError(f'cannot read config {path}: {error}{cause}') from error
+    try:
+        cfg.merge_from_dict(options or {})
+    except (KeyError, TypeError) as error:
+        raise UserError(f'--cfg-options does not fit {path}: {error.args[0]}') from error
+    if scope_of(cfg) == 'mmpretrain':
+        # mmpretrain's configs leave this to the tool; mmengine's own default does not stack.
+        for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+            if cfg.get(name):
+                cfg[name].setdefault('collate_fn', {'type': 'default_collate'})
+    return cfg
+
+
+def scope_of(cfg: Config) -> str:
+    """Return the registry scope in which mmengine will look up the types of ``cfg``."""
+    return cfg.get('default_scope') or 'mmengine'
+
+
+def set_work_dir(cfg: Config, work_dir: str | None) -> None:
+    """Set ``cfg.work_dir``: the option, else the config's own, else work_dirs/<config's name>.
+
+    Raises:
+        UserError: it is a file.
+    """
+    if work_dir is not None:
+        cfg.work_dir = work_dir
+    elif cfg.get('work_dir') is None:
+        cfg.work_dir = osp.join('work_dirs', osp.splitext(osp.basename(cfg.filename))[0])
+    if osp.isfile(cfg.work_dir):
+        raise UserError(f'--work-dir: {cfg.work_dir} is a file; name a folder')
+
+
+def enable_amp(cfg: Config) -> None:
+    """Train in mixed precision.
+
+    Raises:
+        UserError: there is no GPU (mmengine's AmpOptimWrapper refuses to work without one), or the
+            config's optimizer wrapper is neither OptimWrapper nor AmpOptimWrapper.
+    """
+    wrapper = cfg.get('optim_wrapper') or {}
+    kind = wrapper.get('type', 'OptimWrapper')
+    kind = getattr(kind, '__name__', kind)
+    if kind not in ('OptimWrapper', 'AmpOptimWrapper'):
+        raise UserError(
+            f'--amp needs optim_wrapper.type to be OptimWrapper or AmpOptimWrapper, not {kind}; '
+            'drop --amp'
+        )
+    if get_device() == 'cpu':
+        raise UserError(
+            '--amp needs a GPU: mmengine has no AmpOptimWrapper for the CPU; drop --amp'
+        )
+    wrapper['type'] = 'AmpOptimWrapper'
+    wrapper.setdefault('loss_scale', 'dynamic')
+
+
+def enable_auto_scale_lr(cfg: Config) -> None:
+    """Scale the learning rate by the real batch size over ``auto_scale_lr.base_batch_size``.
+
+    Raises:
+        UserError: the config does not have that key.
+    """
+    if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
+        raise UserError(
+            '--auto-scale-lr: the config has no auto_scale_lr.base_batch_size. Set it to the batch '
+            "size (all GPUs together) that the config's learning rate was chosen for, e.g. "
+            'auto_scale_lr = dict(base_batch_size=16)'
+        )
+    cfg.auto_scale_lr.enable = True
+
+
+def enable_tta(cfg: Config) -> None:
+    """Wrap the model in ``tta_model`` and test it on ``tta_pipeline``.
+
+    Raises:
+        UserError: the config lacks one of the two.
+    """
+    for key in ('tta_model', 'tta_pipeline'):
+        if key not in cfg:
+            raise UserError(
+                f'--tta: the config has no {key}. It needs tta_model and tta_pipeline; '
+                'the configs of mmdet, mmseg and mmpretrain with test-time augmentation show how'
+            )
+    cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
+    for _, dataset in iter_datasets(cfg.test_dataloader, 'test_dataloader'):
+        dataset.pipeline = cfg.tta_pipeline
+
+
+def save_pictures(cfg: Config, folder: str) -> None:
+    """Draw the prediction for every test image into ``folder``, in all three packages.
+
+    Raises:
+        UserError: the config has no visualization hook.
+    """
+    hook = (cfg.get('default_hooks') or {}).get('visualization')
+    if hook is None:
+        raise UserError(
+            '--show-dir: the config has no default_hooks.visualization. Add, for detection, '
+            "visualization=dict(type='DetVisualizationHook'); for segmentation, "
+            "dict(type='SegVisualizationHook'); for classification, dict(type='VisualizationHook')"
+        )
+    kind = hook['type']
+    if isinstance(kind, str):
+        with HOOKS.switch_scope_and_registry(scope_of(cfg)) as registry:
+            kind = registry.get(kind)
+    if kind is None:
+        return  # the check of types names it
+    accepted = inspect.signature(kind).parameters
+    # An absolute path, because mmdet would put a relative one below work_dir/<timestamp>.
+    folder = osp.abspath(folder)
+    wanted = {'draw': True, 'enable': True, 'interval': 1}
+    wanted |= {'test_out_dir': folder, 'out_dir': folder}
+    hook.update({name: value for name, value in wanted.items() if name in accepted})
+    if not accepted.keys() & {'test_out_dir', 'out_dir'}:
+        if not cfg.get('visualizer'):
+            raise UserError('--show-dir: the config has no visualizer, which saves the pictures')
+        cfg.visualizer.save_dir = folder
+
+
+def save_predictions(cfg: Config, out: str) -> None:
+    """Save the predictions of the test set.
+
+    A name that ends in .pkl or .pickle gets them all in one file; any other name is, for
+    segmentation, the folder of one PNG of labels an image, as in mmseg.
+
+    Raises:
+        UserError: another name, where the config's metrics do not write PNGs.
+    """
+    metrics = cfg.test_evaluator
+    metrics = list(metrics) if isinstance(metrics, (list, tuple)) else [metrics]
+    if out.endswith(('.pkl', '.pickle')):
+        kind = 'DumpDetResults' if scope_of(cfg) == 'mmdet' else 'mmengine.DumpResults'
+        cfg.test_evaluator = [*metrics, {'type': kind, 'out_file_path': out}]
+        return
+    writers = [metric for metric in metrics if str(metric.get('type')).endswith('IoUMetric')]
+    if scope_of(cfg) != 'mmseg' or not writers:
+        raise UserError(f'--out {out}: the name of the file of predictions must end in .pkl')
+    for metric in writers:
+        metric.output_dir = out
+
+
+def iter_datasets(loader: dict, key: str) -> Iterator[tuple[str, dict]]:
+    """Yield (config key, dict) of every dataset of a dataloader, those inside wrappers too.
+
+    Args:
+        loader: a dataloader's config, or a wrapper's (RepeatDataset, ConcatDataset, ...).
+        key: where ``loader`` stands in the config, e.g. ``'train_dataloader'``.
+    """
+    inner = []
+    if isinstance(loader.get('dataset'), dict):
+        inner.append((f'{key}.dataset', loader['dataset']))
+    for i, dataset in enumerate(loader.get('datasets') or []):
+        if isinstance(dataset, dict):
+            inner.append((f'{key}.datasets.{i}', dataset))
+    for inner_key, dataset in inner:
+        if 'dataset' in dataset or 'datasets' in dataset:
+            yield from iter_datasets(dataset, inner_key)
+        else:
+            yield inner_key, dataset

@@ -1,0 +1,119 @@
+"""From a config to a runner, with every check of the user's input before the first write."""
+
+from __future__ import annotations
+
+import copy
+import os.path as osp
+import re
+import traceback
+import warnings
+from typing import Literal
+
+from mmengine.config import Config
+from mmengine.device import get_device
+from mmengine.model import BaseTTAModel
+from mmengine.registry import MODELS, RUNNERS, DefaultScope
+from mmengine.runner import Runner
+from torch import nn
+
+from normplug.hooks import NormReportHook
+from normplug.register import NORMS
+
+from . import checkpoint_check as ckpt
+from .config import scope_of
+from .data_check import check_data
+from .errors import UserError
+from .memory import CPUMemoryHook
+from .type_check import check_types, keys_of_type, unknown_types_explained
+
+__all__ = ['build_runner']
+
+_NEEDED = {
+    'train': ('model', 'train_dataloader', 'train_cfg', 'optim_wrapper'),
+    'test': ('model', 'test_dataloader', 'test_cfg', 'test_evaluator', 'load_from'),
+}
+
+
+def build_runner(cfg: Config, mode: Literal['train', 'test'] = 'train') -> Runner:
+    """Check ``cfg`` and build its runner; call ``.train()`` or ``.test()`` on it.
+
+    To train, ``cfg.resume`` and ``cfg.load_from`` mean what they mean in mmengine, but nothing to
+    resume is an error. To test, ``cfg.load_from`` is the checkpoint and must fit exactly.
+
+    Args:
+        cfg: a config with ``work_dir`` set.
+        mode: what the runner is for: only its data and types are checked.
+
+    Raises:
+        UserError: the config, its data or its checkpoint is wrong. Nothing has been written then.
+    """
+    lacking = [key for key in (*_NEEDED[mode], 'work_dir') if cfg.get(key) is None]
+    if lacking:
+        raise UserError(f'the config has no {", ".join(lacking)}, needed to {mode}')
+    if cfg.get('launcher', 'none') != 'none' and get_device() == 'cpu':
+        raise UserError(f'--launcher {cfg.launcher} needs GPUs; none was found. Drop --launcher')
+    phases = ('train', 'val') if mode == 'train' else ('test',)
+    check_types(cfg, phases)
+    check_data(cfg, phases)
+    if mode == 'test':
+        cfg.resume = False
+    elif cfg.get('resume'):
+        cfg.load_from = ckpt.find_resume(cfg.work_dir, cfg.get('load_from'))
+    notes = _check_checkpoints(cfg, mode)
+    earlier = osp.exists(osp.join(cfg.work_dir, 'last_checkpoint'))
+
+    with unknown_types_explained(cfg):
+        runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    for note in notes:
+        runner.logger.info(note)
+    if mode == 'train' and earlier and not cfg.get('resume'):
+        runner.logger.warning(
+            f'work_dir {cfg.work_dir} holds the checkpoints of an earlier training, which this one '
+            'may overwrite; --resume would continue it'
+        )
+    if mode == 'train' and get_device() == 'cpu':
+        runner.register_hook(CPUMemoryHook())
+    if mode == 'train' and not any(isinstance(hook, NormReportHook) for hook in runner.hooks):
+        runner.register_hook(NormReportHook())
+    return runner
+
+
+def _check_checkpoints(cfg: Config, mode: str) -> list[str]:
+    """Return what the log should say about them."""
+    model = _build_spare_model(cfg)
+    path = cfg.get('load_from')
+    if mode == 'test':
+        ckpt.check_strict(model, ckpt.read_checkpoint(path, 'checkpoint'), path, 'checkpoint')
+        return []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter('always')  # each layer warns; the log gets each message once
+        notes = ckpt.check_pretrained(model)
+        if cfg.get('resume'):
+            ckpt.check_resume(model, path)
+        elif path:
+            notes.append(ckpt.check_load_from(model, path))
+    return [*notes, *dict.fromkeys(str(warning.message) for warning in caught)]
+
+
+def _build_spare_model(cfg: Config) -> nn.Module:
+    """Build the model once more than needed: it is for the checks, and the runner seeds first."""
+    model_cfg = copy.deepcopy(cfg.model)
+    if cfg.get('data_preprocessor'):
+        model_cfg.setdefault('data_preprocessor', copy.deepcopy(cfg.data_preprocessor))
+    scope = DefaultScope.overwrite_default_scope(scope_of(cfg))
+    try:
+        with unknown_types_explained(cfg), scope:
+            model = MODELS.build(model_cfg)
+    except (TypeError, ValueError) as error:
+        # A normalizer's own check of its options, or an option that it does not have, as opposed
+        # to a bug somewhere below.
+        frame, _ = list(traceback.walk_tb(error.__traceback__))[-1]
+        named = re.match(r"norm_cfg=dict\(type='(\w+)'|(\w+)\.__init__\(\)", str(error))
+        norm = named and (named[1] or named[2])
+        if norm not in NORMS:
+            if not frame.f_globals['__name__'].startswith('normplug.'):
+                raise
+            raise UserError(f"the config's model cannot be built: {error}") from error
+        keys = ', '.join(keys_of_type(cfg, norm))
+        raise UserError(f'{keys}: {error}') from error
+    return model.module if isinstance(model, BaseTTAModel) else model

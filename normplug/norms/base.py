@@ -1,0 +1,209 @@
+"""What all normalizers share: parameters, running statistics, the mm contract, the forward."""
+
+import warnings
+from copy import deepcopy
+from numbers import Real
+
+import torch
+from torch import Tensor, nn
+
+from normplug.dist import group_reducer
+from normplug.ops import Reducer, Rule, normalize
+from normplug.running import in_recomputation, update_running
+from normplug.stats import Moments
+
+__all__ = ['BaseNorm']
+
+_BATCH_NORM_NAMES = ('weight', 'bias', 'running_mean', 'running_var', 'num_batches_tracked')
+
+
+class BaseNorm(nn.Module):
+    """A normalizer that is a rule from (N, C) moments to a scale and an offset.
+
+    A subclass gives :meth:`rule` and, if the rule takes more parameters than weight and bias,
+    :meth:`rule_params`. It is not a ``torch.nn.modules.batchnorm._BatchNorm`` on purpose: tools
+    that fold, convert or revert batch norms would silently take it for one.
+
+    Args:
+        num_features: C, the number of channels; at least 1.
+        eps: added to the variance.
+        momentum: weight of the new batch in the running statistics (PyTorch's convention);
+            None for the average over all batches.
+        frozen: always use the running statistics and train nothing. Parameters become buffers of
+            the same names, which no optimizer, DDP or ``requires_grad`` loop can revive.
+        batch_from: the first channel whose batch statistics the rule uses; None if it uses none.
+
+    Attributes:
+        weight, bias: γ and β, (C,).
+        running_mean, running_var: (C − batch_from,), initially 0 and 1.
+        num_batches_tracked: (), int64.
+        synchronized: whether batch statistics are those of all ranks' samples. True in a subclass
+            of its own, which names BaseNorm as a base again: mmengine's ``init_cfg`` matches
+            direct bases only. Without a process group, or in one of one rank, they stay local.
+        process_group: the ranks to synchronize over (``torch.distributed.ProcessGroup``), set on
+            the built layer; None for the default group.
+
+    Raises:
+        ValueError: an argument is out of range, or the input does not fit, by name.
+    """
+
+    _abbr_ = 'bn'  # mmcv names the layer by it, so that a BN checkpoint's `bn1.weight` fits
+    _on_foreign_checkpoint = ''  # what then becomes of the layer, and what to do
+    synchronized = False
+    process_group = None
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        *,
+        frozen: bool = False,
+        batch_from: int | None = 0,
+    ) -> None:
+        super().__init__()
+        self._require(
+            type(num_features) is int and num_features > 0,
+            f'num_features must be a positive integer, got {num_features!r}',
+        )
+        self._require(
+            isinstance(eps, Real) and eps > 0, f'eps must be a positive number, got {eps!r}'
+        )
+        self._require(
+            momentum is None or (isinstance(momentum, Real) and 0 <= momentum <= 1),
+            f'momentum must lie in [0, 1] or be None, got {momentum!r}: it is the weight of the '
+            'new batch, as in PyTorch, not of the old value',
+        )
+        self.num_features = num_features
+        self.eps = eps
+        self.momentum = momentum
+        self.frozen = frozen
+        self.batch_from = batch_from
+        self.add_parameter('weight', torch.ones(num_features))
+        self.add_parameter('bias', torch.zeros(num_features))
+        if batch_from is not None:
+            self.register_buffer('running_mean', torch.zeros(num_features - batch_from))
+            self.register_buffer('running_var', torch.ones(num_features - batch_from))
+            self.register_buffer('num_batches_tracked', torch.zeros((), dtype=torch.long))
+
+    def rule(self, x: Tensor) -> Rule:
+        """The map from the moments of x and :meth:`rule_params` to scale and offset."""
+        raise NotImplementedError
+
+    def rule_params(self) -> tuple[Tensor, ...]:
+        """The tensors that the rule takes after the moments."""
+        return self.weight, self.bias
+
+    def add_parameter(self, name: str, value: Tensor) -> None:
+        """Register ``value`` as a parameter, or as a buffer if the layer is frozen."""
+        if self.frozen:
+            self.register_buffer(name, value)
+        else:
+            self.register_parameter(name, nn.Parameter(value))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalize x of shape (N, C) or (N, C, *spatial), up to 3 spatial axes, any N.
+
+        The output has x's shape, dtype and memory format; statistics are float64.
+        """
+        if isinstance(x, torch.fx.Proxy):  # one call in a traced graph, as torch.nn's layers are
+            return x.tracer.create_proxy('call_module', x.tracer.path_of_module(self), (x,), {})
+        self._check_input(x)
+        x_n = x.unsqueeze(-1) if x.dim() == 2 else x
+        has_batch = self.batch_from is not None
+        live = self.takes_batch_statistics(x)
+        running = Moments(self.running_mean, self.running_var) if has_batch else None
+        correction, unbiased = self.corrections(x)
+        y_n, batch, total = normalize(
+            x_n,
+            self.rule(x),
+            self.rule_params(),
+            given=None if live else running,
+            batch_from=self.batch_from if live else None,
+            reducer=self.reducer() if live else None,
+            correction=correction,
+        )
+        if live and not in_recomputation():
+            count = x.numel() // self.num_features if total is None else total
+            update_running(running, self.num_batches_tracked, batch, count, self.momentum, unbiased)
+        return y_n.squeeze(-1) if x.dim() == 2 else y_n
+
+    def takes_batch_statistics(self, x: Tensor) -> bool:
+        """Whether x's own batch statistics are used (and recorded), not the running ones.
+
+        An empty batch has none: the running statistics stand in, and nothing is recorded. But a
+        rank that synchronizes must not decide by its own samples, or the others wait for it.
+        """
+        if self.batch_from is None or not self.training or self.frozen:
+            return False
+        return x.shape[0] > 0 or self.reducer() is not None
+
+    def reducer(self) -> Reducer | None:
+        """What reduces the batch statistics over ranks; None where they are local."""
+        return group_reducer(self.process_group) if self.synchronized else None
+
+    def __deepcopy__(self, memo: dict) -> 'BaseNorm':
+        """A copy, as averaging hooks make one; in the same process group, which has no copies."""
+        memo[id(self.process_group)] = self.process_group
+        twin = memo[id(self)] = self.__new__(type(self))
+        twin.__setstate__(deepcopy(self.__dict__, memo))
+        return twin
+
+    def corrections(self, x: Tensor) -> tuple[int, bool]:
+        """What to subtract from H·W in instance variances; whether running ones get Bessel's."""
+        return 0, True
+
+    def extra_repr(self) -> str:
+        """The arguments that differ between layers."""
+        frozen = ', frozen=True' if self.frozen else ''
+        return f'{self.num_features}, eps={self.eps}, momentum={self.momentum}{frozen}'
+
+    def _require(self, condition: bool, message: str) -> None:
+        if not condition:
+            raise ValueError(f"norm_cfg=dict(type='{type(self).__name__}'): {message}")
+
+    def _check_input(self, x: Tensor) -> None:
+        name = type(self).__name__
+        if not 2 <= x.dim() <= 5:
+            raise ValueError(
+                f'{name} takes (N, C) or (N, C, *spatial) with up to 3 spatial axes, '
+                f'got an input of {x.dim()} axes: {tuple(x.shape)}'
+            )
+        if x.shape[1] != self.num_features:
+            raise ValueError(
+                f'{name} was built for {self.num_features} channels (num_features), '
+                f'got an input of {x.shape[1]}: {tuple(x.shape)}'
+            )
+        if not x.is_floating_point():
+            raise ValueError(f'{name} takes floating-point input, got {x.dtype}')
+        if x.shape[0] > 0 and x.numel() == 0:
+            raise ValueError(f'{name} got an input without pixels: {tuple(x.shape)}')
+
+    def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
+        """Accept the layouts of the released checkpoints, and tell when a BN's was given.
+
+        Released parameters are (1, C, 1, 1) and released buffers (1, C, 1); ours are (C,).
+        """
+        for name, own in self.state_dict(keep_vars=True).items():
+            value = state_dict.get(prefix + name)
+            if isinstance(value, Tensor) and value.dim() > 1 and value.numel() == own.numel():
+                state_dict[prefix + name] = value.reshape(own.shape)
+        # Released layers do not count their batches.
+        if self.batch_from is not None and prefix + 'running_mean' in state_dict:
+            state_dict.setdefault(prefix + 'num_batches_tracked', torch.zeros((), dtype=torch.long))
+        if prefix + 'weight' in state_dict and any(
+            prefix + name not in state_dict for name in self.own_names()
+        ):
+            self._warn_of_foreign_checkpoint()
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def own_names(self) -> tuple[str, ...]:
+        """Names in the state dict that a batch norm does not have."""
+        return tuple(name for name in self.state_dict() if name not in _BATCH_NORM_NAMES)
+
+    def _warn_of_foreign_checkpoint(self) -> None:
+        warnings.warn(
+            f'{type(self).__name__} layers are loaded from the checkpoint of another normalizer. '
+            f'{self._on_foreign_checkpoint}',
+            stacklevel=3,
+        )

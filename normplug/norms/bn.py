@@ -1,0 +1,56 @@
+"""Batch Normalization over all ranks, on any device.
+
+Ioffe and Szegedy, "Batch Normalization: Accelerating Deep Network Training by Reducing Internal
+Covariate Shift", ICML 2015, algorithms 1 and 2; over the ranks as in Peng et al., "MegDet: A Large
+Mini-Batch Object Detector", CVPR 2018, section 3.3.
+"""
+
+from functools import partial
+
+from torch import Tensor
+
+from normplug.norms.base import BaseNorm
+from normplug.ops import Rule
+from normplug.stats import Affine, Moments, standardize
+
+__all__ = ['PortableSyncBN']
+
+
+def bn_rule(
+    instance: Moments, batch: Moments, weight: Tensor, bias: Tensor, *, eps: float
+) -> Affine:
+    """Normalize by the batch's moments."""
+    return standardize(instance, batch, weight, bias, eps)
+
+
+class PortableSyncBN(BaseNorm):
+    """Batch norm with the statistics of all ranks, where ``type='SyncBN'`` does not run.
+
+    mmcv's SyncBN is ``nn.SyncBatchNorm``, which takes CUDA tensors only. This type computes the
+    same on any device that the process group's backend serves, by the name under which a config
+    asks for it: ``norm_cfg=dict(type='PortableSyncBN')``. Its state dict is a batch norm's, in
+    both directions. Ranks may have uneven batches, or none; without a process group it is a
+    plain batch norm.
+
+    Args:
+        num_features: C.
+        eps: added to the variance.
+        momentum: weight of the new batch in the running statistics.
+        frozen: see :class:`BaseNorm`.
+    """
+
+    synchronized = True
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        *,
+        frozen: bool = False,
+    ) -> None:
+        super().__init__(num_features, eps, momentum, frozen=frozen)
+
+    def rule(self, x: Tensor) -> Rule:
+        """Batch norm."""
+        return partial(bn_rule, eps=self.eps)

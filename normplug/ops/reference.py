@@ -1,0 +1,67 @@
+"""The four passes over the full tensor, in plain torch: the truth that kernels are tested against.
+
+Names end in a tensor's axes: ``x_n`` stands for (N, C, *spatial) with 1 to 3 spatial axes,
+``mean_nc`` for (N, C). Full-size tensors are worked on in float32, float64 for float64 input,
+and come out in x's dtype; moments come out in float64, sums as they were worked on.
+"""
+
+import torch
+from torch import Tensor
+
+from normplug.stats import Moments
+
+__all__ = ['affine', 'backward_input', 'backward_reduce', 'moments']
+
+
+def _accumulate(x_n: Tensor) -> Tensor:
+    return _cast(x_n, torch.promote_types(x_n.dtype, torch.float32))
+
+
+def _cast(x_n: Tensor, dtype: torch.dtype) -> Tensor:
+    # Not a bare .to(): where it does nothing it returns the same tensor, and then Dynamo (torch
+    # 2.11) sees y twice among the outputs of our autograd Function and drops y's gradient.
+    return x_n if x_n.dtype == dtype else x_n.to(dtype)
+
+
+def _spatial(x_n: Tensor) -> tuple[int, ...]:
+    return tuple(range(2, x_n.dim()))
+
+
+def _broadcast(t_nc: Tensor, x_n: Tensor) -> Tensor:
+    return t_nc.reshape(t_nc.shape + (1,) * (x_n.dim() - 2))
+
+
+def moments(x_n: Tensor) -> Moments:
+    """Mean and biased variance over the spatial axes, each (N, C)."""
+    x_n = _accumulate(x_n)
+    mean_nc = x_n.mean(_spatial(x_n))
+    centred = x_n - _broadcast(mean_nc, x_n)
+    # The mean of what is left corrects the rounding of a long sum. torch.var_mean is as exact,
+    # but its CPU kernel takes five times as long as these three reductions.
+    rest_nc = centred.mean(_spatial(x_n))
+    var_nc = centred.square_().mean(_spatial(x_n)) - rest_nc.square()
+    return Moments(mean_nc.double() + rest_nc, var_nc.clamp(min=0).double())
+
+
+def affine(x_n: Tensor, mean_nc: Tensor, scale_nc: Tensor, offset_nc: Tensor) -> Tensor:
+    """(x − mean) · scale + offset, in x's dtype and memory format."""
+    centred = _accumulate(x_n) - _broadcast(mean_nc, x_n)
+    y_n = torch.addcmul(_broadcast(offset_nc, x_n), centred, _broadcast(scale_nc, x_n))
+    return _cast(y_n, x_n.dtype)
+
+
+def backward_reduce(dy_n: Tensor, x_n: Tensor, mean_nc: Tensor) -> tuple[Tensor, Tensor]:
+    """Σ dy and Σ dy · (x − mean) over the spatial axes, each (N, C)."""
+    dy_n = _accumulate(dy_n)
+    centred = _accumulate(x_n) - _broadcast(mean_nc, x_n)
+    return dy_n.sum(_spatial(x_n)), (dy_n * centred).sum(_spatial(x_n))
+
+
+def backward_input(
+    dy_n: Tensor, x_n: Tensor, mean_nc: Tensor, scale_nc: Tensor, slope_nc: Tensor, level_nc: Tensor
+) -> Tensor:
+    """dy · scale + (x − mean) · slope + level, in x's dtype and memory format."""
+    centred = _accumulate(x_n) - _broadcast(mean_nc, x_n)
+    through_stats = torch.addcmul(_broadcast(level_nc, x_n), centred, _broadcast(slope_nc, x_n))
+    dx_n = torch.addcmul(through_stats, _accumulate(dy_n), _broadcast(scale_nc, x_n))
+    return _cast(dx_n, x_n.dtype)

@@ -1,0 +1,158 @@
+"""The demo: pretrain, train and evaluate Faster R-CNN+FPN with BN and with SN on the digits."""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+
+import mmcv
+import torch
+
+from normplug.data.build import DigitsSettings, build_digits
+
+from .figures import plot_detections, plot_losses, plot_ratios
+from .runs import Run, read_run
+from .tables import COCO_COLUMNS, coco_row, markdown
+
+__all__ = ['run_demo']
+
+NORMS = ('bn', 'sn')
+DATA = Path('work_dirs/data/digits')
+OUT = Path('work_dirs/demo')
+PRETRAIN = 'resnet18-w32_{norm}_digits'
+DETECTOR = 'faster-rcnn_r18-w32_fpn_{norm}_digits'
+
+
+def run_demo() -> None:
+    """Do all of it from the repository's root, then say where everything is.
+
+    Raises:
+        RuntimeError: a step failed; its own message stands above.
+    """
+    started = time.time()
+    print(f'[1/4] data: {DATA}', flush=True)
+    build_digits(DATA, ('coco', 'classification'), DigitsSettings())
+    print('[2/4] pretraining, a digit classifier for each norm', flush=True)
+    _train_all(PRETRAIN, 'configs/pretrain')
+    print('[3/4] Faster R-CNN+FPN, 2 images a batch', flush=True)
+    _train_all(DETECTOR, 'configs/faster_rcnn')
+    runs = [read_run(Path('work_dirs') / DETECTOR.format(norm=n), n.upper()) for n in NORMS]
+    print(f'[4/4] report: {OUT}', flush=True)
+    table = _report(runs)
+    print(f'\n{table}\nAll of it took {(time.time() - started) / 60:.1f} minutes.\n{_NEXT}')
+
+
+_NEXT = f"""
+In {OUT}: results.md and results.json, detections.png, losses.png, sn_ratios.png.
+Logs and checkpoints: work_dirs/{DETECTOR.format(norm='sn')} and its neighbours.
+Next: another row, python tools/train.py configs/faster_rcnn/{DETECTOR.format(norm='gn')}.py
+(its backbone first: configs/pretrain/{PRETRAIN.format(norm='gn')}.py); or your own config with
+custom_imports = dict(imports=['normplug']) and norm_cfg=dict(type='SN').
+"""
+
+
+def _train_all(name: str, folder: str) -> None:
+    """Train each norm's config at the same time, with an equal share of the cores.
+
+    Small models gain little from a second thread, and side by side the times are comparable.
+    """
+    threads = max(1, (os.cpu_count() or 1) // len(NORMS))
+    env = {**os.environ, 'OMP_NUM_THREADS': str(threads), 'PYTHONUNBUFFERED': '1'}
+    processes = {}
+    for norm in NORMS:
+        config = f'{folder}/{name.format(norm=norm)}.py'
+        print(f'  python tools/train.py {config}', flush=True)
+        command = [sys.executable, 'tools/train.py', config]
+        processes[norm] = subprocess.Popen(
+            command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+    tails = {norm: deque(maxlen=30) for norm in NORMS}
+    followers = [
+        threading.Thread(target=_follow, args=(norm, process, tails[norm], processes))
+        for norm, process in processes.items()
+    ]
+    try:
+        for follower in followers:
+            follower.start()
+        for follower in followers:
+            follower.join()
+    except KeyboardInterrupt:
+        for process in processes.values():
+            process.terminate()
+        raise
+    # The one that failed by itself, not by our signal, has something to say.
+    for norm, process in sorted(processes.items(), key=lambda item: item[1].wait() < 0):
+        if process.returncode:
+            print(''.join(tails[norm]), file=sys.stderr)
+            raise RuntimeError(f'training {name.format(norm=norm)} failed: see the lines above')
+
+
+def _follow(norm: str, process: subprocess.Popen, tail: deque, all_of_them: dict) -> None:
+    """Show the progress lines of one training as they come; if it fails, end all."""
+    for line in process.stdout:
+        tail.append(line)
+        if 'Epoch(' in line:
+            _, _, progress = line.partition('INFO - ')
+            print(f'  {norm.upper()}: {progress[:150].rstrip()}', flush=True)
+    if process.wait():
+        for other in all_of_them.values():
+            other.terminate()
+
+
+def _report(runs: Sequence[Run]) -> str:
+    OUT.mkdir(parents=True, exist_ok=True)
+    rows = [coco_row(run) for run in runs]
+    machine = {
+        'command': 'make demo',
+        'date': time.strftime('%Y-%m-%d'),
+        'device': torch.cuda.get_device_name() if torch.cuda.is_available() else 'CPU',
+        'threads per training': max(1, (os.cpu_count() or 1) // len(NORMS)),
+        'python': platform.python_version(),
+        'torch': torch.__version__,
+    }
+    table = markdown(COCO_COLUMNS, rows)
+    provenance = ', '.join(f'{key} {value}' for key, value in machine.items())
+    (OUT / 'results.md').write_text(f'{table}\n{provenance}\n')
+    (OUT / 'results.json').write_text(json.dumps({'rows': rows, **machine}, indent=2) + '\n')
+    plot_losses(runs, OUT / 'losses.png')
+    plot_ratios(runs[-1].checkpoint, OUT / 'sn_ratios.png')
+    plot_detections(_detections(runs[-1]), ('ground truth', runs[-1].name), OUT / 'detections.png')
+    return table
+
+
+def _detections(run: Run, pictures: int = 8, threshold: float = 0.5) -> list:
+    """The first pictures of the validation split with their truth and what ``run`` detects."""
+    from mmdet.apis import inference_detector, init_detector
+    from pycocotools.coco import COCO
+
+    folder = DATA / 'coco'
+    coco = COCO(folder / 'annotations/instances_val.json')
+    config = next(run.work_dir.glob('*.py'))
+    model = init_detector(str(config), str(run.checkpoint), device=_device())
+    classes = model.dataset_meta['classes']
+    rows = []
+    for info in coco.loadImgs(sorted(coco.imgs)[:pictures]):
+        path = folder / 'val' / info['file_name']
+        truth = []
+        for annotation in coco.imgToAnns[info['id']]:
+            x, y, w, h = annotation['bbox']
+            name = coco.cats[annotation['category_id']]['name']
+            truth.append(((x, y, x + w, y + h), name))
+        found = inference_detector(model, str(path)).pred_instances.cpu().numpy()
+        found = found[found.scores > threshold]
+        boxes = [
+            (tuple(box), f'{classes[label]} {score:.2f}')
+            for box, label, score in zip(found.bboxes, found.labels, found.scores, strict=True)
+        ]
+        rows.append((mmcv.imread(str(path), channel_order='rgb'), truth, boxes))
+    return rows
+
+
+def _device() -> str:
+    return 'cuda:0' if torch.cuda.is_available() else 'cpu'

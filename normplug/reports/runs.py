@@ -1,0 +1,64 @@
+"""Read a run back from its work_dir: what mmengine's LocalVisBackend and CheckpointHook left."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+__all__ = ['Run', 'read_run']
+
+
+@dataclass
+class Run:
+    """One training.
+
+    Attributes:
+        name: what tables and figures call it.
+        work_dir: where it was written.
+        train: the logged training records, each with 'iter' and what was averaged, such as 'loss'
+            and 'time' (seconds an iteration).
+        val: the evaluations, each with 'step' and metrics such as 'coco/bbox_mAP'.
+    """
+
+    name: str
+    work_dir: Path
+    train: list[dict] = field(default_factory=list)
+    val: list[dict] = field(default_factory=list)
+
+    @property
+    def checkpoint(self) -> Path:
+        """The last checkpoint, as `last_checkpoint` names it."""
+        return self.work_dir / Path((self.work_dir / 'last_checkpoint').read_text().strip()).name
+
+    @property
+    def train_seconds(self) -> float:
+        """Time spent in training iterations, loading of data included, evaluation excluded."""
+        seconds, before = 0.0, 0
+        for record in self.train:
+            seconds += record['time'] * (record['iter'] - before)
+            before = record['iter']
+        return seconds
+
+    @property
+    def peak_memory(self) -> int | None:
+        """The largest logged memory in MB: of the GPU, or of the process on the CPU."""
+        logged = [record['memory'] for record in self.train if 'memory' in record]
+        return max(logged) if logged else None
+
+
+def read_run(work_dir: str | Path, name: str | None = None) -> Run:
+    """Read the latest training below ``work_dir``.
+
+    Raises:
+        FileNotFoundError: no training has written its records there.
+    """
+    work_dir = Path(work_dir)
+    run = Run(name or work_dir.name, work_dir)
+    for records in sorted(work_dir.glob('*/vis_data/scalars.json'), reverse=True):
+        lines = [json.loads(line) for line in records.read_text().splitlines()]
+        run.train = [line for line in lines if 'loss' in line]
+        run.val = [line for line in lines if 'loss' not in line]
+        if run.train:  # the latest that trained: tools/test.py writes records too
+            return run
+    raise FileNotFoundError(
+        f'{work_dir}: no */vis_data/scalars.json with training records; train into it first'
+    )

@@ -1,0 +1,86 @@
+"""Algebra of means and variances: pool them over an axis, merge them over ranks, mix them.
+
+Everything here works on small tensors ((N, C) and less), in plain differentiable torch.
+Variances are pooled by the law of total variance, var = mean(var) + var(mean), and never as
+E[x²] − E[x]², which loses all digits once |mean|/std reaches the inverse of the precision.
+"""
+
+from functools import reduce
+from operator import add
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+__all__ = ['Affine', 'Moments', 'merge', 'mix', 'pool', 'standardize']
+
+
+class Moments(NamedTuple):
+    """Mean and (biased) variance, two tensors of one shape."""
+
+    mean: Tensor
+    var: Tensor
+
+
+class Affine(NamedTuple):
+    """The map y = (x − mean_nc) · scale + offset, where mean_nc is the instance mean.
+
+    Giving the offset at the instance mean, not at 0, keeps the output and all gradients free of
+    the cancellation between mean · scale and shift when |mean|/std is large.
+    """
+
+    scale: Tensor
+    offset: Tensor
+
+
+def pool(moments: Moments, dim: int, keepdim: bool = False) -> Moments:
+    """Moments of the union of equally large sets that lie along ``dim``.
+
+    ``dim=0`` of (N, C) instance moments gives batch moments, ``dim=1`` layer moments.
+    """
+    mean = moments.mean.mean(dim, keepdim=True)
+    var = (moments.var + (moments.mean - mean).square()).mean(dim, keepdim=True)
+    return Moments(mean, var) if keepdim else Moments(mean.squeeze(dim), var.squeeze(dim))
+
+
+def merge(moments: Moments, counts: Tensor) -> tuple[Moments, Tensor]:
+    """Moments of the union of sets of different sizes (Chan, Golub and LeVeque, 1979).
+
+    Args:
+        moments: of shape (R, C), one row a set; a row whose count is 0 must be finite.
+        counts: of shape (R,), the number of values per channel in each set.
+
+    Returns:
+        The merged moments of shape (C,), zero where there is no value at all, and the total
+        count of shape ().
+    """
+    total = counts.sum()
+    share = (counts / total.clamp(min=1)).unsqueeze(1)
+    mean = (share * moments.mean).sum(0)
+    var = (share * (moments.var + (moments.mean - mean).square())).sum(0)
+    return Moments(mean, var), total
+
+
+def mix(parts: list[Moments], mean_ratios: Tensor, var_ratios: Tensor) -> Moments:
+    """Σ_k ratio_k · part_k, the means and the variances each by their own ratios of shape (K,)."""
+    means = [ratio * part.mean for ratio, part in zip(mean_ratios, parts, strict=True)]
+    variances = [ratio * part.var for ratio, part in zip(var_ratios, parts, strict=True)]
+    return Moments(reduce(add, means), reduce(add, variances))
+
+
+def standardize(instance: Moments, by: Moments, weight: Tensor, bias: Tensor, eps: float) -> Affine:
+    """The map y = weight · (x − by.mean) / sqrt(by.var + eps) + bias.
+
+    Args:
+        instance: moments of shape (N, C) of the input itself.
+        by: the moments to normalize with, broadcastable to (N, C).
+        weight: γ of shape (C,).
+        bias: β of shape (C,).
+        eps: added to the variance.
+
+    Returns:
+        The scale and the offset at the instance mean, each of shape (N, C).
+    """
+    scale = weight * torch.rsqrt(by.var + eps)
+    scale, mean = torch.broadcast_tensors(scale, instance.mean)
+    return Affine(scale, bias + (mean - by.mean) * scale)

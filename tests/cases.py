@@ -1,0 +1,103 @@
+"""The one list of normalizers and inputs that every contract test runs over."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from normplug import IBN, SN, PortableSyncBN, SyncIBN, SyncSN
+
+# Largest |error| / max|reference| per dtype. A sum of n terms errs by about sqrt(n) roundings;
+# the shapes below have n < 1e3, and the half types round once more, at the output.
+TOLERANCE = {
+    torch.float64: 1e-12,
+    torch.float32: 2e-5,
+    torch.bfloat16: 2**-7,
+    torch.float16: 2**-10,
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A normalizer with its options, built for a number of channels."""
+
+    name: str
+    build: Callable[[int], nn.Module]
+
+
+CASES = [
+    Case('sn', SN),
+    Case('sn_no_bn', lambda c: SN(c, using_bn=False)),
+    Case('sn_no_in', lambda c: SN(c, using_in=False)),
+    Case('sn_released', lambda c: SN(c, released_statistics=True)),
+    Case('ibn', IBN),
+    Case('ibn_quarter', lambda c: IBN(c, ratio=0.25)),
+    Case('ibn_all_in', lambda c: IBN(c, ratio=1)),
+    Case('ibn_no_in', lambda c: IBN(c, ratio=0)),
+    # In one process: local statistics. tests/dist has them over ranks.
+    Case('sync_sn', SyncSN),
+    Case('sync_ibn', SyncIBN),
+    Case('portable_sync_bn', PortableSyncBN),
+]
+
+# (N, C, *spatial): 0 to 3 spatial axes, odd sizes, one image, one pixel, one channel.
+SHAPES = [
+    (4, 5),
+    (3, 6, 7),
+    (2, 5, 3, 4),
+    (1, 4, 5, 3),
+    (3, 4, 1, 1),
+    (2, 1, 5, 7),
+    (2, 3, 3, 2, 5),
+]
+
+all_cases = pytest.mark.parametrize('case', CASES, ids=lambda case: case.name)
+all_shapes = pytest.mark.parametrize('shape', SHAPES, ids=lambda s: 'x'.join(map(str, s)))
+
+
+def built(case: Case, channels: int, dtype: torch.dtype = torch.float32, seed: int = 0):
+    """The case's layer with random parameters and running statistics."""
+    layer = case.build(channels).to(dtype)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, tensor in layer.state_dict().items():
+            if tensor.is_floating_point():
+                noise = torch.randn(tensor.shape, generator=generator, dtype=torch.float64)
+                tensor.copy_(1 + 0.5 * noise.tanh() if name == 'running_var' else noise)
+    return layer
+
+
+def random_input(shape: tuple[int, ...], dtype: torch.dtype = torch.float32, seed: int = 1):
+    """Standard normal values, shifted and scaled by channel."""
+    generator = torch.Generator().manual_seed(seed)
+    axes = (1, shape[1]) + (1,) * (len(shape) - 2)
+    x = torch.randn(shape, generator=generator, dtype=torch.float64)
+    gain = torch.rand(axes, generator=generator, dtype=torch.float64) + 0.5
+    return (x * gain + torch.randn(axes, generator=generator, dtype=torch.float64)).to(dtype)
+
+
+def run(layer: nn.Module, x: Tensor, dy: Tensor) -> dict[str, Tensor]:
+    """Output, gradients of x and of every parameter, and buffers after the forward."""
+    layer.zero_grad()
+    x = x.detach().clone(memory_format=torch.preserve_format).requires_grad_()
+    y = layer(x)
+    y.backward(dy)
+    grads = {f'grad.{name}': p.grad for name, p in layer.named_parameters()}
+    return {'y': y.detach(), 'dx': x.grad, **grads, **dict(layer.named_buffers())}
+
+
+def assert_same(actual: dict, expected: dict, tolerance: float, **magnitude: float) -> None:
+    """Every tensor of ``expected`` is met, relative to its own largest magnitude.
+
+    ``magnitude`` names, for a tensor, the size of the terms that it is a difference of.
+    """
+    assert actual.keys() == expected.keys()
+    for name, want in expected.items():
+        got = actual[name].double()
+        floor = magnitude.get(name, 1)
+        scale = want.double().abs().max().clamp(min=floor).item() if want.numel() else 1
+        assert got.shape == want.shape, name
+        error = (got - want.double()).abs().max().item() if want.numel() else 0
+        assert error <= tolerance * scale, f'{name}: |error| {error:.2e} of {scale:.2e}'

@@ -1,0 +1,105 @@
+"""Every config builds, and the norm that it promises sits at every layer where it promises it."""
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+from mmengine.registry import MODELS, DefaultScope
+
+from tests.mm.norm_layers import norm_layers
+
+CONFIGS = Path(__file__).parents[2] / 'configs'
+
+
+def fcn(norm):
+    return {'backbone': {norm: 20}, 'decode_head': {norm: 1}, 'auxiliary_head': {norm: 1}}
+
+
+# Config → {part of the model: {norm type: layers}}; a part that is not named has no norm.
+EXPECTED = {
+    'pretrain/resnet18-w32_digits.py': {'backbone': {'BatchNorm2d': 20}},
+    'pretrain/resnet18-w32_bn_digits.py': {'backbone': {'BatchNorm2d': 20}},
+    'pretrain/resnet18-w32_gn_digits.py': {'backbone': {'GroupNorm': 20}},
+    'pretrain/resnet18-w32_sn_digits.py': {'backbone': {'SN': 20}},
+    'faster_rcnn/faster-rcnn_r18-w32_fpn_digits.py': {'backbone': {'BatchNorm2d': 20}},
+    'faster_rcnn/faster-rcnn_r18-w32_fpn_bn_digits.py': {
+        'backbone': {'BatchNorm2d': 20},
+        'neck': {'BatchNorm2d': 8},
+    },
+    'faster_rcnn/faster-rcnn_r18-w32_fpn_frozen-bn_digits.py': {'backbone': {'BatchNorm2d': 20}},
+    'faster_rcnn/faster-rcnn_r18-w32_fpn_gn_digits.py': {
+        'backbone': {'GroupNorm': 20},
+        'neck': {'GroupNorm': 8},
+    },
+    'faster_rcnn/faster-rcnn_r18-w32_fpn_sn_digits.py': {
+        'backbone': {'SN': 20},
+        'neck': {'SN': 8},
+    },
+    'faster_rcnn/faster-rcnn_r50_fpn_sn-sn_1x_coco.py': {
+        'backbone': {'SN': 53},
+        'neck': {'SN': 8},
+    },
+    'fcn/fcn_r18-d8-w32_digits-ade.py': fcn('SyncBatchNorm'),
+    'fcn/fcn_r18-d8-w32_syncbn_digits-ade.py': fcn('SyncBatchNorm'),
+    'fcn/fcn_r18-d8-w32_gn_digits-ade.py': fcn('GroupNorm'),
+    'fcn/fcn_r18-d8-w32_sn_digits-ade.py': fcn('SN'),
+}
+
+
+def load(name):
+    return Config.fromfile(CONFIGS / name)
+
+
+def build(cfg):
+    cfg.model.setdefault('data_preprocessor', cfg.get('data_preprocessor'))
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        return MODELS.build(cfg.model)
+
+
+def test_every_config_is_listed():
+    leaves = {str(p.relative_to(CONFIGS)) for p in CONFIGS.rglob('*.py') if '_base_' not in p.parts}
+    assert leaves == set(EXPECTED)
+
+
+@pytest.mark.parametrize('name', EXPECTED)
+def test_norms_are_where_the_config_promises(name):
+    found = {}
+    for layer, norm in norm_layers(build(load(name))).items():
+        found.setdefault(layer.split('.')[0], Counter())[norm] += 1
+    assert found == EXPECTED[name]
+
+
+@pytest.mark.parametrize('name', [n for n in EXPECTED if not n.startswith('pretrain/')])
+def test_models_start_from_the_backbone_of_their_norm(name):
+    """A row fine-tunes from a pretraining with its own norm; the digits ones are made here."""
+    backbone = load(name).model.backbone
+    checkpoint = Path(backbone.init_cfg.checkpoint)
+    if 'digits' not in name:
+        assert checkpoint.name == 'resnet50_sn_8x2.pth'
+        return
+    assert backbone.init_cfg.prefix == 'backbone.'
+    pretraining = load(f'pretrain/{checkpoint.parent.name}.py')
+    # SyncBN differs from BN in nothing that a checkpoint holds.
+    assert pretraining.model.backbone.norm_cfg.type == backbone.norm_cfg.type.removeprefix('Sync')
+    assert checkpoint.name == f'epoch_{pretraining.train_cfg.max_epochs}.pth'
+    for key in ('depth', 'stem_channels', 'base_channels'):
+        assert pretraining.model.backbone[key] == backbone[key]
+
+
+def test_frozen_bn_is_frozen():
+    model = build(load('faster_rcnn/faster-rcnn_r18-w32_fpn_frozen-bn_digits.py')).train()
+    for name, module in model.backbone.named_modules():
+        if type(module).__name__ == 'BatchNorm2d':
+            assert not module.training, name
+            assert not module.weight.requires_grad, name
+
+
+def test_table_3_recipe():
+    cfg = load('faster_rcnn/faster-rcnn_r50_fpn_sn-sn_1x_coco.py')
+    assert cfg.optim_wrapper.optimizer.lr == 0.02
+    assert cfg.auto_scale_lr.base_batch_size == 16
+    assert cfg.train_cfg.max_epochs == 12
+    assert cfg.train_dataloader.batch_size == 2
+    assert cfg.model.backbone.norm_cfg.momentum == pytest.approx(1 - 0.997)
+    assert cfg.param_scheduler[0].start_factor == pytest.approx(1 / 3)

@@ -1,0 +1,177 @@
+"""Building the folders, and the command line of tools/make_digits.py."""
+
+import importlib.util
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from normplug.data.build import FORMATS, DigitsError, DigitsSettings, build_digits
+from normplug.data.scene import SceneMaker, SceneSettings
+
+SMALL = DigitsSettings(train=4, val=2, scene=SceneSettings(size=64))
+TOOL = Path(__file__).parents[2] / 'tools' / 'make_digits.py'
+
+
+def contents(folder):
+    return {p.relative_to(folder): p.read_bytes() for p in folder.rglob('*') if p.is_file()}
+
+
+@pytest.fixture
+def make_digits(monkeypatch, tmp_path):
+    """Run the tool's main with these arguments; gives its exit code."""
+    spec = importlib.util.spec_from_file_location('make_digits', TOOL)
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    monkeypatch.chdir(tmp_path)
+
+    def run(*args):
+        monkeypatch.setattr(sys, 'argv', ['make_digits.py', *map(str, args)])
+        try:
+            tool.main()
+        except SystemExit as stop:
+            return stop.code
+        return 0
+
+    return run
+
+
+def test_same_seed_same_bytes_whatever_the_order_and_selection(tmp_path):
+    names = list(FORMATS)
+    build_digits(tmp_path / 'a', names, SMALL)
+    build_digits(tmp_path / 'b', names[::-1], SMALL)
+    first = contents(tmp_path / 'a')
+    assert len(first) == 2 * 4 + 1 + 20 + 1 + 3 * (12 + 1)
+    assert first == contents(tmp_path / 'b')
+    for name in names:
+        build_digits(tmp_path / 'c' / name, [name], SMALL)
+        assert contents(tmp_path / 'c' / name / name) == contents(tmp_path / 'a' / name)
+
+
+def test_another_seed_gives_other_bytes(tmp_path):
+    for seed in (0, 1):
+        build_digits(tmp_path / str(seed), ['coco'], replace(SMALL, seed=seed))
+    image = 'coco/train/000000000001.jpg'
+    assert (tmp_path / '0' / image).read_bytes() != (tmp_path / '1' / image).read_bytes()
+
+
+def test_more_train_images_leave_the_others_as_they_are(tmp_path):
+    for train in (2, 3):
+        build_digits(tmp_path / str(train), ['coco'], replace(SMALL, train=train))
+    for path in ('train/000000000002.jpg', 'annotations/instances_val.json'):
+        two, three = (tmp_path / str(k) / 'coco' / path for k in (2, 3))
+        assert two.read_bytes() == three.read_bytes()
+
+
+def test_record_says_what_was_built(tmp_path):
+    build_digits(tmp_path, ['classification'], SMALL)
+    record = json.loads((tmp_path / 'classification/digits.json').read_text())
+    assert record['format'] == 'classification'
+    assert (record['seed'], record['train'], record['val']) == (0, 4, 2)
+    assert (record['scene']['size'], record['scene']['digits']) == (32, [1, 1])
+
+
+@pytest.mark.parametrize('error', [KeyboardInterrupt, OSError('disk full')])
+@pytest.mark.parametrize('name', list(FORMATS))
+def test_an_interrupted_build_leaves_nothing(tmp_path, monkeypatch, name, error):
+    make, made = SceneMaker.scene, []
+
+    def scene(self, split, index, labels=None):
+        made.append(index)
+        if len(made) == 3:
+            assert len(contents(tmp_path)) == (2 if name in ('coco', 'classification') else 4)
+            raise error
+        return make(self, split, index, labels)
+
+    monkeypatch.setattr(SceneMaker, 'scene', scene)
+    with pytest.raises((KeyboardInterrupt, DigitsError)):
+        build_digits(tmp_path, [name], SMALL)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interrupted_replacement_leaves_the_old(tmp_path, monkeypatch):
+    build_digits(tmp_path, ['coco'], SMALL)
+    before = contents(tmp_path)
+
+    def scene(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(SceneMaker, 'scene', scene)
+    with pytest.raises(KeyboardInterrupt):
+        build_digits(tmp_path, ['coco'], replace(SMALL, seed=1), force=True)
+    assert contents(tmp_path) == before
+
+
+def test_tool_default_arguments_are_the_documented_ones(make_digits, capsys):
+    assert make_digits('--help') == 0
+    text = ' '.join(capsys.readouterr().out.split())
+    for default in ('work_dirs/data/digits', 'coco classification', '128', '1600', '200'):
+        assert f'(default: {default})' in text
+
+
+def test_tool_builds_then_finds_it_there(make_digits, tmp_path, capsys):
+    args = ['--out', 'new/out', '--size', 64, '--train', 4, '--val', 2]
+    assert make_digits(*args) == 0
+    assert 'coco: written in' in capsys.readouterr().out
+    first = contents(tmp_path / 'new/out')
+    assert {path.parts[0] for path in first} == {'coco', 'classification'}
+    times = {p: p.stat().st_mtime_ns for p in (tmp_path / 'new').rglob('*')}
+
+    assert make_digits(*args, '--formats', 'coco') == 0
+    assert capsys.readouterr().out == f'coco: already there, {Path("new/out/coco")}\n'
+    assert times == {p: p.stat().st_mtime_ns for p in (tmp_path / 'new').rglob('*')}
+
+
+def test_tool_replaces_other_settings_only_by_force(make_digits, tmp_path, capsys):
+    args = ['--out', 'out', '--formats', 'coco', '--val', 2]
+    assert make_digits(*args, '--size', 64, '--train', 4) == 0
+    before = contents(tmp_path)
+
+    # ade is free, but nothing is written of it either.
+    other = [*args, '--size', 65, '--train', 3]
+    assert make_digits(*other, '--formats', 'ade', 'coco') == 2
+    message = (
+        f'{Path("out/coco")} was written with other settings (size, train differ): use --force'
+    )
+    assert message in capsys.readouterr().err
+    assert contents(tmp_path) == before
+
+    assert make_digits(*other, '--force') == 0
+    assert len(list((tmp_path / 'out/coco/train').iterdir())) == 3
+    assert [path.name for path in (tmp_path / 'out').iterdir()] == ['coco']
+
+
+@pytest.mark.parametrize('record', [None, 'not json', '[]', '{"seed": 0}'])
+def test_tool_never_replaces_what_it_did_not_write(make_digits, tmp_path, capsys, record):
+    (tmp_path / 'out/coco').mkdir(parents=True)
+    (tmp_path / 'out/coco/mine.txt').write_text('mine')
+    if record:
+        (tmp_path / 'out/coco/digits.json').write_text(record)
+    before = contents(tmp_path)
+    assert make_digits('--out', 'out', '--force') == 2
+    assert 'was not written by make_digits' in capsys.readouterr().err
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ('args', 'message'),
+    [
+        (['--size', 63], '--size 63: must be from 64 to 1024 pixels'),
+        (['--size', 1025], '--size 1025: must be from 64 to 1024 pixels'),
+        (['--train', -1], '--train -1: must be 1 or more'),
+        (['--val', 0], '--val 0: must be 1 or more'),
+        (['--seed', -3], '--seed -3: must be 0 or more'),
+        (['--train', 'many'], "argument --train: invalid int value: 'many'"),
+        (['--formats', 'coco', 'voc'], '--formats voc: choose one or more of coco, classification'),
+        (['--formats'], 'argument --formats: expected at least one argument'),
+        (['--out', 'file/out'], '--out file/out: cannot be written'),
+        (['--out', 'file'], '--out file: cannot be written'),
+    ],
+)
+def test_tool_refuses_bad_input(make_digits, tmp_path, capsys, args, message):
+    (tmp_path / 'file').write_text('')
+    assert make_digits(*args) == 2
+    assert message in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ['file']

@@ -1,0 +1,55 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+DOMAINS = ('cityscapes', 'cityscapes_night')
+IMAGE, LABELS = '_leftImg8bit.png', '_gtFine_labelTrainIds.png'
+
+
+@pytest.mark.parametrize('domain', DOMAINS)
+def test_files_are_paired_by_split_city_and_name(digits, domain):
+    for split, count in (('train', 50), ('val', 10)):
+        images, labels = digits / domain / 'leftImg8bit' / split, digits / domain / 'gtFine' / split
+        frames = {
+            path.relative_to(images).as_posix().removesuffix(IMAGE) for path in images.rglob('*.*')
+        }
+        assert len(frames) == count
+        assert frames == {
+            path.relative_to(labels).as_posix().removesuffix(LABELS) for path in labels.rglob('*.*')
+        }
+    assert (digits / domain / 'leftImg8bit/train/alba/alba_000000_000019_leftImg8bit.png').is_file()
+
+
+@pytest.mark.parametrize('domain', DOMAINS)
+def test_no_city_is_in_two_splits(digits, domain):
+    train, val = (
+        {path.name for path in (digits / domain / 'gtFine' / split).iterdir()}
+        for split in ('train', 'val')
+    )
+    assert min(len(train), len(val)) >= 2
+    assert not train & val
+
+
+@pytest.mark.parametrize('domain', DOMAINS)
+def test_train_ids(digits, domain):
+    seen = np.zeros(256, int)
+    for path in (digits / domain / 'gtFine').rglob('*.png'):
+        with Image.open(path) as labels:
+            assert (labels.mode, labels.size) == ('L', (96, 96))
+            seen += np.bincount(np.asarray(labels).ravel(), minlength=256)
+    assert np.flatnonzero(seen).tolist() == [*range(11), 255]
+    assert seen[10] > 0.5 * seen.sum()
+    assert seen[255] < 0.15 * seen.sum()
+
+
+def test_the_domains_look_different(digits):
+    def photo_colours(domain):
+        pixels = []
+        for path in sorted((digits / domain / 'leftImg8bit/train').rglob('*.png')):
+            label = digits / domain / 'gtFine/train' / path.parent.name
+            labels = np.asarray(Image.open(label / path.name.replace(IMAGE, LABELS)))
+            pixels.append(np.asarray(Image.open(path))[labels == 10])
+        return np.concatenate(pixels).mean()
+
+    day, night = map(photo_colours, DOMAINS)
+    assert day > 2 * night

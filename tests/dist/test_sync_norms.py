@@ -1,0 +1,136 @@
+"""Synchronized statistics over two and three gloo processes."""
+
+import pytest
+import torch
+from torch import nn
+
+from normplug import PortableSyncBN, SyncIBN, SyncSN
+from normplug.dist import group_reducer
+from tests.cases import random_input
+from tests.dist import model_scenarios, scenarios
+
+SYNCHRONIZED = ('sync_sn', 'sync_ibn', 'portable_sync_bn')
+
+all_types = pytest.mark.parametrize('name', SYNCHRONIZED)
+
+
+def test_without_a_process_group_statistics_are_local():
+    assert group_reducer() is None
+    assert not any(norm(4).reducer() for norm in (SyncSN, SyncIBN, PortableSyncBN))
+
+
+def test_portable_sync_bn_is_batch_norm_in_one_process():
+    layer, native = PortableSyncBN(5).double(), nn.BatchNorm2d(5).double()
+    native.load_state_dict(layer.state_dict())
+    for seed in range(3):
+        x = random_input((3, 5, 4, 3), torch.float64, seed)
+        torch.testing.assert_close(layer(x), native(x))
+    torch.testing.assert_close(layer.state_dict(), native.state_dict())
+    torch.testing.assert_close(layer.eval()(x), native.eval()(x))
+
+
+def test_released_statistics_of_single_values_are_refused():
+    layer = SyncSN(4, released_statistics=True)
+    with pytest.raises(ValueError, match=r"type='SyncSN'.*released_statistics .* type='SN'"):
+        layer(torch.ones(3, 4))
+    assert layer(torch.ones(3, 4, 2, 2)).shape == (3, 4, 2, 2)
+    assert layer.eval()(torch.ones(3, 4)).shape == (3, 4)
+
+
+@pytest.mark.parametrize('split', [(2, 1), (3, 0), (0, 3)], ids=str)
+@all_types
+def test_two_ranks_equal_one_process(two, name, split):
+    two.run(scenarios.whole_batch, name, split)
+
+
+@pytest.mark.slow
+@all_types
+def test_single_values(two, name):
+    """(N, C) inputs."""
+    two.run(scenarios.whole_batch, name, (3, 2), ())
+
+
+@all_types
+def test_all_ranks_empty(two, name):
+    two.run(scenarios.all_ranks_empty, name)
+
+
+@pytest.mark.slow
+@all_types
+def test_evaluation_does_not_communicate(two, name):
+    two.run(scenarios.evaluation, name)
+
+
+@all_types
+def test_input_gradient_on_one_rank_only(two, name):
+    two.run(scenarios.input_gradient_on_one_rank_only, name)
+
+
+@pytest.mark.slow
+@all_types
+def test_not_a_number_on_one_rank(two, name):
+    two.run(scenarios.non_finite_on_one_rank, name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('use_reentrant', [True, False])
+@all_types
+def test_checkpointed(two, name, use_reentrant):
+    two.run(scenarios.recomputed, name, use_reentrant)
+
+
+@pytest.mark.slow
+@all_types
+def test_compiles_as_one_graph(two, name):
+    two.run(scenarios.compiled, name)
+
+
+@pytest.mark.slow
+def test_sync_bn_in_a_config_leaves_ours_alone(two):
+    two.run(model_scenarios.sync_bn_in_a_config)
+
+
+@pytest.mark.slow
+def test_distributed_data_parallel_on_two_ranks(two):
+    two.run(model_scenarios.distributed_data_parallel)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('split', [(2, 1, 3), (2, 0, 1), (0, 0, 3)], ids=str)
+@all_types
+def test_three_ranks_equal_one_process(three, name, split):
+    three.run(scenarios.whole_batch, name, split)
+
+
+@pytest.mark.slow
+@all_types
+def test_maps_of_different_size(three, name):
+    three.run(scenarios.maps_of_different_size, name, [(2, 4, 3), (1, 5, 7), (3, 1, 2)])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('split', [(2, 0, 1), (0, 3, 0), (1, 1, 1)], ids=str)
+def test_a_sequence_of_layers(three, split):
+    three.run(model_scenarios.sequence, split)
+
+
+@pytest.mark.slow
+def test_distributed_data_parallel_on_three_ranks(three):
+    three.run(model_scenarios.distributed_data_parallel)
+
+
+@pytest.mark.slow
+def test_counts_beyond_float32(three):
+    three.run(scenarios.counts_beyond_float32)
+
+
+@pytest.mark.slow
+@all_types
+def test_process_groups(three, name):
+    three.run(scenarios.groups, name)
+
+
+@pytest.mark.slow
+@all_types
+def test_averaging_of_buffers_changes_nothing(three, name):
+    three.run(scenarios.averaged_buffers, name)

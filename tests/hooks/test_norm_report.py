@@ -1,0 +1,130 @@
+"""The report of norm layers: counts, states, the warning, and when it is logged."""
+
+import logging
+
+import pytest
+import torch
+from mmengine.model import BaseModel
+from mmengine.registry import HOOKS
+from mmengine.runner import Runner
+from torch import nn
+
+from normplug import IBN, SN
+from normplug.hooks.norm_report import (
+    NormReportHook,
+    norm_report,
+    norm_state,
+    norms_under_norm_eval,
+)
+
+
+def fixed(layer):
+    return layer.requires_grad_(False)
+
+
+@pytest.mark.parametrize(
+    ('layer', 'state'),
+    [
+        (SN(4), 'training'),
+        (SN(4).eval(), 'evaluating'),
+        (SN(4, frozen=True), 'frozen'),
+        (fixed(SN(4)), 'training'),  # its running statistics move
+        (fixed(SN(4, using_bn=False)), 'frozen'),
+        (fixed(SN(4)).eval(), 'frozen'),  # what frozen_stages does
+        (IBN(4, ratio=1), 'training'),
+        (nn.BatchNorm2d(4), 'training'),
+        (nn.BatchNorm2d(4).eval(), 'evaluating'),
+        (fixed(nn.BatchNorm2d(4)), 'training'),
+        (fixed(nn.BatchNorm2d(4)).eval(), 'frozen'),
+        (nn.GroupNorm(2, 4), 'training'),
+        (fixed(nn.GroupNorm(2, 4)), 'frozen'),
+    ],
+    ids=str,
+)
+def test_state(layer, state):
+    assert norm_state(layer) == state
+
+
+def test_counts_by_type_and_state():
+    model = nn.Sequential(
+        nn.GroupNorm(2, 4),
+        SN(4),
+        fixed(nn.BatchNorm2d(4)).eval(),
+        nn.Sequential(SN(4), SN(4, frozen=True), nn.Conv2d(4, 4, 1)),
+        nn.BatchNorm2d(4),
+        nn.SyncBatchNorm(4),
+        fixed(nn.BatchNorm2d(4)).eval(),
+        IBN(4).eval(),
+    )
+    assert norm_report(model) == (
+        'norms: IBN 1 evaluating; SN 2 training, 1 frozen; BatchNorm2d 1 training, 2 frozen; '
+        'GroupNorm 1 training; SyncBatchNorm 1 training'
+    )
+
+
+def test_no_norm_at_all():
+    assert norm_report(nn.Conv2d(3, 3, 1)) == 'norms: none'
+
+
+class Backbone(nn.Sequential):
+    norm_eval = True
+
+
+def test_norm_eval_is_reported_only_where_ours_train():
+    model = nn.ModuleDict(
+        {
+            'ours': Backbone(SN(4), nn.BatchNorm2d(4)),
+            'theirs': Backbone(nn.BatchNorm2d(4)),
+            'frozen': Backbone(SN(4, frozen=True)),
+            'free': nn.Sequential(IBN(4)),
+        }
+    )
+    assert norms_under_norm_eval(model) == {'ours': {'SN'}}
+
+
+class Model(BaseModel):
+    def __init__(self):
+        super().__init__()
+        self.backbone = Backbone(nn.Linear(1, 4), SN(4, using_in=False), nn.BatchNorm1d(4))
+
+    def train(self, mode=True):
+        super().train(mode)
+        self.backbone[2].eval()
+        return self
+
+    def forward(self, x, mode='tensor'):
+        return {'loss': self.backbone(x).sum()}
+
+
+def test_a_training_logs_it_once(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr('mmengine.runner.runner.collect_env', dict)
+    runner = Runner(
+        Model().eval(),  # a state that the loop changes before the report
+        str(tmp_path),
+        train_dataloader={
+            'dataset': [{'x': torch.ones(1)}] * 8,
+            'batch_size': 2,
+            'sampler': {'type': 'DefaultSampler', 'shuffle': False},
+            'collate_fn': {'type': 'default_collate'},
+        },
+        train_cfg={'by_epoch': False, 'max_iters': 3},
+        optim_wrapper={'optimizer': {'type': 'SGD', 'lr': 0.1}},
+        custom_hooks=[{'type': 'NormReportHook'}],
+        experiment_name='norm_report',
+    )
+    runner.logger.addHandler(caplog.handler)
+    try:
+        runner.train()
+    finally:
+        runner.logger.removeHandler(caplog.handler)
+    assert caplog.messages.count('norms: SN 1 training; BatchNorm1d 1 evaluating') == 1
+    assert [r.getMessage() for r in caplog.records if 'norm_eval' in r.getMessage()] == [
+        'norm_eval=True of backbone does not apply to SN: these stay in training mode; '
+        "to freeze them, norm_cfg=dict(type='SN', frozen=True)"
+    ]
+    levels = [r.levelno for r in caplog.records if 'norm_eval' in r.getMessage()]
+    assert levels == [logging.WARNING]
+
+
+def test_registered_in_the_root():
+    assert HOOKS.module_dict['NormReportHook'] is NormReportHook

@@ -1,0 +1,90 @@
+"""Contract, points 1 and 2: where the types are registered, how layers are built and named."""
+
+import mmengine.registry
+import pytest
+from mmcv.cnn import ConvModule, build_norm_layer
+from mmcv.cnn.bricks.norm import infer_abbr
+from mmengine.registry import DefaultScope
+
+from normplug import NORMS
+from normplug.register import register
+from tests.mm.norm_layers import all_scopes, all_types, norm_layers, resnet
+
+
+@all_types
+def test_the_type_is_in_the_root_registry_and_registering_again_is_harmless(norm_type):
+    register()
+    root = mmengine.registry.MODELS
+    assert root.module_dict[norm_type] is NORMS[norm_type]
+    for scope, child in root.children.items():
+        assert norm_type not in child.module_dict, f'registered in {scope} too'
+
+
+@pytest.mark.parametrize('scope', ['mmengine', 'mmdet', 'mmseg', 'mmpretrain'])
+@all_types
+def test_the_bare_type_name_builds_in_every_scope(norm_type, scope):
+    with DefaultScope.overwrite_default_scope(scope):
+        _, layer = build_norm_layer({'type': norm_type}, 6)
+    assert type(layer) is NORMS[norm_type]
+
+
+@all_types
+def test_build_norm_layer_sets_channels_and_eps(norm_type):
+    _, layer = build_norm_layer({'type': norm_type}, 6)
+    assert (layer.num_features, layer.eps) == (6, 1e-5)
+    _, layer = build_norm_layer({'type': norm_type, 'eps': 1e-3, 'momentum': 0.01}, 6)
+    assert (layer.eps, layer.momentum) == (1e-3, 0.01)
+
+
+@all_types
+def test_requires_grad_false_stops_all_its_parameters(norm_type):
+    _, layer = build_norm_layer({'type': norm_type, 'requires_grad': False}, 6)
+    assert list(layer.parameters())
+    assert not any(p.requires_grad for p in layer.parameters())
+
+
+@all_types
+def test_an_option_that_does_not_exist_is_refused_by_name(norm_type):
+    with pytest.raises(TypeError, match='num_groups'):
+        build_norm_layer({'type': norm_type, 'num_groups': 32}, 64)
+
+
+@all_types
+def test_the_layer_is_named_as_a_batch_norm(norm_type):
+    assert infer_abbr(NORMS[norm_type]) == 'bn'
+    assert build_norm_layer({'type': norm_type}, 4, postfix=1)[0] == 'bn1'
+    module = ConvModule(3, 4, 1, norm_cfg={'type': norm_type})
+    assert norm_layers(module) == {'bn': norm_type}
+    assert module.norm is module.bn
+
+
+VARIANTS = [
+    ('mmdet', 'ResNet'),
+    ('mmdet', 'ResNetV1d'),
+    ('mmseg', 'ResNet'),
+    ('mmseg', 'ResNetV1c'),
+    ('mmpretrain', 'ResNet'),
+    ('mmpretrain', 'ResNetV1c'),
+]
+
+
+@pytest.mark.parametrize(('scope', 'variant'), VARIANTS)
+@all_types
+def test_parameter_paths_are_those_of_a_batch_norm_network(norm_type, scope, variant):
+    ours = resnet({'type': norm_type}, scope, type=variant)
+    theirs = resnet({'type': 'BN'}, scope, type=variant)
+    assert set(norm_layers(ours).values()) == {norm_type}
+    assert norm_layers(ours).keys() == norm_layers(theirs).keys()
+    ours, theirs = ours.state_dict(), theirs.state_dict()
+    assert theirs.keys() <= ours.keys()
+    for name in theirs:
+        if name.endswith(('.weight', '.bias')):
+            assert ours[name].shape == theirs[name].shape, name
+
+
+@all_scopes
+@all_types
+def test_the_norm_of_the_stem_is_bn1(norm_type, scope):
+    state = resnet({'type': norm_type}, scope).state_dict()
+    assert state['bn1.weight'].shape == state['bn1.bias'].shape == (8,)
+    assert state['layer4.1.bn2.weight'].shape == (64,)

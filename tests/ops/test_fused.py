@@ -1,0 +1,139 @@
+"""The autograd Function: written before anything that stands on it."""
+
+from functools import partial
+
+import pytest
+import torch
+from torch.autograd import gradcheck
+
+from normplug.norms.ibn import ibn_rule
+from normplug.norms.sn import sn_rule
+from normplug.ops import normalize, normalize_reference
+from normplug.stats import Moments
+from tests.cases import all_shapes, random_input
+
+SN_RULE = partial(sn_rule, using_in=True, eps=1e-3)
+IBN_RULE = partial(ibn_rule, eps=1e-3)
+
+
+def parameters(*sizes, dtype=torch.float64):
+    generator = torch.Generator().manual_seed(3)
+    return [torch.randn(size, generator=generator, dtype=dtype).requires_grad_() for size in sizes]
+
+
+def sn_parameters(channels, logits=3, dtype=torch.float64):
+    return parameters(channels, channels, logits, logits, dtype=dtype)
+
+
+def spatial(shape):
+    return (*shape, 1) if len(shape) == 2 else shape
+
+
+@pytest.mark.parametrize('correction', [0, 1])
+@all_shapes
+def test_gradcheck_with_batch_moments(shape, correction):
+    x = random_input(spatial(shape), torch.float64).requires_grad_()
+
+    def function(x, *params):
+        return normalize(x, SN_RULE, params, batch_from=0, correction=correction)[0]
+
+    assert gradcheck(function, (x, *sn_parameters(shape[1])))
+
+
+def test_gradcheck_with_given_moments():
+    x = random_input((2, 4, 3, 2), torch.float64).requires_grad_()
+    given = Moments(torch.randn(4, dtype=torch.float64), torch.rand(4, dtype=torch.float64) + 0.1)
+    params = sn_parameters(4)
+    assert gradcheck(lambda x, *p: normalize(x, SN_RULE, p, given=given)[0], (x, *params))
+
+
+def test_gradcheck_with_batch_moments_of_some_channels():
+    x = random_input((3, 5, 2, 3), torch.float64).requires_grad_()
+    params = parameters(5, 5)
+    assert gradcheck(lambda x, *p: normalize(x, IBN_RULE, p, batch_from=2)[0], (x, *params))
+
+
+def test_gradcheck_without_batch_moments():
+    x = random_input((2, 5, 2, 3), torch.float64).requires_grad_()
+    params = sn_parameters(5, logits=2)
+    assert gradcheck(lambda x, *p: normalize(x, SN_RULE, p)[0], (x, *params))
+
+
+def test_backward_twice_over_a_retained_graph():
+    x = random_input((2, 4, 5, 3), torch.float64).requires_grad_()
+    y, *_ = normalize(x, SN_RULE, sn_parameters(4), batch_from=0)
+    dy = torch.randn_like(y)
+    (first,) = torch.autograd.grad(y, x, dy, retain_graph=True)
+    (second,) = torch.autograd.grad(y, x, dy)
+    assert torch.equal(first, second)
+    assert first.abs().max() > 0
+
+
+def test_double_backward_raises():
+    x = random_input((2, 4, 5, 3), torch.float64).requires_grad_()
+    y, *_ = normalize(x, SN_RULE, sn_parameters(4), batch_from=0)
+    (dx,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match='differentiate twice'):
+        dx.sum().backward()
+
+
+@pytest.mark.parametrize('given', [None, Moments(torch.zeros(4), torch.ones(4))])
+def test_compiles_as_one_graph_with_the_same_gradients(given):
+    """Dynamo traces the Function and the vjp in its backward, and loses no gradient."""
+    batch_from = 0 if given is None else None
+
+    def function(x, *params):
+        return normalize(x, SN_RULE, params, given=given, batch_from=batch_from)[0]
+
+    # aot_eager: Dynamo and AOTAutograd as always, without the half minute of code generation.
+    compiled = torch.compile(function, fullgraph=True, backend='aot_eager')
+    results = []
+    for run in (function, compiled):
+        x = random_input((2, 4, 5, 3)).requires_grad_()
+        params = sn_parameters(4, dtype=torch.float32)
+        y = run(x, *params)
+        y.backward(random_input(y.shape, seed=9))
+        results.append([y.detach(), x.grad, *(p.grad for p in params)])
+    for eager, traced in zip(*results, strict=True):
+        torch.testing.assert_close(traced, eager, rtol=1e-5, atol=1e-5)
+    assert all(tensor.abs().max() > 1e-3 for tensor in results[1])
+
+
+@pytest.mark.parametrize('dtype', [torch.float64, torch.float32])
+@all_shapes
+def test_equals_the_reference_graph(shape, dtype):
+    """Our hand-derived backward against autograd through every step of the plain formula."""
+    results = []
+    for function in (lambda *a, **k: normalize(*a, **k)[0], normalize_reference):
+        x = random_input(spatial(shape), dtype).requires_grad_()
+        params = sn_parameters(shape[1], dtype=dtype)
+        y = function(x, SN_RULE, params, batch_from=0)
+        y.backward(random_input(y.shape, dtype, seed=5))
+        results.append([y.detach(), x.grad, *(p.grad for p in params)])
+    tolerance = {torch.float64: 1e-11, torch.float32: 1e-4}[dtype]
+    for ours, reference in zip(*results, strict=True):
+        scale = reference.abs().max().clamp(min=1)
+        assert (ours - reference).abs().max() <= tolerance * scale
+
+
+def test_keeps_only_the_input_and_small_tensors_for_backward():
+    x = random_input((2, 4, 16, 16)).requires_grad_()
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+        y, *_ = normalize(x, SN_RULE, sn_parameters(4, dtype=torch.float32), batch_from=0)
+    large = [tensor for tensor in kept if tensor.numel() > 2 * 4]
+    assert y.grad_fn is not None
+    assert len(large) == 1
+    assert large[0].data_ptr() == x.data_ptr()
+
+
+def test_skips_the_input_gradient_that_nobody_needs():
+    x = random_input((2, 4, 5, 3))
+    params = sn_parameters(4, dtype=torch.float32)
+    y, *_ = normalize(x, SN_RULE, params, batch_from=0)
+    dy = torch.randn_like(y)
+    y.backward(dy)
+    with_input = sn_parameters(4, dtype=torch.float32)
+    normalize(x.requires_grad_(), SN_RULE, with_input, batch_from=0)[0].backward(dy)
+    for alone, together in zip(params, with_input, strict=True):
+        assert torch.equal(alone.grad, together.grad)

@@ -1,0 +1,95 @@
+"""Runs read back from what mmengine writes, and the tables and figures made of them."""
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from normplug import SN
+from normplug.reports.figures import plot_detections, plot_losses, plot_ratios, read_ratios
+from normplug.reports.runs import Run, read_run
+from normplug.reports.tables import COCO_COLUMNS, coco_row, markdown
+
+TRAIN = [
+    {'loss': 2.0, 'time': 0.5, 'memory': 900, 'iter': 50, 'step': 50},
+    {'loss': 1.0, 'time': 0.25, 'memory': 950, 'iter': 100, 'step': 100},
+]
+VAL = {'coco/bbox_mAP': 0.2514, 'coco/bbox_mAP_50': 0.5, 'coco/bbox_mAP_75': 0.1, 'step': 1}
+
+
+def write_records(work_dir, timestamp, records):
+    folder = work_dir / timestamp / 'vis_data'
+    folder.mkdir(parents=True)
+    (folder / 'scalars.json').write_text('\n'.join(map(json.dumps, records)))
+
+
+@pytest.fixture
+def run(tmp_path):
+    write_records(tmp_path, '20260101_000000', [{**TRAIN[0], 'loss': 9.0}])
+    write_records(tmp_path, '20260102_000000', [*TRAIN, VAL])
+    write_records(tmp_path, '20260103_000000', [VAL])  # a later test without training
+    (tmp_path / 'last_checkpoint').write_text('/moved/since/epoch_1.pth')
+    return read_run(tmp_path, 'SN')
+
+
+def is_picture(path):
+    image = cv2.imread(str(path))
+    return image is not None and image.std() > 1
+
+
+def test_latest_training_is_read(run, tmp_path):
+    assert run.train == TRAIN
+    assert run.val == [VAL]
+    assert run.checkpoint == tmp_path / 'epoch_1.pth'
+    assert run.train_seconds == 50 * 0.5 + 50 * 0.25
+    assert run.peak_memory == 950
+
+
+def test_no_training_is_an_error_that_names_the_folder(tmp_path):
+    write_records(tmp_path, '20260103_000000', [VAL])
+    with pytest.raises(FileNotFoundError, match=f'{tmp_path}: no .* train into it first'):
+        read_run(tmp_path)
+
+
+def test_table_of_a_run_and_of_a_missing_cell(run):
+    row = coco_row(run)
+    assert row['AP'] == 25.1
+    assert row['AP50'] == 50
+    lines = markdown(COCO_COLUMNS, [row, {'norm': 'GN'}]).splitlines()
+    assert lines[0] == '| norm | AP | AP50 | AP75 | training time (s) | peak memory (MB) |'
+    assert lines[2] == '| SN | 25.1 | 50.0 | 10.0 | 38 | 950 |'
+    assert lines[3] == '| GN | - | - | - | - | - |'
+
+
+def test_loss_curves(run, tmp_path):
+    plot_losses([run, Run('BN', tmp_path, TRAIN)], tmp_path / 'losses.png')
+    assert is_picture(tmp_path / 'losses.png')
+
+
+def test_ratios_are_softmaxed_and_in_order(tmp_path):
+    model = torch.nn.ModuleDict({'b': SN(4, logit_init='bn'), 'a': SN(4, using_bn=False)})
+    path = tmp_path / 'model.pth'
+    torch.save({'state_dict': model.state_dict()}, path)
+    ratios = read_ratios(path)
+    assert list(ratios) == ['b', 'a']
+    np.testing.assert_allclose(ratios['b']['mean'], model['b'].ratios()[0], rtol=1e-6)
+    assert ratios['a']['variance'].tolist() == [0.5, 0.5]
+    plot_ratios(path, tmp_path / 'ratios.png')
+    assert is_picture(tmp_path / 'ratios.png')
+
+
+def test_ratios_of_a_model_without_sn(tmp_path):
+    path = tmp_path / 'bn.pth'
+    torch.save(torch.nn.BatchNorm2d(4).state_dict(), path)
+    with pytest.raises(ValueError, match=r'bn\.pth has no SN layer'):
+        read_ratios(path)
+
+
+@pytest.mark.parametrize('count', [1, 3])
+def test_detections(tmp_path, count):
+    image = np.random.default_rng(0).integers(0, 255, (32, 32, 3), dtype=np.uint8)
+    rows = [(image, [((2, 2, 20, 20), 'one')], [])] * count
+    plot_detections(rows, ('truth', 'SN'), tmp_path / 'detections.png')
+    assert is_picture(tmp_path / 'detections.png')
