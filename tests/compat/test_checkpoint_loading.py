@@ -107,7 +107,8 @@ def run(work_dir, max_iters, **kwargs):
         TinyModel(),
         work_dir=str(work_dir),
         train_dataloader={
-            'dataset': [{'inputs': torch.tensor([1.0, i])} for i in range(8)],
+            # One sample eight times: the loss falls from step to step, whatever is drawn.
+            'dataset': [{'inputs': torch.tensor([1.0, 2.0])}] * 8,
             'sampler': {'type': 'InfiniteSampler'},
             'batch_size': 2,
         },
@@ -139,7 +140,7 @@ def test_a_runner_resumes_its_own_checkpoint(tmp_path):
     assert second.iter == 6
     assert len(resumed) == 6
     np.testing.assert_array_equal(resumed[:4], losses)
-    assert resumed[4] < resumed[0]  # it went on from the trained weights
+    assert (np.diff(resumed) < 0).all()  # it went on from the trained weights
 
 
 # --- what is refused ---
