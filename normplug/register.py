@@ -2,13 +2,15 @@
 
 from mmengine.registry import MODELS
 
-from normplug.norms import IBN, SN, PortableSyncBN, SyncIBN, SyncSN
+from normplug.norms import IBN, SN, SSN, PortableSyncBN, SyncIBN, SyncSN, SyncSSN
 
 __all__ = ['NORMS', 'register']
 
 NORMS = {
     'SN': SN,
     'SyncSN': SyncSN,
+    'SSN': SSN,
+    'SyncSSN': SyncSSN,
     'IBN': IBN,
     'SyncIBN': SyncIBN,
     'PortableSyncBN': PortableSyncBN,

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from normplug import IBN, SN, PortableSyncBN, SyncIBN, SyncSN
+from normplug.norms import IBN, SN, SSN, PortableSyncBN, SyncIBN, SyncSN, SyncSSN
 
 # Largest |error| / max|reference| per dtype. A sum of n terms errs by about sqrt(n) roundings;
 # the shapes below have n < 1e3, and the half types round once more, at the output.
@@ -27,17 +27,35 @@ class Case:
     build: Callable[[int], nn.Module]
 
 
+# What an SSN has decided is no random number.
+SSN_STATE = ('radius', 'mean_choice', 'var_choice')
+
+
+def ssn(channels: int, radius: float = 0.0, **choices: list[float]) -> SSN:
+    """An SSN in the middle of its training."""
+    layer = SSN(channels)
+    layer.radius.fill_(radius)
+    for name, choice in choices.items():
+        getattr(layer, name).copy_(torch.tensor(choice))
+    return layer
+
+
 CASES = [
     Case('sn', SN),
     Case('sn_no_bn', lambda c: SN(c, using_bn=False)),
     Case('sn_no_in', lambda c: SN(c, using_in=False)),
     Case('sn_released', lambda c: SN(c, released_statistics=True)),
+    Case('ssn', SSN),
+    Case('ssn_radius', lambda c: ssn(c, 0.5)),
+    Case('ssn_decided', lambda c: ssn(c, 0.9, mean_choice=[0, 0, 1], var_choice=[1, 0, 0])),
+    Case('ssn_no_bn', lambda c: SSN(c, using_bn=False)),
     Case('ibn', IBN),
     Case('ibn_quarter', lambda c: IBN(c, ratio=0.25)),
     Case('ibn_all_in', lambda c: IBN(c, ratio=1)),
     Case('ibn_no_in', lambda c: IBN(c, ratio=0)),
     # In one process: local statistics. tests/dist has them over ranks.
     Case('sync_sn', SyncSN),
+    Case('sync_ssn', SyncSSN),
     Case('sync_ibn', SyncIBN),
     Case('portable_sync_bn', PortableSyncBN),
 ]
@@ -63,7 +81,7 @@ def built(case: Case, channels: int, dtype: torch.dtype = torch.float32, seed: i
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, tensor in layer.state_dict().items():
-            if tensor.is_floating_point():
+            if tensor.is_floating_point() and name not in SSN_STATE:
                 noise = torch.randn(tensor.shape, generator=generator, dtype=torch.float64)
                 tensor.copy_(1 + 0.5 * noise.tanh() if name == 'running_var' else noise)
     return layer

@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from normplug import IBN, SN
-from tests.cases import TOLERANCE, assert_same, run
+from normplug.norms import IBN, SN, SSN
+from normplug.norms.ssn import set_radius
+from normplug.sparsestmax import sparsestmax
+from tests.cases import SSN_STATE, TOLERANCE, assert_same, run
 
 DATA = Path(__file__).parent / 'data'
-LAYERS = sorted(p.stem for p in DATA.glob('*.npz') if p.stem.startswith(('sn', 'ibn')))
+LAYERS = sorted(p.stem for p in DATA.glob('*.npz') if p.stem.startswith(('sn', 'ssn', 'ibn')))
 
 
 def load(name):
@@ -24,6 +26,8 @@ def build(name, before, channels):
     """The layer that the released one corresponds to; released momenta weigh the old value."""
     if name.startswith('ibn'):
         return IBN(channels)
+    if name.startswith('ssn'):
+        return SSN(channels, momentum=1 - 0.997, released_statistics=True)
     momentum = 1 - 0.9 if name.startswith('sn2d') else 1 - 0.997
     return SN(
         channels,
@@ -58,8 +62,12 @@ def test_layer(name):
             own = key.removeprefix('grad.')
             if key.startswith('grad.') != (prefix == 'grad.') or key in ('y', 'dx'):
                 continue
-            if own == 'num_batches_tracked' and name.startswith('sn'):
+            if own == 'num_batches_tracked' and name.startswith(('sn', 'ssn')):
                 continue  # released SN does not count
+            if own in SSN_STATE:
+                continue  # kept in another form; see below
+            if own in ('mean_weight', 'var_weight') and f'after.{own[:-7]}_fixed' in golden:
+                released.setdefault(own, torch.zeros(3))  # it detaches what it has decided
             want[key] = ours(released, tensor.shape, own)
     if 'batch_average' in name:  # the released buffer sums E[x²]; ours averages variances
         want['running_var'] = want['running_var'] - want['running_mean'].square()
@@ -67,8 +75,39 @@ def test_layer(name):
     assert_same(got, want, TOLERANCE[torch.float32])
 
 
+@pytest.mark.parametrize('name', [name for name in LAYERS if name.startswith('ssn')])
+def test_ssn_decides_as_released(name):
+    golden = load(name)
+    before = {k.removeprefix('before.'): v for k, v in golden.items() if k.startswith('before.')}
+    layer = build(name, before, golden['x'].shape[1])
+    layer.load_state_dict(before, strict=True)
+    set_radius(layer, before['radius'].item())  # the released layer decides in its forward
+    assert layer.mean_choice.sum() == golden['after.mean_fixed']
+    assert layer.var_choice.sum() == golden['after.var_fixed']
+    torch.testing.assert_close(layer.radius, golden['after.radius'].squeeze())
+
+
+def test_sparsestmax():
+    golden = load('sparsestmax')
+    logits = golden['v'].double().requires_grad_()
+    point = sparsestmax(logits, golden['radius'].double().unsqueeze(1))
+    point.backward(golden['dp'].double())
+    # Ten rows have tied logits; the released result for them is off the simplex, or NaN.
+    ordered = golden['v'].sort(-1).values
+    gap = ordered.diff().amin(-1, keepdim=True)
+    tied = ordered.diff().amax(-1) == 0
+    assert tied.sum() == 10
+    # The released float32 result loses digits as two logits approach each other.
+    for got, want, tolerance in (
+        (point, golden['p'], 1e-5),
+        (logits.grad, golden['dv'], 1e-5 / gap),
+    ):
+        error = (got - want).abs()
+        assert (error[~tied] <= torch.as_tensor(tolerance).expand_as(error)[~tied]).all()
+
+
 @pytest.mark.parametrize('training', [False, True], ids=['eval', 'train'])
-@pytest.mark.parametrize('name', ['resnet50_sn', 'resnet50_sn_8x1'])
+@pytest.mark.parametrize('name', ['resnet50_sn', 'resnet50_sn_8x1', 'resnet50_ssn'])
 def test_network(name, training):
     """Released weights in mmdet's ResNet by a change of names alone: sn1 → bn1."""
     resnet = pytest.importorskip('mmdet.models.backbones.resnet').ResNet
@@ -82,7 +121,8 @@ def test_network(name, training):
         for key, shape in shapes.items()
         if not key.startswith('fc.')
     }
-    norm = {'type': 'SN', 'released_statistics': True, 'using_bn': '8x1' not in name}
+    kind = 'SSN' if 'ssn' in name else 'SN'
+    norm = {'type': kind, 'released_statistics': True, 'using_bn': '8x1' not in name}
     model = resnet(depth=50, norm_cfg=norm, norm_eval=False, style='pytorch')
     model.load_state_dict(state, strict=True)
     model.train(training)

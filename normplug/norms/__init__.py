@@ -4,5 +4,15 @@ from normplug.norms.base import BaseNorm
 from normplug.norms.bn import PortableSyncBN
 from normplug.norms.ibn import IBN, SyncIBN
 from normplug.norms.sn import SN, SyncSN
+from normplug.norms.ssn import SSN, SyncSSN
 
-__all__ = ['IBN', 'SN', 'BaseNorm', 'PortableSyncBN', 'SyncIBN', 'SyncSN']
+__all__ = [
+    'IBN',
+    'SN',
+    'SSN',
+    'BaseNorm',
+    'PortableSyncBN',
+    'SyncIBN',
+    'SyncSN',
+    'SyncSSN',
+]

@@ -164,7 +164,7 @@ def test_used_twice_before_one_backward(case):
 def test_running_statistics_follow_batch_norm(case):
     layer, native = case.build(4), nn.BatchNorm2d(4)
     if layer.batch_from is None:
-        assert not any(layer.buffers())
+        assert not hasattr(layer, 'running_mean')
         return
     for seed in range(3):
         x = random_input((2, 4, 3, 5), seed=seed)

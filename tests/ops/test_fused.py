@@ -7,12 +7,13 @@ import torch
 from torch.autograd import gradcheck
 
 from normplug.norms.ibn import ibn_rule
-from normplug.norms.sn import sn_rule
+from normplug.norms.sn import SN
+from normplug.norms.switchable import switch_rule
 from normplug.ops import normalize, normalize_reference
 from normplug.stats import Moments
 from tests.cases import all_shapes, random_input
 
-SN_RULE = partial(sn_rule, using_in=True, eps=1e-3)
+SN_RULE = partial(switch_rule, to_ratios=SN.to_ratios, using_in=True, eps=1e-3)
 IBN_RULE = partial(ibn_rule, eps=1e-3)
 
 

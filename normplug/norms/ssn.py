@@ -1,0 +1,148 @@
+"""Sparse Switchable Normalization: ratios that end up one-hot.
+
+Shao et al., "SSN: Learning Sparse Switchable Normalization via SparsestMax", CVPR 2019: the
+normalizers of SN, mixed by SparsestMax instead of the softmax (section 3). Training moves a
+radius from 0 to 1; on the way every ratio becomes one-hot, and is kept then.
+
+Deviations from the released code: statistics as in SN unless ``released_statistics``; tied logits
+stay on the simplex; a decided ratio keeps its place in the autograd graph, with a gradient of 0,
+and is held in a buffer, so that momentum left in the optimizer cannot change it.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from normplug.norms.base import BaseNorm
+from normplug.norms.switchable import SwitchableNorm
+from normplug.sparsestmax import sparsestmax
+
+__all__ = ['SSN', 'SyncSSN', 'set_radius']
+
+
+class SSN(SwitchableNorm, BaseNorm):
+    """Sparse Switchable Normalization for (N, C) and (N, C, *spatial) inputs.
+
+    :func:`set_radius`, or ``SSNRadiusHook``, has to move the radius while training.
+
+    Args:
+        num_features: C.
+        eps: added to the mixed variance.
+        momentum: weight of the new batch in the running statistics.
+        using_in, using_bn, released_statistics, frozen: see :class:`SwitchableNorm`.
+
+    Attributes:
+        radius: (), of SparsestMax; initially 0, which is sparsemax.
+        mean_choice, var_choice: (K,), the one-hot ratios once decided, zeros before.
+    """
+
+    _on_foreign_checkpoint = (
+        'It has no radius and choices, so the ratios are learned from the start (equal, unless '
+        'it has logits of the same number of normalizers).'
+    )
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        *,
+        using_in: bool = True,
+        using_bn: bool = True,
+        released_statistics: bool = False,
+        frozen: bool = False,
+    ) -> None:
+        super().__init__(
+            num_features,
+            eps,
+            momentum,
+            using_in=using_in,
+            using_bn=using_bn,
+            released_statistics=released_statistics,
+            frozen=frozen,
+        )
+        self.register_buffer('radius', torch.zeros(()))
+        self.register_buffer('mean_choice', torch.zeros_like(self.mean_weight))
+        self.register_buffer('var_choice', torch.zeros_like(self.var_weight))
+
+    @staticmethod
+    def to_ratios(weight: Tensor) -> Tensor:
+        """Nothing: the rule's parameters are the ratios already."""
+        return weight
+
+    def rule_params(self) -> tuple[Tensor, ...]:
+        """γ, β and the ratios."""
+        return self.weight, self.bias, *self._ratios().unbind()
+
+    @torch.no_grad()
+    def ratios(self) -> tuple[Tensor, Tensor]:
+        """The ratios of means and of variances, each (K,) in the order of ``normalizers``."""
+        return self._ratios().unbind()
+
+    def _ratios(self) -> Tensor:
+        """(2, K) ratios, in float64 as the rule; decided ones receive no gradient."""
+        logits, choices = self._logits().double(), self._choices().double()
+        undecided = choices.sum(-1, keepdim=True) < 0.5
+        return torch.where(undecided, sparsestmax(logits, self.radius), choices)
+
+    def _logits(self) -> Tensor:
+        return torch.stack((self.mean_weight, self.var_weight))
+
+    def _choices(self) -> Tensor:
+        return torch.stack((self.mean_choice, self.var_choice))
+
+    @torch.no_grad()
+    def reset_ratios(self) -> None:
+        """Learn the ratios anew, from equal ones: for fine-tuning on another task."""
+        for logits in (self.mean_weight, self.var_weight):
+            logits.fill_(1)
+        for state in (self.radius, self.mean_choice, self.var_choice):
+            state.zero_()
+
+    def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
+        """Accept the released layout: flags of shape (1,) that say whether logits are the choice."""
+        radius = state_dict.get(prefix + 'radius')
+        if isinstance(radius, Tensor) and radius.shape == (1,):
+            state_dict[prefix + 'radius'] = radius.reshape(())
+        for part in ('mean', 'var'):
+            logits = state_dict.get(f'{prefix}{part}_weight')
+            fixed = state_dict.pop(f'{prefix}{part}_fixed', None)
+            if fixed is not None and logits is not None:
+                choice = nn.functional.one_hot(logits.argmax(), len(logits))
+                state_dict[f'{prefix}{part}_choice'] = (choice * fixed).to(logits.dtype)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+class SyncSSN(SSN, BaseNorm):
+    """SSN whose batch statistics are those of all ranks; arguments as :class:`SSN`."""
+
+    synchronized = True
+
+
+@torch.no_grad()
+def set_radius(model: nn.Module, radius: float) -> None:
+    """Set the radius of every SSN in ``model``, and keep each ratio that is one-hot at it.
+
+    All layers together take some dozen small operations, and nothing waits for the device.
+
+    Args:
+        model: contains any number of SSN; frozen ones are left as they are.
+        radius: in [0, 1].
+
+    Raises:
+        ValueError: the radius is out of range.
+    """
+    if not 0 <= radius <= 1:
+        raise ValueError(f'the radius of SSN must lie in [0, 1], got {radius!r}')
+    layers = [layer for layer in model.modules() if isinstance(layer, SSN) and not layer.frozen]
+    for size in {len(layer.mean_weight) for layer in layers}:
+        group = [layer for layer in layers if len(layer.mean_weight) == size]
+        logits = torch.cat([layer._logits() for layer in group])
+        choices = [c for layer in group for c in (layer.mean_choice, layer.var_choice)]
+        old = torch.stack(choices)
+        value = torch.full((), radius, dtype=torch.float32, device=logits.device)
+        ratios = sparsestmax(logits.double(), value)
+        # A choice that was made stays; another is made where one ratio is 1, up to rounding.
+        made = (old.sum(-1, keepdim=True) < 0.5) & (ratios > 1 - 1e-9).any(-1, keepdim=True)
+        new = torch.where(made, ratios.round().to(old.dtype), old)
+        torch._foreach_copy_(choices, list(new.unbind()))
+        torch._foreach_copy_([layer.radius for layer in group], [value] * len(group))

@@ -1,0 +1,125 @@
+"""What switchable normalizers share: instance, layer and batch statistics, mixed by ratios."""
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from normplug.norms.base import BaseNorm
+from normplug.ops import Rule
+from normplug.stats import Affine, Moments, mix, pool, standardize
+
+__all__ = ['SwitchableNorm', 'switch_rule']
+
+
+def switch_rule(
+    instance: Moments,
+    batch: Moments | None,
+    weight: Tensor,
+    bias: Tensor,
+    mean_weight: Tensor,
+    var_weight: Tensor,
+    *,
+    to_ratios: Callable[[Tensor], Tensor],
+    using_in: bool,
+    eps: float,
+    layer_factor: float = 1.0,
+    batch_factor: float = 1.0,
+) -> Affine:
+    """Normalize by the mixed moments; the factors multiply the pooled variances.
+
+    ``to_ratios`` maps mean_weight and var_weight, (K,), to the ratios of the K normalizers.
+    """
+    layer = pool(instance, 1, keepdim=True)  # (N, 1)
+    parts = [instance] if using_in else []
+    parts.append(Moments(layer.mean, layer.var * layer_factor))
+    if batch is not None:
+        parts.append(Moments(batch.mean, batch.var * batch_factor))
+    mixed = mix(parts, to_ratios(mean_weight), to_ratios(var_weight))
+    return standardize(instance, mixed, weight, bias, eps)
+
+
+def _bessel(count: int | None) -> float:
+    return 1.0 if count is None else count / max(count - 1, 1)
+
+
+class SwitchableNorm(BaseNorm):
+    """Base of the normalizers that mix others, for (N, C) and (N, C, *spatial) inputs.
+
+    A subclass says, in :meth:`to_ratios`, how logits become ratios.
+
+    Args:
+        num_features: C.
+        eps: added to the mixed variance.
+        momentum: weight of the new batch in the running statistics.
+        using_in: mix in instance statistics. The released 1-d layer, for (N, C) inputs, has
+            none: an instance then holds one value per channel, of variance 0.
+        using_bn: mix in batch statistics. Without them nothing depends on the batch, and there
+            are no running statistics; the papers' choice at one image per GPU.
+        released_statistics: compute exactly what the released code computes: instance variances
+            divided by H·W − 1 (for (N, C) inputs, layer and batch variances divided by C − 1 and
+            N − 1) and a running variance without Bessel's correction.
+        frozen: see :class:`BaseNorm`.
+
+    Attributes:
+        mean_weight, var_weight: logits of the ratios in the order IN, LN, BN, as far as used:
+            shape (3,) by default.
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        *,
+        using_in: bool = True,
+        using_bn: bool = True,
+        released_statistics: bool = False,
+        frozen: bool = False,
+    ) -> None:
+        batch_from = 0 if using_bn else None
+        super().__init__(num_features, eps, momentum, frozen=frozen, batch_from=batch_from)
+        self.using_in, self.using_bn = using_in, using_bn
+        self.released_statistics = released_statistics
+        self.add_parameter('mean_weight', torch.ones(len(self.normalizers)))
+        self.add_parameter('var_weight', torch.ones(len(self.normalizers)))
+
+    @property
+    def normalizers(self) -> tuple[str, ...]:
+        """The normalizers that are mixed, in the order of the logits."""
+        return ('in',) * self.using_in + ('ln',) + ('bn',) * self.using_bn
+
+    @torch.no_grad()
+    def ratios(self) -> tuple[Tensor, Tensor]:
+        """The ratios of means and of variances, each (K,) in the order of ``normalizers``."""
+        return self.to_ratios(self.mean_weight), self.to_ratios(self.var_weight)
+
+    def rule(self, x: Tensor) -> Rule:
+        """Moments mixed by the ratios, and the map that normalizes by them."""
+        rule = partial(switch_rule, to_ratios=self.to_ratios, using_in=self.using_in, eps=self.eps)
+        if not self.released_statistics or x.dim() > 2:
+            return rule
+        n = x.shape[0] if self.takes_batch_statistics(x) else None
+        self._require(
+            n is None or not self.synchronized,
+            "released_statistics divides by one rank's N - 1 for (N, C) inputs: use type='SN'",
+        )
+        return partial(rule, layer_factor=_bessel(x.shape[1]), batch_factor=_bessel(n))
+
+    def corrections(self, x: Tensor) -> tuple[int, bool]:
+        """The released code divides by H·W − 1, and keeps the batch's variance as it is."""
+        return (1, False) if self.released_statistics and x.dim() > 2 else (0, True)
+
+    @staticmethod
+    def to_ratios(weight: Tensor) -> Tensor:
+        """The map, (K,) to (K,), from the rule's parameters to ratios; inside the rule."""
+        raise NotImplementedError
+
+    def rule_params(self) -> tuple[Tensor, ...]:
+        """γ, β and the logits."""
+        return self.weight, self.bias, self.mean_weight, self.var_weight
+
+    def extra_repr(self) -> str:
+        """Arguments, with the normalizers that are mixed."""
+        return f'{super().extra_repr()}, mixes={"+".join(self.normalizers)}'
