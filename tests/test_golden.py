@@ -124,6 +124,8 @@ def test_network(name, training):
     kind = 'SSN' if 'ssn' in name else 'SN'
     norm = {'type': kind, 'released_statistics': True, 'using_bn': '8x1' not in name}
     model = resnet(depth=50, norm_cfg=norm, norm_eval=False, style='pytorch')
+    if kind == 'SSN':  # the released stem pools without padding
+        model.maxpool = torch.nn.MaxPool2d(3, 2, ceil_mode=True)
     model.load_state_dict(state, strict=True)
     model.train(training)
     with torch.no_grad():
