@@ -1,18 +1,20 @@
-"""Batch statistics over the ranks of a process group: one collective in each direction.
+"""Statistics over the ranks of a process group.
 
-The collectives stand outside the rule: forward merges the moments before the rule sees them, and
-backward sums the gradients of the merged moments after it. A rank without samples takes part in
-both, with a count of 0.
+Of a batch, one collective in each direction: the collectives stand outside the rule, so forward
+merges the moments before the rule sees them, and backward sums the gradients of the merged moments
+after it. A rank without samples takes part in both, with a count of 0.
+
+Of a model's running statistics, one collective in all.
 """
 
 import torch
 import torch.distributed as dist
 from mmengine.dist import get_world_size
-from torch import Tensor
+from torch import Tensor, nn
 
-from normplug.stats import Moments, merge
+from normplug.stats import Moments, merge, pool
 
-__all__ = ['GroupReducer', 'group_reducer']
+__all__ = ['GroupReducer', 'group_reducer', 'synchronize_running_stats']
 
 
 class GroupReducer:
@@ -74,3 +76,48 @@ def group_reducer(group: dist.ProcessGroup | None = None) -> GroupReducer | None
             'it belongs to (torch.distributed.new_subgroups makes one for every rank)'
         )
     return None if size == 1 else GroupReducer(group)
+
+
+@torch.no_grad()
+def synchronize_running_stats(model: nn.Module) -> None:
+    """Give the running statistics of ``model`` the same values on all ranks, in place.
+
+    Every layer with buffers ``running_mean`` and ``running_var`` takes part, torch's batch norms
+    too: means become the mean over the ranks, variances those of the ranks' union (the law of
+    total variance), both with equal weights, because an exponential average keeps no count;
+    ``num_batches_tracked`` becomes the largest. Nothing else of the model changes.
+
+    One collective for all layers; every rank of the default group must call it, with models of
+    the same layers. Without a process group nothing happens. Calling it again changes nothing.
+    """
+    size = get_world_size()
+    layers = [layer for layer in model.modules() if _has_running_stats(layer)]
+    if size == 1 or not layers:
+        return
+    means = [layer.running_mean for layer in layers]
+    variances = [layer.running_var for layer in layers]
+    counts = [layer.num_batches_tracked for layer in layers if _counts_batches(layer)]
+    buffers = [*means, *variances, *counts]
+    # float64 holds every value of the other types, and integers up to 2⁵³.
+    own = torch.cat([buffer.double().flatten() for buffer in buffers])
+    ranks = own.new_empty(size * own.numel())
+    dist.all_gather_into_tensor(ranks, own)
+    width = sum(mean.numel() for mean in means)
+    parts = ranks.view(size, -1).split([width, width, len(counts)], 1)
+    # Around the first rank: what the ranks already agree on stays as it is, to the last bit.
+    base = Moments(parts[0][0], parts[1][0])
+    shifted = Moments(parts[0] - base.mean, parts[1] - base.var)
+    merged = pool(shifted, 0)
+    values = torch.cat([base.mean + merged.mean, base.var + merged.var, parts[2].amax(0)])
+    for buffer, value in zip(buffers, values.split([b.numel() for b in buffers]), strict=True):
+        buffer.copy_(value.view_as(buffer))
+
+
+def _has_running_stats(layer: nn.Module) -> bool:
+    return all(
+        isinstance(layer._buffers.get(name), Tensor) for name in ('running_mean', 'running_var')
+    )
+
+
+def _counts_batches(layer: nn.Module) -> bool:
+    return isinstance(layer._buffers.get('num_batches_tracked'), Tensor)

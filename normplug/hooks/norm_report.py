@@ -12,7 +12,13 @@ from torch.nn.modules.batchnorm import _NormBase
 from normplug.norms import BaseNorm
 from normplug.register import NORMS
 
-__all__ = ['NormReportHook', 'norm_report', 'norm_state', 'norms_under_norm_eval']
+__all__ = [
+    'NormReportHook',
+    'norm_report',
+    'norm_state',
+    'norms_under_norm_eval',
+    'sync_bn_report',
+]
 
 _FOREIGN = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 _STATES = ('training', 'evaluating', 'frozen')
@@ -61,6 +67,23 @@ def norms_under_norm_eval(model: nn.Module) -> dict[str, set[str]]:
     return found
 
 
+def sync_bn_report(model: nn.Module, sync_bn: str) -> str | None:
+    """What ``sync_bn`` in a config does not do to the norms of ours in ``model``; None without."""
+    ours = [layer for layer in model.modules() if isinstance(layer, BaseNorm)]
+    ours = [layer for layer in ours if not isinstance(layer, _NormBase)]  # a converted SyncBN
+    if not ours:
+        return None
+    synchronized = sorted({_type_name(layer) for layer in ours if layer.synchronized})
+    local = sorted({_type_name(layer) for layer in ours if not layer.synchronized})
+    text = f"sync_bn='{sync_bn}' converts batch norms only, and leaves these as they are: "
+    parts = [f'{", ".join(synchronized)} (synchronized anyway)'] if synchronized else []
+    if local:
+        hint = ', '.join(f'Sync{name}' for name in local if f'Sync{name}' in NORMS)
+        hint = f'; statistics of all ranks: {hint}' if hint else ''
+        parts.append(f'{", ".join(local)} (statistics of each rank{hint})')
+    return text + '; '.join(parts)
+
+
 def _type_name(layer: nn.Module) -> str:
     """The name in ``norm_cfg`` of ours, the class name of any other."""
     registered = (name for name, norm in NORMS.items() if norm is type(layer))
@@ -72,7 +95,7 @@ class NormReportHook(Hook):
     """Log, once a training has begun, the norm layers by type and state.
 
     Warns of ``norm_eval=True`` where it meets normalizers of this package, which it does not
-    reach: mm's models apply it to torch's batch norms only.
+    reach: mm's models apply it to torch's batch norms only. Says the same of ``sync_bn``.
     """
 
     def __init__(self) -> None:
@@ -89,6 +112,10 @@ class NormReportHook(Hook):
         self._reported = True
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         runner.logger.info(norm_report(model))
+        if runner.cfg.get('sync_bn'):
+            left_alone = sync_bn_report(model, runner.cfg.sync_bn)
+            if left_alone:
+                runner.logger.info(left_alone)
         found = norms_under_norm_eval(model)
         if found:
             types = sorted(set().union(*found.values()))

@@ -5,11 +5,14 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.distributed as dist
-from mmengine.model import MMDistributedDataParallel
+from mmengine.model import MMDistributedDataParallel, revert_sync_batchnorm
 from mmengine.runner import Runner
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from normplug import PortableSyncBN, SyncIBN, SyncSN
+from normplug.launch import UserError
+from normplug.launch.portable_ddp import PortableSyncBatchNorm, make_sync_bn_portable
 from tests.cases import assert_same, random_input, run
 from tests.dist.scenarios import (
     EXACT,
@@ -62,6 +65,87 @@ def distributed_data_parallel():
             optimizer.step()
     assert_same(net.state_dict(), one_process.state_dict(), EXACT)
     assert_equal_on_all_ranks(net.state_dict().values())
+
+
+class Pyramid(nn.Module):
+    """mmdet's ResNet-18 and FPN, small; all levels in one output (N, values)."""
+
+    def __init__(self, norm):
+        from mmdet.registry import MODELS  # its import is slow, and most ranks do without
+
+        super().__init__()
+        width, norm_cfg = 4, {'type': norm}
+        self.backbone = MODELS.build(
+            {
+                'type': 'ResNet',
+                'depth': 18,
+                'stem_channels': width,
+                'base_channels': width,
+                'norm_cfg': norm_cfg,
+                'norm_eval': False,
+            }
+        )
+        self.neck = MODELS.build(
+            {
+                'type': 'FPN',
+                'in_channels': [width * 2**i for i in range(4)],
+                'out_channels': 6,
+                'num_outs': 5,
+                'norm_cfg': norm_cfg,
+            }
+        )
+
+    def forward(self, x):
+        return torch.cat([level.flatten(1) for level in self.neck(self.backbone(x))], 1)
+
+
+def backbone_and_fpn(norm, split):
+    """Two steps under a fixed random upstream gradient."""
+    torch.manual_seed(0)
+    net = Pyramid(norm).double().train()
+    for name, parameter in net.named_parameters():
+        if 'bn' in name:
+            nn.init.normal_(parameter)
+    one_process = local(net)
+    if norm == 'SyncBN':
+        one_process = revert_sync_batchnorm(one_process)
+        assert make_sync_bn_portable(net) == 20 + 8  # of the backbone, of the FPN
+    for seed in range(2):
+        x = random_input((sum(split), 3, 64, 64), torch.float64, seed)
+        with torch.no_grad():
+            shape = one_process.eval()(x).shape
+            one_process.train()
+        dy = random_input((*shape, 1), torch.float64, seed=seed + 10).squeeze(-1)
+        ours = run(net, own_part(x, split), own_part(dy, split))
+        assert_matches(ours, run(one_process, x, dy), split)
+    assert_equal_on_all_ranks(net.buffers())
+
+
+def portable_wrapper():
+    """What the tools wrap a model in where there is no GPU."""
+    net = network()
+    net.append(nn.BatchNorm2d(5)).append(nn.SyncBatchNorm(5)).double()
+    layers, names = list(net), list(net.state_dict())
+    wrapper = {'type': 'PortableDistributedDataParallel', 'broadcast_buffers': False}
+    runner = SimpleNamespace(distributed=True, cfg={})
+    ddp = Runner.wrap_model(runner, wrapper, net)
+    assert list(ddp.module) == layers
+    assert list(ddp.module.state_dict()) == names
+    assert type(net[-2]) is nn.BatchNorm2d
+    assert isinstance(net[-1], PortableSyncBatchNorm)
+    assert isinstance(net[-1], _BatchNorm)  # what norm_eval and norm_decay_mult look for
+    net[-2].eval()
+    ddp(random_input((2, 5, 6, 5), torch.float64, seed=dist.get_rank())).sum().backward()
+    assert_equal_on_all_ranks(net.buffers())
+
+    # With sync_bn, mmengine first makes every batch norm a SyncBN.
+    runner.cfg = {'sync_bn': 'torch'}
+    net = nn.Sequential(SyncSN(5), nn.BatchNorm2d(5))
+    ddp = Runner.wrap_model(runner, wrapper, net)
+    assert [type(layer) for layer in ddp.module] == [SyncSN, PortableSyncBatchNorm]
+
+    with pytest.raises(UserError, match='0: SyncBN with affine=False'):
+        make_sync_bn_portable(nn.Sequential(nn.SyncBatchNorm(5, affine=False)))
 
 
 def sync_bn_in_a_config():

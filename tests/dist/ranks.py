@@ -3,6 +3,7 @@
 import os
 import signal
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
+from contextlib import suppress
 from datetime import timedelta
 from multiprocessing import get_context
 from pathlib import Path
@@ -71,7 +72,8 @@ class Ranks:
     def kill(self) -> None:
         """End the processes, whatever they wait for."""
         for pid in self.pids:
-            os.kill(pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it has ended itself
+                os.kill(pid, signal.SIGKILL)
         for worker in self.workers:
             worker.shutdown()
         self.workers, self.pids = [], []

@@ -129,7 +129,8 @@ def maps_of_different_size(name, shapes):
     rank = dist.get_rank()
     ours = run(layer, xs[rank], dys[rank])
     ours = {name: summed(t) if name.startswith('grad.') else t for name, t in ours.items()}
-    expected = {f'grad.{name}': p.grad for name, p in twin.named_parameters()}
+    expected = dict(twin.named_buffers())
+    expected |= {f'grad.{name}': p.grad for name, p in twin.named_parameters()}
     expected |= {'y': ys[rank].detach(), 'dx': xs[rank].grad}
     count = pixels.shape[1]
     unbiased = batch.var * count / (count - 1)

@@ -9,7 +9,7 @@ from normplug.dist import group_reducer
 from tests.cases import random_input
 from tests.dist import model_scenarios, scenarios
 
-SYNCHRONIZED = ('sync_sn', 'sync_ibn', 'portable_sync_bn')
+SYNCHRONIZED = ('sync_sn', 'sync_ssn', 'sync_ibn', 'portable_sync_bn')
 
 all_types = pytest.mark.parametrize('name', SYNCHRONIZED)
 
@@ -88,6 +88,19 @@ def test_compiles_as_one_graph(two, name):
 @pytest.mark.slow
 def test_sync_bn_in_a_config_leaves_ours_alone(two):
     two.run(model_scenarios.sync_bn_in_a_config)
+
+
+@pytest.mark.slow
+def test_wrapper_for_cpus(two):
+    two.run(model_scenarios.portable_wrapper)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('split', [(3, 1), (2, 0)], ids=str)
+@pytest.mark.parametrize('norm', ['SyncSN', 'SyncIBN', 'PortableSyncBN', 'SyncBN'])
+def test_backbone_and_fpn(two, norm, split):
+    pytest.importorskip('mmdet')
+    two.run(model_scenarios.backbone_and_fpn, norm, split)
 
 
 @pytest.mark.slow

@@ -9,13 +9,15 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from torch import nn
 
-from normplug import IBN, SN
+from normplug import IBN, SN, SyncIBN, SyncSN
 from normplug.hooks.norm_report import (
     NormReportHook,
     norm_report,
     norm_state,
     norms_under_norm_eval,
+    sync_bn_report,
 )
+from normplug.launch.portable_ddp import make_sync_bn_portable
 
 
 def fixed(layer):
@@ -82,6 +84,30 @@ def test_norm_eval_is_reported_only_where_ours_train():
     assert norms_under_norm_eval(model) == {'ours': {'SN'}}
 
 
+@pytest.mark.parametrize(
+    ('layers', 'parts'),
+    [
+        ([SN(4), SyncSN(4)], 'SyncSN (synchronized anyway); SN (statistics of each rank; '
+         'statistics of all ranks: SyncSN)'),
+        ([IBN(4), SN(4), SN(4)], 'IBN, SN (statistics of each rank; statistics of all ranks: '
+         'SyncIBN, SyncSN)'),
+        ([SyncIBN(4)], 'SyncIBN (synchronized anyway)'),
+    ],
+    ids=['both', 'local', 'synchronized'],
+)  # fmt: skip
+def test_sync_bn_is_said_to_leave_ours_alone(layers, parts):
+    model = nn.Sequential(nn.BatchNorm2d(4), *layers)
+    assert sync_bn_report(model, 'torch') == (
+        f"sync_bn='torch' converts batch norms only, and leaves these as they are: {parts}"
+    )
+
+
+def test_sync_bn_without_ours_needs_no_report():
+    model = nn.Sequential(nn.BatchNorm2d(4), nn.SyncBatchNorm(4))
+    make_sync_bn_portable(model)
+    assert sync_bn_report(model, 'torch') is None
+
+
 class Model(BaseModel):
     def __init__(self):
         super().__init__()
@@ -111,6 +137,7 @@ def test_a_training_logs_it_once(tmp_path, monkeypatch, caplog):
         optim_wrapper={'optimizer': {'type': 'SGD', 'lr': 0.1}},
         custom_hooks=[{'type': 'NormReportHook'}],
         experiment_name='norm_report',
+        cfg={'sync_bn': 'torch'},
     )
     runner.logger.addHandler(caplog.handler)
     try:
@@ -118,6 +145,7 @@ def test_a_training_logs_it_once(tmp_path, monkeypatch, caplog):
     finally:
         runner.logger.removeHandler(caplog.handler)
     assert caplog.messages.count('norms: SN 1 training; BatchNorm1d 1 evaluating') == 1
+    assert sum(message.startswith("sync_bn='torch'") for message in caplog.messages) == 1
     assert [r.getMessage() for r in caplog.records if 'norm_eval' in r.getMessage()] == [
         'norm_eval=True of backbone does not apply to SN: these stay in training mode; '
         "to freeze them, norm_cfg=dict(type='SN', frozen=True)"

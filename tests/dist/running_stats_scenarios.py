@@ -1,0 +1,124 @@
+"""What the ranks do with running statistics of their own; see ``scenarios.py``."""
+
+import copy
+from types import SimpleNamespace
+
+import torch
+import torch.distributed as dist
+from mmengine.hooks import EMAHook, SyncBuffersHook
+from mmengine.model import ExponentialMovingAverage
+from mmengine.runner import get_priority
+from torch import nn
+
+from normplug import IBN, SN, SyncSN
+from normplug.dist import synchronize_running_stats
+from normplug.hooks import SyncNormStatsHook
+from tests.cases import CASES, assert_same, built
+from tests.dist.scenarios import EXACT, GATHER, assert_equal_on_all_ranks, collectives
+
+
+def model_of(rank, dtype=torch.float64):
+    """Layers with and without statistics, whose values depend on the rank."""
+    model = nn.Sequential(
+        nn.Conv2d(3, 5, 1),
+        SN(5),
+        nn.BatchNorm2d(5),
+        SN(5, using_bn=False),
+        nn.BatchNorm2d(5, track_running_stats=False),
+        nn.Sequential(IBN(5), IBN(5, ratio=1), SyncSN(5, frozen=True)),
+        nn.InstanceNorm2d(2, track_running_stats=True),
+    ).to(dtype)
+    generator = torch.Generator().manual_seed(100 + rank)
+    for name, buffer in model.named_buffers():
+        if 'running' in name:
+            buffer.copy_(torch.rand(buffer.shape, generator=generator, dtype=torch.float64) + rank)
+        elif 'tracked' in name:
+            buffer.fill_(7 * (rank + 1) % 10)
+    return model
+
+
+def merged():
+    """The formulas, from what every rank knows of the others."""
+    size, rank = dist.get_world_size(), dist.get_rank()
+    ranks = [dict(model_of(r).named_buffers()) for r in range(size)]
+    expected = dict(ranks[rank])
+    for name in expected:
+        stacked = torch.stack([buffers[name] for buffers in ranks])
+        if name.endswith('num_batches_tracked'):
+            expected[name] = stacked.amax(0)
+        elif name.endswith('running_mean'):
+            expected[name] = stacked.mean(0)
+            means, var = stacked, name.replace('mean', 'var')
+            variances = torch.stack([buffers[var] for buffers in ranks])
+            expected[var] = variances.mean(0) + means.var(0, correction=0)
+    model = model_of(rank)
+    parameters = copy.deepcopy(dict(model.named_parameters()))
+    with collectives(GATHER):
+        synchronize_running_stats(model)
+    assert_same(dict(model.named_buffers()), expected, EXACT)
+    assert_same(dict(model.named_parameters()), parameters, 0)
+    assert_equal_on_all_ranks(model.buffers())
+    assert_equal_on_all_ranks(model[5][2].parameters())
+
+    once = copy.deepcopy(dict(model.named_buffers()))
+    synchronize_running_stats(model)
+    assert_same(dict(model.named_buffers()), once, 0)
+
+
+def narrow_types():
+    """Statistics of any type, and of several in one model, agree to the last bit."""
+    model = model_of(dist.get_rank(), torch.float32)
+    model[1].bfloat16()
+    counts = model[2].num_batches_tracked
+    counts.fill_(2**40 + dist.get_rank())
+    with collectives(GATHER):
+        synchronize_running_stats(model)
+    assert_equal_on_all_ranks(model.buffers())
+    assert model[1].running_mean.dtype == torch.bfloat16
+    assert counts == 2**40 + dist.get_world_size() - 1
+
+
+def without_statistics():
+    """Nothing to say, nothing sent."""
+    with collectives():
+        synchronize_running_stats(nn.Sequential(nn.Conv2d(3, 5, 1), nn.GroupNorm(1, 5)))
+
+
+def hooks_together():
+    """The merged values of both, in the order in which mmengine would call them."""
+    model = model_of(dist.get_rank())
+    expected = model_of(dist.get_rank())
+    synchronize_running_stats(expected)
+    hooks = sorted([SyncBuffersHook(), SyncNormStatsHook()], key=lambda h: get_priority(h.priority))
+    assert isinstance(hooks[0], SyncNormStatsHook)
+    runner = SimpleNamespace(model=model, hooks=hooks)
+    for hook in hooks:
+        hook.after_train_epoch(runner)
+    assert_same(dict(model.named_buffers()), dict(expected.named_buffers()), EXACT)
+    assert_equal_on_all_ranks(model.buffers())
+
+
+def averaged_model():
+    """The copy in an EMAHook is validated instead of the model: it is synchronized too."""
+    ema = EMAHook()
+    ema.ema_model = ExponentialMovingAverage(model_of(dist.get_rank()), update_buffers=True)
+    runner = SimpleNamespace(model=model_of(dist.get_rank()), hooks=[ema])
+    SyncNormStatsHook().before_val(runner)
+    assert_equal_on_all_ranks(runner.model.buffers())
+    assert_equal_on_all_ranks(ema.ema_model.buffers())
+
+
+def every_type_survives_averaging():
+    """mmengine's SyncBuffersHook averages all buffers: of ours nothing may break that agrees."""
+    for case in CASES:
+        layer = built(case, 5)
+        if layer.batch_from is not None:
+            layer.num_batches_tracked.fill_(2**22 + 1)
+        before = copy.deepcopy(layer.state_dict())
+        SyncBuffersHook().after_train_epoch(SimpleNamespace(model=layer))
+        after = layer.state_dict()
+        for name, value in before.items():
+            assert after[name].dtype == value.dtype, (case.name, name)
+            if not value.is_floating_point():
+                assert torch.equal(after[name], value), (case.name, name)
+        assert_same(after, before, 1e-6)
