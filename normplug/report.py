@@ -2,7 +2,8 @@
 
 The checks take versions as arguments, a mapping of distribution name to version, or to None for
 what is not installed. `UNKNOWN` stands for an importable package without metadata, which no
-version check can judge.
+version check can judge. torch and mmengine are here: without them `_requirements` lets nothing of
+the package be imported, this report included.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Literal, NamedTuple
 __all__ = ['Operators', 'Problem', 'check', 'find_operators', 'installed_versions', 'report']
 
 UNKNOWN = 'unknown'
+TORCH_FLOOR = '2.7'  # as in pyproject.toml
 Versions = Mapping[str, 'str | None']
 
 # Import name, and the distributions that may provide it.
@@ -89,9 +91,6 @@ def find_operators(versions: Versions) -> Operators:
 
 def check(versions: Versions, operators: Operators) -> list[Problem]:
     """Everything that does not fit together, errors first."""
-    missing = _check_missing(versions)
-    if missing:
-        return missing
     problems = [
         *_check_core(versions),
         *_check_mmcv(versions),
@@ -110,18 +109,12 @@ def _below(version: str | None, bound: str) -> bool | None:
     return digit_version(version) < digit_version(bound)
 
 
-def _check_missing(versions: Versions) -> list[Problem]:
-    return [
-        Problem('error', f'{name} is not installed.', f'pip install "{name}>={floor}"')
-        for name, floor in (('torch', '2.6'), ('mmengine', '0.10.4'))
-        if versions[name] is None
-    ]
-
-
 def _check_core(versions: Versions) -> list[Problem]:
     problems = []
-    if _below(versions['torch'], '2.6'):
-        message = f'torch {versions["torch"]} is older than 2.6, the oldest that is supported.'
+    if _below(versions['torch'], TORCH_FLOOR):
+        message = (
+            f'torch {versions["torch"]} is older than {TORCH_FLOOR}, the oldest that is supported.'
+        )
         problems.append(Problem('error', message, 'pip install --upgrade torch torchvision'))
     if versions['setuptools'] is None or _below(versions['setuptools'], '82') is False:
         message = (
@@ -192,17 +185,15 @@ def _check_optional(versions: Versions) -> list[Problem]:
 def report() -> tuple[str, bool]:
     """Return the text of the report, and whether training can work."""
     versions = installed_versions()
-    core = bool(versions['torch'] and versions['mmengine'])
-    operators = find_operators(versions) if core else Operators('none')
+    operators = find_operators(versions)
     problems = check(versions, operators)
     works = all(problem.level != 'error' for problem in problems)
     rows = {name: version or 'not installed' for name, version in versions.items()}
-    if core:
-        rows |= {
-            'mmcv.ops': _describe(versions, operators),
-            'device': _device(),
-            'norm types': ', '.join(_norm_types()) or 'none',
-        }
+    rows |= {
+        'mmcv.ops': _describe(versions, operators),
+        'device': _device(),
+        'norm types': ', '.join(_norm_types()) or 'none',
+    }
     lines = [f'{name:<16}{value}' for name, value in rows.items()]
     lines += ['', *map(str, problems)] if problems else []
     lines += [

@@ -70,13 +70,21 @@ def load_from_local(filename: str, map_location=None):
 def _unreadable(filename: str, error: Exception) -> str:
     # Without torch's advice to try again with weights_only=False.
     cause = str(error).split('WeightsUnpickler error: ')[-1].split('\n\nCheck the documentation')[0]
-    message = f'checkpoint {filename} cannot be loaded: {type(error).__name__}: {cause.strip()}'
-    if not zipfile.is_zipfile(filename):
-        message += (
-            '\nIt is not a complete checkpoint: truncated (writing or copying it was interrupted), '
-            'or another kind of file. Copy it again or use an earlier one.'
-        )
-    return message
+    cause = f'{type(error).__name__}: {cause.strip()}'
+    message = f'checkpoint {filename} cannot be loaded: '
+    if zipfile.is_zipfile(filename):
+        return message + cause
+    with open(filename, 'rb') as file:
+        start = file.read(64).lstrip().lower()
+    if start.startswith((b'<!doctype html', b'<html')):
+        return message + 'it is a web page, which a failed download leaves. Download it again.'
+    message += (
+        'it is not a complete checkpoint: truncated (writing or copying it was interrupted), or '
+        'another kind of file. Copy it again or use an earlier one.'
+    )
+    # Of a file of torch's older format that is whole, torch says what is wrong.
+    told = isinstance(error, RuntimeError) and not start.startswith(b'pk')
+    return f'{message} ({cause})' if told else message
 
 
 # What torch's restricted unpickler and `_getattr` say on a refusal.

@@ -10,8 +10,11 @@ from dataclasses import dataclass
 
 import torch
 from mmengine.model import BaseModule
-from mmengine.runner import CheckpointLoader, find_latest_checkpoint
+from mmengine.registry import WEIGHT_INITIALIZERS
+from mmengine.runner import CheckpointLoader
 from torch import nn
+
+from normplug.resume.find import last_whole_checkpoint
 
 from .errors import UserError
 
@@ -69,11 +72,19 @@ def read_checkpoint(path: str, asked_by: str) -> dict:
         checkpoint = CheckpointLoader.load_checkpoint(path, map_location='cpu', logger='silent')
     except FileNotFoundError as error:
         raise UserError(_absent(asked_by, path)) from error
-    except (RuntimeError, OSError, pickle.UnpicklingError) as error:
-        # normplug.compat's loader says what is wrong with the file.
-        raise UserError(f'{asked_by}: cannot load {path}: {error}') from error
+    except (RuntimeError, pickle.UnpicklingError) as error:
+        # normplug.compat's loader names the file and says what is wrong with it.
+        raise UserError(f'{asked_by}: {error}') from error
+    except OSError as error:
+        raise UserError(f'{asked_by}: checkpoint {path} cannot be loaded: {error}') from error
     if not isinstance(checkpoint, dict) or not _holds_tensors(_state_dict(checkpoint)):
-        raise UserError(f'{asked_by}: {path} holds no state_dict')
+        keys = (
+            f' (only {_few(tuple(map(str, checkpoint)))})' if isinstance(checkpoint, dict) else ''
+        )
+        raise UserError(
+            f'{asked_by}: {path} holds no state_dict{keys}; save the weights as '
+            "torch.save({'state_dict': model.state_dict()}, ...)"
+        )
     return checkpoint
 
 
@@ -131,21 +142,23 @@ def check_strict(model: nn.Module, checkpoint: dict, path: str, asked_by: str) -
         )
 
 
-def find_resume(work_dir: str, load_from: str | None) -> str:
-    """Return the checkpoint to resume from: ``load_from``, else the last one in ``work_dir``.
+def find_resume(work_dir: str, load_from: str | None) -> tuple[str, list[str]]:
+    """Return the checkpoint to resume from: ``load_from``, else the last whole one in ``work_dir``.
+
+    And what the log should say, where that is not the one which ``last_checkpoint`` names.
 
     Raises:
         UserError: there is none.
     """
-    path = load_from
-    if path is None and osp.exists(osp.join(work_dir, 'last_checkpoint')):
-        path = find_latest_checkpoint(work_dir)
-    if not path:
+    if load_from is not None:
+        return load_from, []
+    path, reason = last_whole_checkpoint(work_dir)
+    if path is None:
         raise UserError(
-            f'--resume: work_dir {work_dir} has no checkpoint to resume (no last_checkpoint '
-            'file); start without --resume, or name the file: --resume PATH'
+            f'--resume: work_dir {work_dir} has no checkpoint to resume ({reason}, and no other '
+            'loads); start without --resume, or name the file: --resume PATH'
         )
-    return path
+    return path, [f'--resume: {reason}; resuming from {path}, the last whole one'] if reason else []
 
 
 def check_resume(model: nn.Module, path: str) -> None:
@@ -184,7 +197,9 @@ def check_load_from(model: nn.Module, path: str) -> str:
 
 
 def check_pretrained(model: nn.Module) -> list[str]:
-    """Return the log's texts about every ``init_cfg`` of type Pretrained that names a local file.
+    """Return the log's texts about every ``init_cfg`` that names a local checkpoint.
+
+    Those are of type Pretrained, or one that converts the file, as ReleasedPretrained does.
 
     Raises:
         UserError: a file is missing or broken, or none of its keys fit; mmengine would go on
@@ -198,6 +213,11 @@ def check_pretrained(model: nn.Module) -> list[str]:
             if path is None or '://' in path:
                 continue
             key = '.'.join(filter(None, ('model', name, 'init_cfg.checkpoint')))
+            kind = init_cfg.get('type')
+            kind = WEIGHT_INITIALIZERS.get(kind) if isinstance(kind, str) else kind
+            if hasattr(kind, 'convert'):
+                texts.append(_converted(module, init_cfg, key))
+                continue
             if type(module).init_weights is not BaseModule.init_weights:
                 if not osp.isfile(osp.expanduser(path)):
                     raise UserError(_absent(key, path))
@@ -215,6 +235,17 @@ def check_pretrained(model: nn.Module) -> list[str]:
                 )
             texts.append(_text(f'{key} {path}', report))
     return texts
+
+
+def _converted(module: nn.Module, init_cfg: dict, key: str) -> str:
+    """The report of an initializer that says what it would load, before it loads anything."""
+    try:
+        conversion = WEIGHT_INITIALIZERS.build(dict(init_cfg)).convert(
+            module, key.removesuffix('.init_cfg.checkpoint')
+        )
+    except (TypeError, ValueError) as error:
+        raise UserError(f'{key}: {error}') from error
+    return f'{key} {conversion.report}'
 
 
 def _state_dict(checkpoint: dict) -> dict[str, torch.Tensor]:
@@ -237,6 +268,8 @@ def _text(source: str, report: LoadReport) -> str:
 
 
 def _absent(asked_by: str, path: str) -> str:
+    if osp.isdir(osp.expanduser(path)):
+        return f'{asked_by}: checkpoint {path} is a folder; name the file in it'
     return (
         f'{asked_by}: checkpoint {path} does not exist; train or download it first '
         '(configs/pretrain makes those at digits scale), or name another file there'

@@ -1,12 +1,13 @@
-"""The command lines of tools/train.py and tools/test.py."""
+"""The command lines of tools/train.py and tools/test.py, and of `python -m normplug train|test`."""
 
 from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 
 from .config import (
     enable_amp,
@@ -17,17 +18,32 @@ from .config import (
     save_predictions,
     set_work_dir,
 )
-from .data_check import broken_json_explained
+from .data_check import broken_json_explained, unreadable_files_explained
 from .errors import exit_code
+from .options import add_config_arguments
 from .runner import build_runner
 from .type_check import unknown_types_explained
 
-__all__ = ['main_test', 'main_train']
+__all__ = ['main_test', 'main_train', 'read_test_config', 'read_train_config']
 
 
-def main_train(argv: Sequence[str] | None = None) -> int:
+def main_train(argv: Sequence[str] | None = None, prog: str = 'tools/train.py') -> int:
     """Train as the command line says and return the exit code."""
-    parser = _parser('train', 'Train a detector, segmentor or classifier.')
+    return exit_code(lambda: _train(read_train_config(argv, prog)), prog)
+
+
+def main_test(argv: Sequence[str] | None = None, prog: str = 'tools/test.py') -> int:
+    """Test as the command line says and return the exit code."""
+    return exit_code(lambda: _test(read_test_config(argv, prog)), prog)
+
+
+def read_train_config(argv: Sequence[str] | None = None, prog: str = 'tools/train.py') -> Config:
+    """Return the config of a training, changed as the command line says.
+
+    Raises:
+        UserError: an option does not fit the config.
+    """
+    parser = _parser(prog, 'Train a detector, segmentor or classifier.')
     parser.add_argument('--amp', action='store_true', help='mixed precision (needs a GPU)')
     parser.add_argument(
         '--auto-scale-lr',
@@ -42,12 +58,24 @@ def main_train(argv: Sequence[str] | None = None) -> int:
         help='continue from PATH, or without PATH from the last checkpoint in the work dir',
     )
     args = parser.parse_args(argv)
-    return exit_code(lambda: _train(args), parser.prog)
+    cfg = _config(args)
+    if args.amp:
+        enable_amp(cfg)
+    if args.auto_scale_lr:
+        enable_auto_scale_lr(cfg)
+    if args.resume is not None:
+        cfg.resume = True
+        cfg.load_from = None if args.resume == 'auto' else args.resume
+    return cfg
 
 
-def main_test(argv: Sequence[str] | None = None) -> int:
-    """Test as the command line says and return the exit code."""
-    parser = _parser('test', 'Evaluate a checkpoint on the test set of a config.')
+def read_test_config(argv: Sequence[str] | None = None, prog: str = 'tools/test.py') -> Config:
+    """Return the config of a test, changed as the command line says.
+
+    Raises:
+        UserError: an option does not fit the config.
+    """
+    parser = _parser(prog, 'Evaluate a checkpoint on the test set of a config.')
     parser.add_argument('checkpoint', help='the checkpoint; must be of the model of the config')
     parser.add_argument('--tta', action='store_true', help='test-time augmentation')
     parser.add_argument(
@@ -59,24 +87,6 @@ def main_test(argv: Sequence[str] | None = None) -> int:
         help='save the predictions: NAME.pkl, or for segmentation a folder of PNG label maps',
     )
     args = parser.parse_args(argv)
-    return exit_code(lambda: _test(args), parser.prog)
-
-
-def _train(args: argparse.Namespace) -> None:
-    cfg = _config(args)
-    if args.amp:
-        enable_amp(cfg)
-    if args.auto_scale_lr:
-        enable_auto_scale_lr(cfg)
-    if args.resume is not None:
-        cfg.resume = True
-        cfg.load_from = None if args.resume == 'auto' else args.resume
-    runner = build_runner(cfg, 'train')
-    with unknown_types_explained(cfg), broken_json_explained(cfg):
-        runner.train()
-
-
-def _test(args: argparse.Namespace) -> None:
     cfg = _config(args)
     cfg.load_from = args.checkpoint
     if args.tta:
@@ -85,33 +95,43 @@ def _test(args: argparse.Namespace) -> None:
         save_pictures(cfg, args.show_dir)
     if args.out is not None:
         save_predictions(cfg, args.out)
+    return cfg
+
+
+def _train(cfg: Config) -> None:
+    runner = build_runner(cfg, 'train')
+    with _data_errors_explained(cfg):
+        runner.train()
+
+
+def _test(cfg: Config) -> None:
     runner = build_runner(cfg, 'test')
-    with unknown_types_explained(cfg), broken_json_explained(cfg):
+    with _data_errors_explained(cfg):
         runner.test()
 
 
-def _parser(tool: str, description: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog=f'tools/{tool}.py', description=description)
-    parser.add_argument('config', help='config file')
+@contextmanager
+def _data_errors_explained(cfg: Config) -> Iterator[None]:
+    """Name what the checks beforehand could not see."""
+    with unknown_types_explained(cfg), broken_json_explained(cfg), unreadable_files_explained():
+        yield
+
+
+def _parser(prog: str, description: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=prog, description=description)
+    add_config_arguments(parser)
     parser.add_argument(
         '--work-dir', metavar='DIR', help='logs and checkpoints; default: work_dirs/<config name>'
     )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        metavar='KEY=VALUE',
-        help='change the config, e.g. randomness.seed=1 "a.b=[1,2]" (no spaces in a value)',
-    )
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+    parser.add_argument('--local_rank', '--local-rank', type=int, help=argparse.SUPPRESS)
     return parser
 
 
 def _config(args: argparse.Namespace) -> Config:
     cfg = load_config(args.config, args.cfg_options)
     cfg.launcher = args.launcher
-    if args.launcher != 'none':
+    if args.local_rank is not None:
         # Old launchers pass the rank as an option; mmengine reads the variable.
         os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     set_work_dir(cfg, args.work_dir)

@@ -7,9 +7,11 @@ import os.path as osp
 from collections.abc import Iterator
 
 from mmengine.config import Config, ConfigDict
-from mmengine.config.utils import ConfigParsingError
 from mmengine.device import get_device
 from mmengine.registry import HOOKS
+
+from normplug.compat import base_configs
+from normplug.resume.disk import check_writable
 
 from .errors import UserError
 
@@ -29,17 +31,26 @@ __all__ = [
 def load_config(path: str, options: dict | None = None) -> Config:
     """Read the config at ``path`` and merge ``options`` (from ``--cfg-options``) into it.
 
+    A ``path`` such as ``normplug::faster_rcnn/….py`` names a config that comes with normplug.
+
     Raises:
         UserError: the file is missing or cannot be parsed, one of its ``custom_imports`` cannot be
             imported, or an option does not fit the config.
     """
+    if path.startswith(base_configs.PREFIX):
+        try:
+            path = base_configs.find_config(path)
+        except FileNotFoundError as error:
+            raise UserError(f'config: {error}') from error
     if not osp.isfile(path):
-        raise UserError(f'config file {path} does not exist')
+        what = 'is a folder; name a file in it' if osp.isdir(path) else 'does not exist'
+        raise UserError(f'config file {path} {what}')
     try:
         cfg = Config.fromfile(path)
-    except (OSError, SyntaxError, KeyError, ImportError, ConfigParsingError) as error:
+    except Exception as error:  # a config is code
         cause = f' ({error.__cause__})' if error.__cause__ else ''
-        raise UserError(f'cannot read config {path}: {error}{cause}') from error
+        text = f'{type(error).__name__}: {error}{cause}; correct the file'
+        raise UserError(f'cannot read config {path}: {text}') from error
     try:
         cfg.merge_from_dict(options or {})
     except (KeyError, TypeError) as error:
@@ -61,7 +72,7 @@ def set_work_dir(cfg: Config, work_dir: str | None) -> None:
     """Set ``cfg.work_dir``: the option, else the config's own, else work_dirs/<config's name>.
 
     Raises:
-        UserError: it is a file.
+        UserError: it is a file, or cannot be written to.
     """
     if work_dir is not None:
         cfg.work_dir = work_dir
@@ -69,6 +80,13 @@ def set_work_dir(cfg: Config, work_dir: str | None) -> None:
         cfg.work_dir = osp.join('work_dirs', osp.splitext(osp.basename(cfg.filename))[0])
     if osp.isfile(cfg.work_dir):
         raise UserError(f'--work-dir: {cfg.work_dir} is a file; name a folder')
+    try:
+        check_writable(cfg.work_dir)
+    except OSError as error:
+        raise UserError(
+            f'--work-dir: nothing can be written to {cfg.work_dir}: {error.strerror}; name another '
+            'folder'
+        ) from error
 
 
 def enable_amp(cfg: Config) -> None:

@@ -16,14 +16,17 @@ from mmengine.registry import MODELS, RUNNERS, DefaultScope
 from mmengine.runner import Runner
 from torch import nn
 
-from normplug.hooks import NormReportHook
+from normplug.hooks import NormReportHook, SyncNormStatsHook
 from normplug.register import NORMS
 
 from . import checkpoint_check as ckpt
 from .config import scope_of
-from .data_check import check_data
+from .data_check import check_data, check_num_classes
+from .disk_check import check_disk
+from .distributed import errors_on_all_ranks, join_process_group
 from .errors import UserError
 from .memory import CPUMemoryHook
+from .settings_check import check_settings
 from .type_check import check_types, keys_of_type, unknown_types_explained
 
 __all__ = ['build_runner']
@@ -40,6 +43,8 @@ def build_runner(cfg: Config, mode: Literal['train', 'test'] = 'train') -> Runne
     To train, ``cfg.resume`` and ``cfg.load_from`` mean what they mean in mmengine, but nothing to
     resume is an error. To test, ``cfg.load_from`` is the checkpoint and must fit exactly.
 
+    With ``cfg.launcher`` every rank calls this: it initializes the process group.
+
     Args:
         cfg: a config with ``work_dir`` set.
         mode: what the runner is for: only its data and types are checked.
@@ -47,19 +52,9 @@ def build_runner(cfg: Config, mode: Literal['train', 'test'] = 'train') -> Runne
     Raises:
         UserError: the config, its data or its checkpoint is wrong. Nothing has been written then.
     """
-    lacking = [key for key in (*_NEEDED[mode], 'work_dir') if cfg.get(key) is None]
-    if lacking:
-        raise UserError(f'the config has no {", ".join(lacking)}, needed to {mode}')
-    if cfg.get('launcher', 'none') != 'none' and get_device() == 'cpu':
-        raise UserError(f'--launcher {cfg.launcher} needs GPUs; none was found. Drop --launcher')
-    phases = ('train', 'val') if mode == 'train' else ('test',)
-    check_types(cfg, phases)
-    check_data(cfg, phases)
-    if mode == 'test':
-        cfg.resume = False
-    elif cfg.get('resume'):
-        cfg.load_from = ckpt.find_resume(cfg.work_dir, cfg.get('load_from'))
-    notes = _check_checkpoints(cfg, mode)
+    notes = join_process_group(cfg)
+    with errors_on_all_ranks():
+        notes += _check(cfg, mode)
     earlier = osp.exists(osp.join(cfg.work_dir, 'last_checkpoint'))
 
     with unknown_types_explained(cfg):
@@ -75,18 +70,39 @@ def build_runner(cfg: Config, mode: Literal['train', 'test'] = 'train') -> Runne
         runner.register_hook(CPUMemoryHook())
     if mode == 'train' and not any(isinstance(hook, NormReportHook) for hook in runner.hooks):
         runner.register_hook(NormReportHook())
+    if runner.distributed and not any(isinstance(h, SyncNormStatsHook) for h in runner.hooks):
+        runner.register_hook(SyncNormStatsHook())
     return runner
 
 
-def _check_checkpoints(cfg: Config, mode: str) -> list[str]:
+def _check(cfg: Config, mode: str) -> list[str]:
+    """Return what the log should say about the checkpoints; set ``cfg.load_from`` to resume."""
+    lacking = [key for key in (*_NEEDED[mode], 'work_dir') if cfg.get(key) is None]
+    if lacking:
+        raise UserError(f'the config has no {", ".join(lacking)}, needed to {mode}')
+    phases = ('train', 'val') if mode == 'train' else ('test',)
+    check_types(cfg, phases)
+    check_settings(cfg, phases)
+    notes = check_data(cfg, phases)
+    if mode == 'test':
+        cfg.resume = False
+    elif cfg.get('resume'):
+        cfg.load_from, more = ckpt.find_resume(cfg.work_dir, cfg.get('load_from'))
+        notes += more
+    return notes + _check_checkpoints(cfg, mode, phases)
+
+
+def _check_checkpoints(cfg: Config, mode: str, phases: tuple[str, ...]) -> list[str]:
     """Return what the log should say about them."""
     model = _build_spare_model(cfg)
+    check_num_classes(model, cfg, phases)
     path = cfg.get('load_from')
     if mode == 'test':
         ckpt.check_strict(model, ckpt.read_checkpoint(path, 'checkpoint'), path, 'checkpoint')
         return []
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter('always')  # each layer warns; the log gets each message once
+        check_disk(cfg, model)
         notes = ckpt.check_pretrained(model)
         if cfg.get('resume'):
             ckpt.check_resume(model, path)

@@ -19,6 +19,11 @@ from .errors import UserError
 __all__ = ['check_types', 'keys_of_type', 'unknown_types_explained']
 
 _REGISTRIES = [value for value in vars(mmengine.registry).values() if isinstance(value, Registry)]
+# What the papers and their released code call ours.
+_FULL_NAMES = [
+    (re.compile(r'^(switch\w*?norm|sn)\d?d?$', re.IGNORECASE), 'SN'),
+    (re.compile(r'^(instance_?batch\w*|ibn\w*)$', re.IGNORECASE), 'IBN'),
+]
 _SECTIONS = {
     'train': ('train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler'),
     'val': ('val_dataloader', 'val_cfg', 'val_evaluator'),
@@ -139,8 +144,9 @@ def _message(unknown: list[tuple[str, str]], scope: str) -> str:
     by_lower = {name.lower(): name for name in sorted(names)}
     lines = []
     for key, name in unknown:
-        similar = difflib.get_close_matches(name.lower(), by_lower, n=3)
-        hint = f'; did you mean {", ".join(by_lower[match] for match in similar)}?'
+        similar = [by_lower[found] for found in difflib.get_close_matches(name.lower(), by_lower)]
+        similar = [known for words, known in _FULL_NAMES if words.search(name)] or similar
+        hint = f'; did you mean {", ".join(similar)}?'
         lines.append(f"{key}: there is no type '{name}'{hint if similar else ''}")
     lines.append(
         "If it is a normplug type, the config needs custom_imports = dict(imports=['normplug']); "

@@ -164,6 +164,10 @@ class BaseNorm(nn.Module):
 
     def _check_input(self, x: Tensor) -> None:
         name = type(self).__name__
+        if not isinstance(x, Tensor):
+            raise TypeError(f'{name} takes a tensor, got {type(x).__name__}')
+        if x.layout is not torch.strided:
+            raise ValueError(f'{name} takes dense tensors, got {x.layout}: call .to_dense() before')
         if not 2 <= x.dim() <= 5:
             raise ValueError(
                 f'{name} takes (N, C) or (N, C, *spatial) with up to 3 spatial axes, '
@@ -175,7 +179,14 @@ class BaseNorm(nn.Module):
                 f'got an input of {x.shape[1]}: {tuple(x.shape)}'
             )
         if not x.is_floating_point():
-            raise ValueError(f'{name} takes floating-point input, got {x.dtype}')
+            raise ValueError(
+                f'{name} takes floating-point input, got {x.dtype}; convert it, e.g. by .float()'
+            )
+        if x.device != self.weight.device:
+            raise ValueError(
+                f'{name} is on {self.weight.device}, but its input is on {x.device}: '
+                'move one of them by .to(device)'
+            )
         if x.shape[0] > 0 and x.numel() == 0:
             raise ValueError(f'{name} got an input without pixels: {tuple(x.shape)}')
 

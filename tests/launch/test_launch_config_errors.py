@@ -49,6 +49,7 @@ def test_unknown_type(project, train, refuses, line, messages):
 
 
 def test_unknown_type_found_only_while_training(project, train, capsys):
+    pytest.importorskip('mmcv')
     nested = "dict(type='RandomApply', transforms=[dict(type='Flip9')])"
     more = f"""
 custom_imports['imports'].append('mmcv.transforms')
@@ -95,7 +96,7 @@ def test_annotations_of_the_evaluator_missing(project, train, refuses):
 
 def test_digits_missing(project, train, refuses):
     argv = [project.write_config(), '--cfg-options', 'train_dataloader.dataset.data_root=x/digits']
-    refuses(train, argv, 'Write the digits with `python tools/make_digits.py`')
+    refuses(train, argv, 'Write the digits with `python -m normplug make-digits`')
 
 
 def test_remote_data_is_not_looked_for(project, train):

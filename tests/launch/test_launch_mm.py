@@ -129,15 +129,16 @@ def folder(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ('text', 'metric', 'pictures'),
+    ('package', 'text', 'metric', 'pictures'),
     [
-        (CLASSIFICATION, 'accuracy/top1', '*.png'),
-        (SEGMENTATION, 'mIoU', 'vis_data/vis_image/*.png'),
-        (DETECTION, 'coco/bbox_mAP', '*.png'),
+        ('mmpretrain', CLASSIFICATION, 'accuracy/top1', '*.png'),
+        ('mmseg', SEGMENTATION, 'mIoU', 'vis_data/vis_image/*.png'),
+        ('mmdet', DETECTION, 'coco/bbox_mAP', '*.png'),
     ],
     ids=['classification', 'segmentation', 'detection'],
 )
-def test_train_and_test(folder, train, run_test, capfd, text, metric, pictures):
+def test_train_and_test(folder, train, run_test, capfd, package, text, metric, pictures):
+    pytest.importorskip(package)
     (folder / 'c.py').write_text(RUNTIME + text)
     runs = 0
 
@@ -185,6 +186,7 @@ def test_train_and_test(folder, train, run_test, capfd, text, metric, pictures):
     ],
 )
 def test_mistakes_in_a_detector(folder, train, capsys, options, message):
+    pytest.importorskip('mmdet')
     (folder / 'c.py').write_text(RUNTIME + DETECTION)
     options = [f'model.backbone.{option}' for option in options.split()]
     assert train(['c.py', '--cfg-options', *options]) == 2

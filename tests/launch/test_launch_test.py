@@ -47,6 +47,7 @@ def test_out_of_detection_and_segmentation():
     ],
 )
 def test_show_dir(scope, hook, expected, tmp_path):
+    pytest.importorskip(scope)
     cfg = Config(
         {
             'default_scope': scope,

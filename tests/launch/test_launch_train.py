@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 
 from normplug.launch import config as options
 from normplug.launch import load_config
@@ -95,14 +94,6 @@ def test_auto_scale_lr(project, train, refuses):
     assert train([config, '--auto-scale-lr']) == 0
     # batch 2 instead of 8
     assert ' lr: 2.5000e-02' in project.log()
-
-
-def test_launcher_needs_gpus(project, train, refuses):
-    if torch.cuda.is_available():
-        return
-    refuses(
-        train, [project.write_config(), '--launcher', 'pytorch'], '--launcher pytorch needs GPUs'
-    )
 
 
 @pytest.mark.slow

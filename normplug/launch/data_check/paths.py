@@ -1,4 +1,4 @@
-"""Are the files there that the dataloaders and evaluators will ask for?"""
+"""Are the files and folders there that the dataloaders and evaluators name?"""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from mmengine.config import Config
-from mmengine.registry import DATASETS
 
-from .config import iter_datasets, scope_of
-from .errors import UserError
+from ..config import iter_datasets, scope_of
+from ..errors import UserError
+from .dataset_config import dataset_type
 
-__all__ = ['broken_json_explained', 'check_data']
+__all__ = ['broken_json_explained', 'check_paths']
 
 
-def check_data(cfg: Config, phases: tuple[str, ...]) -> None:
+def check_paths(cfg: Config, phases: tuple[str, ...]) -> None:
     """Check the data root, annotation file and image folders of each phase.
 
     Args:
@@ -42,7 +42,7 @@ def check_data(cfg: Config, phases: tuple[str, ...]) -> None:
         f'e.g. --cfg-options {missing[0][0]}=PATH'
     )
     if any('digits' in path for _, path in missing):
-        advice = 'Write the digits with `python tools/make_digits.py`. For other data: ' + advice
+        advice = 'Write the digits with `python -m normplug make-digits`. For other data: ' + advice
     raise UserError('\n'.join(['data of the config does not exist:', *lines, advice]))
 
 
@@ -107,10 +107,7 @@ def _absent(path: str) -> bool:
 
 def _downloads(dataset: dict, scope: str) -> bool:
     """Whether the dataset fetches its files itself, as mmpretrain's CIFAR10 and MNIST do."""
-    kind = dataset.get('type')
-    if isinstance(kind, str):
-        with DATASETS.switch_scope_and_registry(scope) as registry:
-            kind = registry.get(kind)
+    kind = dataset_type(dataset, scope)
     bases = kind.__mro__ if inspect.isclass(kind) else ()
     can = any('download' in inspect.signature(base.__init__).parameters for base in bases)
     return can and dataset.get('download', True)

@@ -1,0 +1,44 @@
+"""The command line of tools/make_digits.py and of `python -m normplug make-digits`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from .build import FORMATS, DigitsError, DigitsSettings, build_digits
+from .scene import SceneSettings
+
+__all__ = ['main_make_digits']
+
+
+def main_make_digits(argv: Sequence[str] | None = None, prog: str = 'tools/make_digits.py') -> int:
+    """Parse the command line and build; exits with 2 and a message on bad input."""
+    default = DigitsSettings()
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        description='Write handwritten digits on photographs in the formats that the mm data sets '
+        'read.',
+    )
+    add = parser.add_argument
+    add('--out', type=Path, default=Path('work_dirs/data/digits'), help='(default: %(default)s)')
+    add(
+        '--formats',
+        nargs='+',
+        default=['coco', 'classification'],
+        metavar='FORMAT',
+        help=f'any of {", ".join(FORMATS)} (default: coco classification)',
+    )
+    add('--seed', type=int, default=default.seed, help='(default: %(default)s)')
+    add('--size', type=int, default=default.scene.size, help='side in pixels (default: 128)')
+    add('--train', type=int, default=default.train, help='images (default: %(default)s)')
+    add('--val', type=int, default=default.val, help='images (default: %(default)s)')
+    add('--force', action='store_true', help='replace what was written with other settings')
+    args = parser.parse_args(argv)
+    try:
+        scene = SceneSettings(size=args.size)
+        settings = DigitsSettings(args.seed, args.train, args.val, scene)
+        build_digits(args.out, args.formats, settings, args.force)
+    except DigitsError as error:
+        parser.error(str(error))
+    return 0

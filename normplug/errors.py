@@ -1,0 +1,10 @@
+"""What ends a training without being a bug."""
+
+__all__ = ['TrainingError']
+
+
+class TrainingError(Exception):
+    """A training cannot go on, and its message says all: why, what is safe, what to do.
+
+    The tools print the message alone, without traceback, and exit with 1.
+    """

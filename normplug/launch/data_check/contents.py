@@ -1,0 +1,192 @@
+"""What the files of the datasets hold, as far as mm's own COCO and segmentation datasets read them.
+
+Datasets of other types (LVIS, VOC, a user's own loading) and remote files are left alone.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+from mmengine.config import Config
+
+from ..config import iter_datasets, scope_of
+from . import detection, segmentation
+from .dataset_config import (
+    COCO,
+    SEGMENTATION,
+    build_lazily,
+    dataset_type,
+    dicts_in,
+    image_loader,
+    is_remote,
+    loads_as,
+    transforms,
+    type_name,
+)
+from .decode import UnreadableError, image_size
+from .problems import Problems
+
+__all__ = ['check_contents']
+
+
+def check_contents(cfg: Config, phases: tuple[str, ...], decoded: int | None) -> Problems:
+    """Check what the datasets and metrics of ``phases`` will read.
+
+    Args:
+        cfg: a config whose files exist and whose types are known.
+        phases: of ``'train'``, ``'val'``, ``'test'``.
+        decoded: how many images of each dataset to decode, spread evenly; None for all.
+
+    Raises:
+        UserError: a dataset cannot be built.
+    """
+    problems = Problems()
+    for phase in phases:
+        _Phase(cfg, phase, problems, decoded).check()
+    return problems
+
+
+class _Phase:
+    """The datasets and metrics of one phase."""
+
+    def __init__(self, cfg: Config, phase: str, problems: Problems, decoded: int | None) -> None:
+        self.problems = problems
+        self.decoded = decoded
+        self.coco: list[tuple[str, Any, dict]] = []
+        self.segmentation: list[tuple[str, Any, dict]] = []
+        for key, config in iter_datasets(
+            cfg.get(f'{phase}_dataloader') or {}, f'{phase}_dataloader'
+        ):
+            kind = dataset_type(config, scope_of(cfg))
+            if is_remote(config):
+                continue
+            if loads_as(kind, COCO) and config.get('ann_file'):
+                self.coco.append((key, build_lazily(kind, key, config), config))
+            elif loads_as(kind, SEGMENTATION):
+                self.segmentation.append((key, build_lazily(kind, key, config), config))
+        indices = (part.get('ignore_index') for part in dicts_in(cfg.get('model')))
+        self.ignored = {255, *(index for index in indices if isinstance(index, int))}
+        self.metrics = list(_metrics(cfg.get(f'{phase}_evaluator') or {}, f'{phase}_evaluator'))
+
+    def check(self) -> None:
+        """Fill ``problems``."""
+        if self.coco:
+            self._check_coco()
+        for key, dataset, config in self.segmentation:
+            self._check_segmentation(key, dataset, config)
+
+    def _check_coco(self) -> None:
+        uses = []
+        for key, dataset, config in self.coco:
+            loading = transforms(config, 'LoadAnnotations', 'LoadPanopticAnnotations')
+            masks = any(transform.get('with_mask') for transform in loading)
+            trains = bool(loading) and not dataset.test_mode
+            use = detection.CocoUse(
+                f'{key}.ann_file', dataset.ann_file, trains, masks, dataset.ANN_ID_UNIQUE
+            )
+            uses.append(use)
+        files = detection.read_files([*uses, *self.metrics], self.problems)
+        for (key, dataset, config), use in zip(self.coco, uses, strict=True):
+            file = files.get(use.path)
+            if file is None:
+                continue
+            if 'img' not in dataset.data_prefix:
+                advice = f'Set {key}.data_prefix = dict(img=FOLDER)'
+                found = ', '.join(dataset.data_prefix)
+                self.problems.error(f'{key}.data_prefix', 'keys in place of img', found, advice)
+                continue
+            metainfo = config.get('metainfo') or {}
+            file.check_classes(dataset.metainfo.get('classes'), metainfo, self.problems)
+            images = detection.used_images(dataset, file, use.needs_annotations, self.problems)
+            loader = image_loader(config)
+            if loader is not None:
+                detection.check_images(images, dataset, key, self.problems)
+                prefix = dataset.data_prefix['img']
+                paths = [os.path.join(prefix, image['file_name']) for image in images]
+                sizes = [(image['width'], image['height']) for image in images]
+                self._decode(key, loader, paths, sizes)
+            for metric in self.metrics:
+                if metric.path in files and metric.path != use.path:
+                    detection.same_images(file, files[metric.path], self.problems)
+
+    def _check_segmentation(self, key: str, dataset: Any, config: dict) -> None:
+        loads = transforms(config, 'LoadAnnotations')
+        samples = segmentation.check_files(dataset, key, bool(loads), self.problems)
+        loader = image_loader(config)
+        if loader is None:
+            return
+        samples = [samples[i] for i in self._chosen(len(samples))]
+        sizes = self._decode(key, loader, [sample['img_path'] for sample in samples])
+        if not loads:
+            return
+        classes = dataset.metainfo.get('classes') or ()
+        backend = loads[0].get('imdecode_backend', 'pillow')
+        found: set[int] = set()
+        for sample, size in zip(samples, sizes, strict=True):
+            if size is not None and os.path.isfile(sample.get('seg_map_path') or ''):
+                labels = segmentation.check_labels(
+                    sample,
+                    size,
+                    len(classes),
+                    self.ignored | {dataset.ignore_index},
+                    backend,
+                    key,
+                    self.problems,
+                )
+                found.update(labels.tolist())
+        if self.decoded is None:
+            for name in [name for i, name in enumerate(classes) if i not in found]:
+                advice = 'Are the labels numbered in the order of the classes?'
+                self.problems.warn(f'{key} seg_map_path', 'classes that never occur', name, advice)
+
+    def _chosen(self, number: int) -> list[int]:
+        if self.decoded is None or number <= self.decoded:
+            return list(range(number))
+        return np.linspace(0, number - 1, self.decoded).astype(int).tolist()
+
+    def _decode(
+        self, key: str, loader: dict, paths: list[str], sizes: list | None = None
+    ) -> list[tuple[int, int] | None]:
+        """Decode images; compare with the ``sizes`` of the annotations; return the real ones."""
+        how = loader.get('color_type', 'color'), loader.get('imdecode_backend', 'cv2')
+
+        def size_of(path: str) -> tuple[int, int] | UnreadableError | None:
+            try:
+                return image_size(path, *how) if os.path.isfile(path) else None
+            except UnreadableError as error:
+                return error
+
+        chosen = self._chosen(len(paths))
+        with ThreadPoolExecutor() as pool:  # decoding holds no lock
+            found = list(pool.map(size_of, [paths[i] for i in chosen]))
+        for i, size in zip(chosen, found, strict=True):
+            if isinstance(size, UnreadableError):
+                advice = 'Copy or download them again, or take them out of the dataset'
+                case = f'{paths[i]} {size}'
+                self.problems.error(key, 'images that cannot be read', case, advice)
+            elif size is not None and sizes is not None and size != tuple(sizes[i]):
+                case = f'{paths[i]} {size[0]}x{size[1]}, annotated {sizes[i][0]}x{sizes[i][1]}'
+                advice = 'The boxes are for another resolution: use the images that were annotated'
+                what = 'images of another size than their annotation file says'
+                self.problems.error(f'{key}.ann_file', what, case, advice)
+        return [None if isinstance(size, UnreadableError) else size for size in found]
+
+
+def _metrics(evaluator: dict | list, key: str) -> Iterator[detection.CocoUse]:
+    """What the COCO metrics of an evaluator ask for."""
+    if isinstance(evaluator, (list, tuple)):
+        for i, metric in enumerate(evaluator):
+            yield from _metrics(metric, f'{key}.{i}')
+        return
+    known = type_name(evaluator) == 'CocoMetric' and not is_remote(evaluator)
+    if known and evaluator.get('ann_file'):
+        yield detection.CocoUse(
+            f'{key}.ann_file',
+            evaluator['ann_file'],
+            needs_annotations=not evaluator.get('format_only'),
+            with_mask='segm' in (evaluator.get('metric') or ()),
+        )

@@ -1,0 +1,130 @@
+"""What a dataset's config says: its type, its pipeline, where its files are."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import os
+from collections.abc import Iterator
+from typing import Any
+
+from mmengine.registry import DATASETS
+
+from ..errors import UserError
+
+__all__ = [
+    'COCO',
+    'SEGMENTATION',
+    'build_lazily',
+    'classes_of',
+    'dataset_type',
+    'dicts_in',
+    'image_loader',
+    'is_remote',
+    'loads_as',
+    'transforms',
+    'type_name',
+]
+
+COCO = ('mmdet.datasets.coco', 'CocoDataset')
+SEGMENTATION = ('mmseg.datasets.basesegdataset', 'BaseSegDataset')
+# What such a class must not have changed for its files to be read as its base reads them.
+_LOADING = ('load_data_list', 'parse_data_info', 'COCOAPI')
+
+
+def classes_of(config: dict, key: str, scope: str) -> tuple[str, ...] | None:
+    """The classes of a dataset of mm's own kinds; None for another, or without classes.
+
+    Args:
+        config: the dataset's config.
+        key: its config key.
+        scope: registry scope of its type.
+
+    Raises:
+        UserError: it cannot be built.
+    """
+    kind = dataset_type(config, scope)
+    if is_remote(config) or not (loads_as(kind, COCO) or loads_as(kind, SEGMENTATION)):
+        return None
+    classes = build_lazily(kind, key, config).metainfo.get('classes')
+    return tuple(classes) if classes else None
+
+
+def dataset_type(config: dict, scope: str) -> Any:
+    """The class of a dataset's config; None if it is unknown."""
+    kind = config.get('type')
+    if not isinstance(kind, str):
+        return kind
+    with DATASETS.switch_scope_and_registry(config.get('_scope_', scope)) as registry:
+        return registry.get(kind)
+
+
+def loads_as(kind: Any, base: tuple[str, str]) -> bool:
+    """Whether ``kind`` reads its files by the code of the class (module, name) ``base``."""
+    if not inspect.isclass(kind):
+        return False
+    parameters = inspect.signature(kind).parameters.values()
+    lazy = any(p.name == 'lazy_init' or p.kind is p.VAR_KEYWORD for p in parameters)
+    return lazy and any(
+        all(getattr(kind, name, None) is getattr(parent, name, None) for name in _LOADING)
+        for parent in kind.__mro__
+        if (parent.__module__, parent.__qualname__) == base
+    )
+
+
+def build_lazily(kind: Any, key: str, config: dict) -> Any:
+    """Build a dataset that has not read its files and has no pipeline.
+
+    Raises:
+        UserError: an argument is wrong.
+    """
+    classes = (config.get('metainfo') or {}).get('classes')
+    if isinstance(classes, str) and not os.path.isfile(classes):
+        raise UserError(
+            f'{key}.metainfo.classes is the string {classes!r}, and no file of names; of one class '
+            f"it is a tuple with a comma: classes=('{classes}',)"
+        )
+    arguments = copy.deepcopy(dict(config))
+    for name in ('type', '_scope_'):
+        arguments.pop(name, None)
+    try:
+        return kind(**{**arguments, 'lazy_init': True, 'pipeline': []})
+    except (TypeError, ValueError, AssertionError) as error:
+        cause = str(error) or 'a file or folder that its class asks for is not there'
+        raise UserError(f'{key} cannot be built: {cause}') from error
+
+
+def is_remote(config: dict) -> bool:
+    """Whether a dataset, transform or metric reads files that are not on this machine's disks."""
+    paths = (config.get('data_root'), config.get('ann_file'))
+    backend = (config.get('backend_args') or {}).get('backend', 'local')
+    return backend != 'local' or any('://' in (path or '') for path in paths)
+
+
+def image_loader(config: dict) -> dict | None:
+    """The transform that loads images, if it is mmcv's and must load each from this disk."""
+    for transform in transforms(config, 'LoadImageFromFile'):
+        odd = transform.get('ignore_empty') or transform.get('file_client_args')
+        return None if odd or is_remote(transform) else transform
+    return None
+
+
+def transforms(config: dict, *names: str) -> list[dict]:
+    """The transforms of these type names in a dataset's pipeline, those inside of others too."""
+    return [found for found in dicts_in(config.get('pipeline')) if type_name(found) in names]
+
+
+def type_name(config: dict) -> str:
+    """The name of a config's type, without its scope."""
+    kind = config.get('type')
+    return getattr(kind, '__name__', str(kind)).rsplit('.', 1)[-1]
+
+
+def dicts_in(node: Any) -> Iterator[dict]:
+    """All dicts in a part of a config."""
+    if isinstance(node, dict):
+        yield node
+        node = tuple(node.values())
+    if isinstance(node, (list, tuple)):
+        for inner in node:
+            yield from dicts_in(inner)

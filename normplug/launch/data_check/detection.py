@@ -1,0 +1,93 @@
+"""Do the annotation files, images and metrics of a detection phase belong together?"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from .coco import CocoFile, read_coco
+from .folders import Folders
+from .problems import Problems
+
+__all__ = ['CocoUse', 'check_images', 'read_files', 'same_images', 'used_images']
+
+
+@dataclass
+class CocoUse:
+    """Who asks for an annotation file, and for what in it."""
+
+    key: str
+    path: str
+    needs_annotations: bool = False
+    with_mask: bool = False
+    unique_ids: bool = False
+
+
+def read_files(uses: list[CocoUse], problems: Problems) -> dict[str, CocoFile]:
+    """Read and check each file once, for all who use it; return those that are usable, by path."""
+    merged: dict[str, CocoUse] = {}
+    for use in uses:
+        first = merged.setdefault(use.path, use)
+        first.needs_annotations |= use.needs_annotations
+        first.with_mask |= use.with_mask
+        first.unique_ids |= use.unique_ids
+    files = {}
+    for path, use in merged.items():
+        file = read_coco(path, use.key, use.needs_annotations, problems)
+        if file is not None:
+            file.check_annotations(use.with_mask, use.unique_ids, problems)
+            files[path] = file
+    return files
+
+
+def used_images(dataset: Any, file: CocoFile, needs_annotations: bool, problems: Problems) -> list:
+    """Return the images of ``file`` that mmdet would load.
+
+    Args:
+        dataset: mmdet's ``CocoDataset``, not fully initialized.
+        file: its annotation file.
+        needs_annotations: whether it is to train on them.
+        problems: told if nothing would be left.
+    """
+    classes = dataset.metainfo.get('classes') or ()
+    wanted = {category['id'] for category in file.categories if category['name'] in classes}
+    if needs_annotations and wanted and not wanted & file.usable:
+        advice = 'There is nothing to train on: choose another file or other metainfo.classes'
+        what = 'files without any annotation that mmdet can use'
+        problems.error(file.place, what, os.path.basename(file.path), advice)
+    images = list(file.images.values())
+    chosen = dataset.filter_cfg or {}
+    if dataset.test_mode:
+        chosen = {}
+    if chosen.get('filter_empty_gt'):
+        annotated = set().union(*(file.annotated.get(category, ()) for category in wanted))
+        images = [image for image in images if image['id'] in annotated]
+    smallest = chosen.get('min_size', 0)
+    images = [image for image in images if min(image['width'], image['height']) >= smallest]
+    indices = dataset._indices
+    if isinstance(indices, int):
+        return images[:indices] if indices >= 0 else images[indices:]
+    return images if indices is None else [images[i] for i in indices]
+
+
+def check_images(images: list[dict], dataset: Any, key: str, problems: Problems) -> None:
+    """Are the files of ``images`` there?"""
+    folders = Folders()
+    prefix = dataset.data_prefix['img']
+    for image in images:
+        path = os.path.join(prefix, image['file_name'])
+        if not folders.has(path):
+            advice = f'Put them there, or set {key}.data_prefix.img'
+            problems.error(
+                f'{key}.data_prefix.img {prefix}', 'images that are missing', path, advice
+            )
+
+
+def same_images(file: CocoFile, metric: CocoFile, problems: Problems) -> None:
+    """Does the metric's file know all images of the dataset's? COCO's metric stops otherwise."""
+    for image in file.images.values():
+        if image['id'] not in metric.images:
+            advice = f'Set it to {file.path}, as for the dataset'
+            what = 'images of the dataset that the file of the metric does not have'
+            problems.error(metric.place, what, image['file_name'], advice)

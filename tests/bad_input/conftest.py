@@ -1,0 +1,78 @@
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parents[1]
+sys.path.append(str(TESTS / 'launch'))  # launch_tiny
+
+from bad_input_projects import DETECTION, SEGMENTATION, DataProject, contents  # noqa: E402
+from launch_tiny import Project  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def no_environment_report(monkeypatch):
+    """Save a second a runner: for its log, mmengine asks the compilers for their versions."""
+    monkeypatch.setattr('mmengine.runner.runner.collect_env', dict)
+
+
+@pytest.fixture
+def tool():
+    """The `main` of a script in tools/."""
+
+    def load(name):
+        spec = importlib.util.spec_from_file_location(
+            f'{name}_tool', TESTS.parent / f'tools/{name}.py'
+        )
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module.main
+
+    return load
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A folder of the test's own, which is the current one: what is written lands there."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def tiny(folder):
+    return Project(folder)
+
+
+@pytest.fixture
+def detection(folder):
+    pytest.importorskip('mmdet')
+    return DataProject(folder, DETECTION)
+
+
+@pytest.fixture
+def segmentation(folder):
+    pytest.importorskip('mmseg')
+    return DataProject(folder, SEGMENTATION)
+
+
+@pytest.fixture
+def refused(folder, capsys):
+    """Run a tool that must refuse: exit code 2, the messages, no traceback, nothing written."""
+
+    def check(main, argv, messages):
+        before = contents(folder)
+        capsys.readouterr()
+        try:
+            code = main([str(arg) for arg in argv])
+        except SystemExit as end:  # argparse's way
+            code = end.code
+        error = capsys.readouterr().err
+        assert code == 2, error
+        assert 'Traceback' not in error
+        assert 'error: ' in error
+        for message in messages:
+            assert message in error
+        assert contents(folder) == before
+
+    return check
