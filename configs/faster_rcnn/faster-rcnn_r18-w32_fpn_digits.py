@@ -16,4 +16,5 @@ model = dict(
         ),
     ),
 )
+default_hooks = dict(checkpoint=dict(type='ResumableCheckpointHook'))
 randomness = dict(seed=0)

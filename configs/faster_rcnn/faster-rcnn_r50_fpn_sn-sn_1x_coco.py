@@ -34,3 +34,6 @@ param_scheduler = [
     dict(type='LinearLR', start_factor=1 / 3, by_epoch=False, begin=0, end=500),
     dict(type='MultiStepLR', by_epoch=True, begin=0, end=12, milestones=[8, 11], gamma=0.1),
 ]
+
+default_hooks = dict(checkpoint=dict(type='ResumableCheckpointHook'))
+custom_hooks = [dict(type='SampleSeedHook'), dict(type='NonFiniteLossHook')]

@@ -7,4 +7,5 @@ _base_ = [
     '../_base_/runtime.py',
 ]
 
+default_hooks = dict(checkpoint=dict(type='ResumableCheckpointHook'))
 randomness = dict(seed=0)

@@ -99,7 +99,7 @@ class SSN(SwitchableNorm, BaseNorm):
             state.zero_()
 
     def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
-        """Accept the released layout: flags of shape (1,) that say whether logits are the choice."""
+        """Accept the released layout: flags, (1,), that say whether logits are the choice."""
         radius = state_dict.get(prefix + 'radius')
         if isinstance(radius, Tensor) and radius.shape == (1,):
             state_dict[prefix + 'radius'] = radius.reshape(())
@@ -136,7 +136,7 @@ def set_radius(model: nn.Module, radius: float) -> None:
     layers = [layer for layer in model.modules() if isinstance(layer, SSN) and not layer.frozen]
     for size in {len(layer.mean_weight) for layer in layers}:
         group = [layer for layer in layers if len(layer.mean_weight) == size]
-        logits = torch.cat([layer._logits() for layer in group])
+        logits = torch.stack([w for layer in group for w in (layer.mean_weight, layer.var_weight)])
         choices = [c for layer in group for c in (layer.mean_choice, layer.var_choice)]
         old = torch.stack(choices)
         value = torch.full((), radius, dtype=torch.float32, device=logits.device)

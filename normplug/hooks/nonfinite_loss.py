@@ -1,0 +1,152 @@
+"""A training whose loss became NaN or Inf stops, and says where that began."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from mmengine.dist import all_gather_object, all_reduce
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.optim import OptimWrapperDict
+from mmengine.registry import HOOKS
+from mmengine.runner import Runner
+from torch import Tensor, nn
+
+from normplug.errors import TrainingError
+from normplug.nonfinite import Search, all_finite
+from normplug.resume.random_state import get_random_state, set_random_state
+
+__all__ = ['NonFiniteLossError', 'NonFiniteLossHook']
+
+
+class NonFiniteLossError(TrainingError):
+    """The loss or the weights have NaN or Inf."""
+
+
+@HOOKS.register_module()
+class NonFiniteLossHook(Hook):
+    """Stop when the loss is NaN or Inf, before the step that would spoil the weights.
+
+    The forward pass is then repeated, on the same batch and with the same random numbers, with a
+    watch on every module, to name the first one whose inputs are finite and whose output is not;
+    or the weights, the input or the term of the loss, if it was those. Until then no module is
+    watched. Independently of ``interval``, no checkpoint with NaN or Inf in its weights is written
+    (buffers that begin with such values, as masks do, may keep them).
+
+    The check waits for the device once, and where there are several ranks reduces one number over
+    them, so that all of them stop and none is left waiting. (mmengine's ``RuntimeInfoHook`` waits
+    once for each term of the loss in every iteration.) Gradients of NaN from a finite loss are
+    seen in the next iteration that is checked.
+
+    Args:
+        interval: check every so many iterations. With more than 1, a step of NaN may be taken
+            before the check; the message then names the weights that it spoiled.
+
+    Raises:
+        NonFiniteLossError: on all ranks.
+    """
+
+    priority = 'LOWEST'  # the random state is that of the forward pass, whatever other hooks draw
+
+    def __init__(self, interval: int = 1) -> None:
+        if interval < 1:
+            raise ValueError(f'NonFiniteLossHook: interval must be at least 1, not {interval}')
+        self.interval = interval
+        self._batch: Any = None
+        self._state: dict[str, Any] | None = None  # of the iteration, if it is to be checked
+        self._repeating = False
+        self._exempt: frozenset[str] = frozenset()
+
+    def before_train(self, runner: Runner) -> None:
+        """Put the check in front of the optimizer's step."""
+        self._exempt = frozenset(
+            name for name, value in _unwrapped(runner).named_buffers() if not all_finite(value)
+        )
+        wrapper = runner.optim_wrapper
+        for one in wrapper.values() if isinstance(wrapper, OptimWrapperDict) else [wrapper]:
+            one.update_params = self._checked(runner, type(one).update_params.__get__(one))
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+        """Keep what a repetition needs."""
+        if (runner.iter + 1) % self.interval == 0:
+            self._batch, self._state = data_batch, get_random_state()
+
+    def after_train_iter(self, runner: Runner, *args, **kwargs) -> None:
+        """Let go of the batch."""
+        self._batch = self._state = None
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Refuse to save weights of NaN or Inf."""
+        states = [checkpoint['state_dict'], checkpoint.get('ema_state_dict') or {}]
+        spoiled = [
+            name
+            for state in states
+            for name, value in state.items()
+            if not all_finite(value) and name.removeprefix('module.') not in self._exempt
+        ]
+        if spoiled:
+            raise NonFiniteLossError(
+                f'{len(spoiled)} tensors of the model, {spoiled[0]} among them, have NaN or Inf '
+                f'after {runner.iter} to {runner.iter + 1} iterations: a step had such gradients. '
+                f'No checkpoint of them was written. {_advice(runner)}'
+            )
+
+    def _checked(self, runner: Runner, update_params: Callable) -> Callable:
+        def check_and_update(loss: Tensor, *args: Any, **kwargs: Any) -> None:
+            if self._repeating:
+                raise _Repeated
+            if self._state is not None:
+                bad = (~torch.isfinite(loss.detach())).any().float()
+                all_reduce(bad)
+                if bad:
+                    self._stop(runner, loss)
+            update_params(loss, *args, **kwargs)
+
+        return check_and_update
+
+    def _stop(self, runner: Runner, loss: Tensor) -> None:
+        # On all ranks: layers with statistics of all ranks communicate in the pass, and hand the
+        # NaN of one to the others, so that the place to tell is the earliest.
+        order, place = self._where_it_began(runner)
+        found = all_gather_object((math.inf, '') if all_finite(loss) else (order, place))
+        first, place = min(found)
+        ranks = [str(rank) for rank, (order, _) in enumerate(found) if order == first]
+        where = f'{place} (rank {", ".join(ranks)})' if len(found) > 1 else place
+        raise NonFiniteLossError(
+            f'the loss is NaN or Inf in iteration {runner.iter + 1} (epoch {runner.epoch + 1}). '
+            f'It began in {where}. {_advice(runner)}'
+        )
+
+    def _where_it_began(self, runner: Runner) -> tuple[int, str]:
+        search = Search(_unwrapped(runner), self._exempt)
+        set_random_state(self._state)
+        self._repeating = True
+        try:
+            # force_eager: a compiled train_step would not call the hooks of modules.
+            with torch.no_grad(), torch.compiler.set_stance('force_eager'), search.watching():
+                runner.model.train_step(self._batch, optim_wrapper=runner.optim_wrapper)
+        except _Repeated:
+            pass
+        finally:
+            self._repeating = False
+        return search.result(runner.iter)
+
+
+class _Repeated(Exception):  # noqa: N818
+    """The repeated pass has come to the step."""
+
+
+def _unwrapped(runner: Runner) -> nn.Module:
+    return runner.model.module if is_model_wrapper(runner.model) else runner.model
+
+
+def _advice(runner: Runner) -> str:
+    last = runner.message_hub.runtime_info.get('last_ckpt')
+    kept = f'The last checkpoint, {last}, is from before' if last else 'There is no checkpoint yet'
+    return (
+        f'{kept}. Try a lower learning rate, a longer warm-up or optim_wrapper.clip_grad; on a GPU '
+        'with AMP also full precision'
+    )

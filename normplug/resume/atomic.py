@@ -1,0 +1,92 @@
+"""Files that are whole or absent, whenever the process or the machine dies."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from contextlib import suppress
+from pathlib import Path
+
+from mmengine.fileio import LocalBackend, register_backend
+
+from normplug.errors import TrainingError
+
+__all__ = ['BACKEND', 'AtomicBackend', 'CheckpointWriteError', 'remove_leftovers', 'write']
+
+BACKEND = 'normplug.atomic'
+_LEFTOVER = '.normplug-tmp'
+
+
+class CheckpointWriteError(TrainingError, OSError):
+    """A file could not be written; what stood in its place is as it was."""
+
+
+def write(path: str | Path, data: bytes) -> None:
+    """Write ``data`` to ``path``: readers see the old file or the new one, nothing between.
+
+    The bytes go to a temporary file in the same folder, and it takes the name once they are on
+    the disk. ``path``'s folder is made if it is missing.
+
+    Raises:
+        CheckpointWriteError: the disk is full, the folder is not writable, ... The temporary file
+            is gone.
+    """
+    path = Path(path)
+    # With the process's number, so that two trainings in one folder do not mix their bytes.
+    temporary = path.with_name(f'.{path.name}.{os.getpid()}{_LEFTOVER}')
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with open(temporary, 'wb') as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise CheckpointWriteError(error.errno, _failed(path, len(data), error)) from error
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a renaming last: the name is an entry of the folder."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # some network file systems cannot; the file itself is safe
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _failed(path: Path, size: int, error: OSError) -> str:
+    place = next(folder for folder in path.parents if folder.is_dir())
+    return (
+        f'{path} cannot be written: {error.strerror} ({size / 1e6:.1f} MB to write, '
+        f'{shutil.disk_usage(place).free / 1e6:.1f} MB free). The checkpoint before it is whole, '
+        'and last_checkpoint names it: mend the cause, then continue with --resume'
+    )
+
+
+def remove_leftovers(folder: str | Path) -> list[str]:
+    """Remove the temporary files of killed trainings from ``folder``; return their names."""
+    names = []
+    for path in Path(folder).glob(f'.*{_LEFTOVER}'):
+        path.unlink(missing_ok=True)
+        names.append(path.name)
+    return names
+
+
+class AtomicBackend(LocalBackend):
+    """mmengine's storage backend for local files, with :func:`write` for what it writes."""
+
+    def put(self, obj: bytes, filepath: str | Path) -> None:
+        """Write bytes."""
+        write(filepath, obj)
+
+    def put_text(self, obj: str, filepath: str | Path, encoding: str = 'utf-8') -> None:
+        """Write text."""
+        write(filepath, obj.encode(encoding))
+
+
+register_backend(BACKEND, AtomicBackend)
