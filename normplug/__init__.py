@@ -5,8 +5,8 @@ package registers the norm types, the hooks and the optimizer constructor, and p
 torch for each other where they need it.
 """
 
-# The first says what is missing, before anything fails on it; hooks and optim register themselves.
-from normplug import _requirements, compat, hooks, optim  # noqa: F401
+# The first says what is missing, before anything fails on it; the others register themselves.
+from normplug import _requirements, checkpoints, compat, hooks, models, optim  # noqa: F401
 from normplug.norms import IBN, SN, BaseNorm, PortableSyncBN, SyncIBN, SyncSN
 from normplug.register import NORMS, register
 

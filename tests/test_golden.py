@@ -12,6 +12,7 @@ from normplug.norms import IBN, SN, SSN
 from normplug.norms.ssn import set_radius
 from normplug.sparsestmax import sparsestmax
 from tests.cases import SSN_STATE, TOLERANCE, assert_same, run
+from tests.mm.norm_layers import build as build_in_scope
 
 DATA = Path(__file__).parent / 'data'
 LAYERS = sorted(p.stem for p in DATA.glob('*.npz') if p.stem.startswith(('sn', 'ssn', 'ibn')))
@@ -106,30 +107,23 @@ def test_sparsestmax():
         assert (error[~tied] <= torch.as_tensor(tolerance).expand_as(error)[~tied]).all()
 
 
-@pytest.mark.parametrize('training', [False, True], ids=['eval', 'train'])
-@pytest.mark.parametrize('name', ['resnet50_sn', 'resnet50_sn_8x1', 'resnet50_ssn'])
-def test_network(name, training):
-    """Released weights in mmdet's ResNet by a change of names alone: sn1 → bn1."""
-    resnet = pytest.importorskip('mmdet.models.backbones.resnet').ResNet
+def released_network(name):
+    """What the released network computed, and its weights by their released names."""
     sys.path.insert(0, str(DATA))
     from fill import filled
 
-    golden = load(f'net_{name}')
     shapes = json.loads((DATA / 'released_state_dicts.json').read_text())[name]
     state = {
-        key.replace('sn', 'bn'): filled(key, tuple(shape))
-        for key, shape in shapes.items()
-        if not key.startswith('fc.')
+        key: filled(key, tuple(shape)) for key, shape in shapes.items() if not key.startswith('fc.')
     }
-    kind = 'SSN' if 'ssn' in name else 'SN'
-    norm = {'type': kind, 'released_statistics': True, 'using_bn': '8x1' not in name}
-    model = resnet(depth=50, norm_cfg=norm, norm_eval=False, style='pytorch')
-    if kind == 'SSN':  # the released stem pools without padding
-        model.maxpool = torch.nn.MaxPool2d(3, 2, ceil_mode=True)
-    model.load_state_dict(state, strict=True)
+    return load(f'net_{name}'), state
+
+
+def assert_same_features(model, golden, training):
     model.train(training)
     with torch.no_grad():
         features = model(golden['x'])
+    assert len(features) == 4
     for stage, feature in enumerate(features, 1):
         want = golden[f'{"train" if training else "eval"}.layer{stage}']
         every = feature.shape[1] // want.shape[1]  # some stages keep every 8th channel
@@ -137,3 +131,43 @@ def test_network(name, training):
         scale = want.abs().max()
         # 53 layers, each within a few float32 roundings of the released order of operations.
         assert (got - want).abs().max() <= 2e-4 * scale, f'layer{stage}'
+
+
+both_modes = pytest.mark.parametrize('training', [False, True], ids=['eval', 'train'])
+
+
+@both_modes
+@pytest.mark.parametrize('name', ['resnet50_sn', 'resnet50_sn_8x1', 'resnet50_ssn'])
+def test_network(name, training):
+    """Released weights in mmdet's ResNet by a change of names alone: sn1 → bn1."""
+    resnet = pytest.importorskip('mmdet.models.backbones.resnet').ResNet
+    golden, state = released_network(name)
+    kind = 'SSN' if 'ssn' in name else 'SN'
+    norm = {'type': kind, 'released_statistics': True, 'using_bn': '8x1' not in name}
+    model = resnet(depth=50, norm_cfg=norm, norm_eval=False, style='pytorch')
+    if kind == 'SSN':  # the released stem pools without padding
+        model.maxpool = torch.nn.MaxPool2d(3, 2, ceil_mode=True)
+    model.load_state_dict({key.replace('sn', 'bn'): tensor for key, tensor in state.items()})
+    assert_same_features(model, golden, training)
+
+
+@both_modes
+@pytest.mark.parametrize('name', ['resnet50_ibn_a', 'resnet50_ibn_b'])
+@pytest.mark.parametrize('scope', ['mmdet', 'mmseg', 'mmpretrain'])
+def test_ibn_network(scope, name, training):
+    """Released weights in the ResNets of all three packages, by their released names."""
+    pytest.importorskip(scope)
+    golden, state = released_network(name)
+    model = build_in_scope(
+        {
+            'type': 'IBNResNet',
+            'depth': 50,
+            'ibn_cfg': ('a', 'a', 'a', None) if name.endswith('a') else ('b', 'b', None, None),
+            'out_indices': (0, 1, 2, 3),
+            'norm_eval': False,
+            'style': 'pytorch',
+        },
+        scope,
+    )
+    model.load_state_dict(state, strict=True)
+    assert_same_features(model, golden, training)

@@ -1,0 +1,20 @@
+"""What a norm layer alone cannot do: which normalizer stands where in a model.
+
+The types are registered in mmengine's root registry as functions, because the packages whose
+models they build are optional: each is imported when the first of its models is built.
+"""
+
+from mmengine.registry import MODELS
+
+from normplug.models.ibn_types import ibn_resnet, ibn_resnet_v1c, ibn_resnet_v1d
+from normplug.models.placement import norm_placement, place_norms
+
+__all__ = ['place_norms']
+
+for _name, _build in {
+    'IBNResNet': ibn_resnet,
+    'IBNResNetV1c': ibn_resnet_v1c,
+    'IBNResNetV1d': ibn_resnet_v1d,
+    'NormPlacement': norm_placement,
+}.items():
+    MODELS.register_module(name=_name, module=_build)

@@ -1,0 +1,41 @@
+"""IBN-Net on the ResNets of mmdet, which this module imports."""
+
+from mmdet.models.backbones.resnet import BasicBlock, Bottleneck, ResNet, ResNetV1d
+from mmdet.registry import MODELS
+
+from normplug.models.ibn_resnet import IBNStages, NormAfterAddition
+
+__all__ = ['IBNResNet', 'IBNResNetV1c', 'IBNResNetV1d']
+
+
+class IBNBasicBlock(NormAfterAddition, BasicBlock):
+    """Two convolutions, and a norm after the addition."""
+
+
+class IBNBottleneck(NormAfterAddition, Bottleneck):
+    """Three convolutions, and a norm after the addition."""
+
+
+_BLOCKS = {BasicBlock: IBNBasicBlock, Bottleneck: IBNBottleneck}
+
+
+@MODELS.register_module()
+class IBNResNet(IBNStages, ResNet):
+    """ResNet with IBN by stage; arguments of :class:`IBNStages` and of mmdet's ResNet."""
+
+    blocks_with_norm = _BLOCKS
+
+
+@MODELS.register_module()
+class IBNResNetV1c(IBNResNet):
+    """ResNetV1c with IBN by stage; mmdet has that stem as an option of ResNet only."""
+
+    def __init__(self, **kwargs) -> None:
+        super().__init__(deep_stem=True, **kwargs)
+
+
+@MODELS.register_module()
+class IBNResNetV1d(IBNStages, ResNetV1d):
+    """ResNetV1d with IBN by stage."""
+
+    blocks_with_norm = _BLOCKS
