@@ -1,0 +1,169 @@
+"""A checkpoint's tensors → those of a network with our normalizers, or of the released code."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from . import names
+from .layers import Entries, convert_layer, kind_of, norm_layers
+from .notes import notes_on
+from .plan import SWITCHABLE, check_plan, check_releasable, layer_of, planned
+from .released import released_layer
+from .report import Report
+from .resnet import Architecture, architecture, is_resnet_key
+from .source import CheckpointError, Source, few
+
+__all__ = ['Conversion', 'convert']
+
+
+@dataclass
+class Conversion:
+    """The result of :func:`convert`.
+
+    Attributes:
+        state: the tensors.
+        report: what was done.
+        network: the ResNet; None if the layout is 'model' and it has another backbone.
+        kept: by our names, tensors that the released layout has no place for.
+    """
+
+    state: dict[str, Tensor]
+    report: Report
+    network: Architecture | None
+    kept: dict[str, Tensor] = field(default_factory=dict)
+
+
+def convert(
+    source: Source,
+    to: str | None = None,
+    norm: str | None = None,
+    logit_init: str = 'uniform',
+    kinds: Mapping[str, str] | None = None,
+) -> Conversion:
+    """Convert a checkpoint of the released code, of ours, or of a batch norm network.
+
+    Args:
+        source: the checkpoint.
+        to: one of :data:`.names.LAYOUTS`. Default: 'model' for what has a ``backbone.``, else
+            'backbone'.
+        norm: what norm layers become, one of :data:`.layers.KINDS`; 'IBN' stands where IBN-Net-a
+            has it. None to leave them what they are.
+        logit_init: as SN's argument, for ratios that the file does not have.
+        kinds: layer name (without ``backbone.`` unless ``to`` is 'model') → normalizer in the
+            model that is to be filled; what ``norm`` is if that is None.
+
+    Raises:
+        CheckpointError: the file is not of a network that can be converted so.
+    """
+    to = to or names.default_layout(source.state)
+    origin = names.bare_names(source.state, to, source.path)
+    state = {bare: source.state[name] for bare, name in origin.items()}
+    network = _network_within(state) if to == 'model' else _network(state, source.path)
+    without = to in ('classifier', 'released') and names.CLASSIFIER[0] not in state
+    if without and to == 'classifier':
+        raise CheckpointError(
+            f'{source.path} has no classifier (fc.* or head.fc.*): convert it --to backbone'
+        )
+    layers = norm_layers(state)
+    plan = {name: planned(name, entries, norm, kinds) for name, entries in layers.items()}
+    check_plan(plan, layers, norm, source.path, has_in=any('.IN.' in name for name in state))
+    if logit_init != 'uniform' and not any(
+        kind_of(layers[name]) == 'BN' and kind in SWITCHABLE for name, kind in plan.items()
+    ):
+        raise CheckpointError(
+            f'{source.path}: no batch norm of it becomes SN or SSN, so that --logit-init '
+            f'{logit_init} changes nothing; drop it'
+        )
+    if to == 'released':
+        check_releasable(state, layers, plan, source.path)
+
+    report = Report(source.path, str(network or 'not a ResNet'), len(source.state))
+    placed = set(origin.values())
+    report.unused = [name for name in source.state if name not in placed]
+    report.lacking = [*names.CLASSIFIER] if without else []
+    converted, kept = {}, {}
+    for name, entries in layers.items():
+        where, kind = f'{source.path}: layer {name}', kind_of(entries)
+        converted[name] = convert_layer(entries, plan[name], logit_init, where)
+        report.norms[kind if kind == plan[name] else f'{kind} → {plan[name]}'] += 1
+        _restore(converted[name], source.kept, name)
+        report.anew += _anew(name, entries, converted[name])
+    report.notes = notes_on(source, layers, plan, to)
+    if to == 'released':
+        for name, entries in converted.items():
+            converted[name], rest = released_layer(entries, f'{source.path}: layer {name}')
+            kept.update({f'{name}.{leaf}': value for leaf, value in rest.items()})
+        report.anew = [name for name in report.anew if name not in kept]
+
+    state = _with_layers(state, layers, converted)
+    has_sn = not SWITCHABLE.isdisjoint(plan.values())
+    place = {bare: names.placed(bare, to, has_sn) for bare in (*origin, *state)}
+    report.renamed = {
+        old: new for bare, old in origin.items() if (new := place[_successor(bare, state)]) != old
+    }
+    report.anew = [place[name] for name in report.anew]
+    state = {place[name]: value for name, value in state.items()}
+    return Conversion(state, report, network, kept)
+
+
+def _network(state: dict[str, Tensor], path: str) -> Architecture:
+    backbone = [name for name in state if not names.is_classifier(name)]
+    network = architecture(backbone, path)
+    foreign = [name for name in backbone if not is_resnet_key(name)]
+    if foreign:
+        raise CheckpointError(
+            f'{path} is no plain {network}: it has {len(foreign)} more tensors '
+            f'({few(foreign)}). Pre-activation (v2), SE and other variants cannot be converted'
+        )
+    return network
+
+
+def _network_within(state: dict[str, Tensor]) -> Architecture | None:
+    """The ResNet that a whole model has for its backbone."""
+    below = [name.removeprefix('backbone.') for name in state if name.startswith('backbone.')]
+    try:
+        return architecture(below, '')
+    except CheckpointError:  # any other backbone, whose names stay as they are
+        return None
+
+
+def _restore(entries: Entries, kept: dict[str, Tensor], layer: str) -> None:
+    """Put back what a conversion to the released layout had put aside."""
+    for leaf, value in entries.items():
+        own = kept.get(f'{layer}.{leaf}')
+        if isinstance(own, Tensor) and own.shape == value.shape:
+            entries[leaf] = own
+
+
+def _anew(layer: str, before: Entries, after: Entries) -> list[str]:
+    old = {leaf.split('.')[-1].replace('_fixed', '_choice') for leaf in before}
+    return [f'{layer}.{leaf}' for leaf in after if leaf not in old]
+
+
+def _with_layers(
+    state: dict[str, Tensor], layers: dict[str, Entries], converted: dict[str, Entries]
+) -> dict[str, Tensor]:
+    """``state`` with the tensors of every layer exchanged, in their place."""
+    result = {}
+    for name, value in state.items():
+        layer = layer_of(name, layers)
+        if layer is None:
+            result[name] = value
+            continue
+        result.update({f'{layer}.{leaf}': v for leaf, v in converted[layer].items()})
+    return result
+
+
+def _successor(name: str, state: dict[str, Tensor]) -> str:
+    """What a tensor of the file is called after its layer's conversion; the first, if split."""
+    if name in state:
+        return name
+    layer, _, leaf = name.rpartition('.')
+    part = leaf.partition('_')[0]  # mean_fixed → mean_choice, and back
+    candidates = [f'{layer}.{part}_choice', f'{layer}.{part}_fixed']
+    candidates += [f'{layer.rpartition(".")[0]}.{leaf}']  # IBN's halves → one, and back
+    candidates += [f'{layer}.IN.{leaf}', f'{layer}.BN.{leaf}']
+    return next((candidate for candidate in candidates if candidate in state), name)

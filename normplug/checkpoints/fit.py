@@ -1,0 +1,85 @@
+"""Does a converted checkpoint fill a model? Asked before anything is loaded or written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from normplug.norms import IBN, SN, SSN
+
+from .report import Report
+from .resnet import Architecture, architecture, is_resnet
+from .source import CheckpointError, few
+
+__all__ = ['check_fit', 'check_network', 'kinds_in']
+
+_COUNTER = '.num_batches_tracked'
+_KINDS = {SN: 'SN', SSN: 'SSN', IBN: 'IBN'}
+
+
+def kinds_in(model: nn.Module) -> dict[str, str]:
+    """Layer name → kind, of the layers that are SN, SSN or IBN, synchronized or not."""
+    found = {}
+    for name, module in model.named_modules():
+        for cls, kind in _KINDS.items():
+            if isinstance(module, cls):
+                found[name] = kind
+    return found
+
+
+def check_network(found: Architecture | None, model: nn.Module, path: str, whose: str) -> None:
+    """Raise CheckpointError if the file's ResNet is of another depth than ``model``."""
+    names = model.state_dict().keys()
+    if found is None or not is_resnet(names):
+        return
+    own = architecture(names, whose)
+    if not found.begins_with(own):
+        raise CheckpointError(
+            f'{path} is of a {found}, but {whose} is a {own}: correct the depth there, or name a '
+            'checkpoint of that depth'
+        )
+
+
+def check_fit(
+    state: Mapping[str, Tensor], model: nn.Module, report: Report, whose: str
+) -> list[str]:
+    """Return the names in ``state`` that belong to layers which ``model`` does not have.
+
+    Args:
+        state: a converted checkpoint, with the names of ``model``.
+        model: what it is for.
+        report: of the conversion.
+        whose: the config key of the model, for the message.
+
+    Raises:
+        CheckpointError: a tensor of the model is not filled, or a layer that both have differs.
+    """
+    own = model.state_dict()
+    layers = {name.rpartition('.')[0] for name in own}
+    extra = [name for name in state if name not in own]
+    kinds = {
+        'missing in the file': [
+            name for name in own if name not in state and not name.endswith(_COUNTER)
+        ],
+        'of another shape': [
+            f'{name} {tuple(state[name].shape)} (model: {tuple(value.shape)})'
+            for name, value in own.items()
+            if name in state and state[name].shape != value.shape
+        ],
+        'unknown to the model': [name for name in extra if name.rpartition('.')[0] in layers],
+    }
+    lines = [f'{len(names)} {kind}: {few(names)}' for kind, names in kinds.items() if names]
+    if lines:
+        norms = ', '.join(report.norms)
+        raise CheckpointError(
+            '\n  '.join(
+                [
+                    f'{report.path} does not fit {whose}:',
+                    *lines,
+                    f'the file has layers of {norms}; norm_cfg and depth must be the same',
+                    *report.notes,
+                ]
+            )
+        )
+    return extra

@@ -1,0 +1,145 @@
+"""One norm layer's tensors: of which normalizer, and turned into those of another."""
+
+from __future__ import annotations
+
+import warnings
+from collections import defaultdict
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from normplug.norms import IBN, SN, SSN
+
+from .source import CheckpointError
+
+__all__ = ['HARD_SN', 'KINDS', 'Entries', 'convert_layer', 'kind_of', 'norm_layers']
+
+# A layer's tensors by their names below it.
+Entries = dict[str, Tensor]
+
+HARD_SN = 'hard-SN'
+KINDS = ('SN', 'SSN', HARD_SN, 'IBN')
+_BATCH_NORM = ('weight', 'bias', 'running_mean', 'running_var', 'num_batches_tracked')
+# Released IBN is two layers in one.
+_HALVES = {'IN.weight', 'IN.bias', *(f'BN.{name}' for name in _BATCH_NORM)}
+
+
+def norm_layers(state: Entries) -> dict[str, Entries]:
+    """Layer name → its tensors, of every norm layer in ``state``, ours or released."""
+    groups = defaultdict(dict)
+    for name, value in state.items():
+        layer, _, leaf = name.rpartition('.')
+        groups[layer][leaf] = value
+    for name in [name for name in groups if name.endswith('.IN')]:
+        layer = name.removesuffix('.IN')
+        halves = {f'IN.{leaf}': value for leaf, value in groups[name].items()}
+        halves |= {f'BN.{leaf}': value for leaf, value in groups.get(f'{layer}.BN', {}).items()}
+        if halves.keys() >= _HALVES - {'BN.num_batches_tracked'} and halves.keys() <= _HALVES:
+            conv = state.get(f'{layer.replace("bn", "conv")}.weight')
+            # IBN-Net-c has the same names, for two layers of all channels side by side.
+            if conv is None or len(conv) == len(halves['IN.weight']) + len(halves['BN.weight']):
+                groups[layer] = halves
+                del groups[name], groups[f'{layer}.BN']
+    return {name: entries for name, entries in groups.items() if kind_of(entries) is not None}
+
+
+def kind_of(entries: Entries) -> str | None:
+    """The normalizer whose tensors these are: SN, SSN, IBN, BN; None if it is none of them.
+
+    Instance, group and layer norm have nothing to tell them by, and nothing to convert.
+    """
+    if 'radius' in entries:
+        return 'SSN'
+    if 'mean_weight' in entries:
+        return 'SN'
+    if 'IN.weight' in entries:
+        return 'IBN'
+    if entries.keys() >= {'weight', 'running_mean'}:
+        same = entries['running_mean'].numel() == entries['weight'].numel()
+        return 'BN' if same else 'IBN'
+    return None
+
+
+def convert_layer(entries: Entries, to: str, logit_init: str, where: str) -> Entries:
+    """Return the tensors of a layer of the normalizer ``to``, in our names and shapes.
+
+    Args:
+        entries: the layer's tensors, ours or released.
+        to: one of KINDS, or 'BN'.
+        logit_init: as SN's argument; for ratios that the layer does not have yet.
+        where: file and layer, for the message.
+
+    Raises:
+        CheckpointError: the tensors are incomplete, or nothing is known to turn one into the other.
+    """
+    source = kind_of(entries)
+    if source == to == 'BN':
+        return dict(entries)
+    if source == to:
+        build = partial(_same, entries, to)
+    elif source == 'BN' and to in ('SN', 'IBN'):
+        build = partial(SN, logit_init=logit_init) if to == 'SN' else IBN
+    elif source == 'BN' and to == 'SSN':
+        if logit_init != 'uniform':
+            return _ssn_of_sn(convert_layer(entries, 'SN', logit_init, where))
+        build = SSN
+    elif source == 'SN' and to in ('SSN', HARD_SN):
+        sn = convert_layer(entries, 'SN', logit_init, where)
+        return _ssn_of_sn(sn, hard=to == HARD_SN)
+    else:
+        raise CheckpointError(
+            f'{where} is {source}, which cannot become {to}: batch norm can become SN, SSN or IBN, '
+            f'SN can become SSN or {HARD_SN}'
+        )
+    return _load(build, entries, where, from_bn=source == 'BN')
+
+
+def _same(entries: Entries, kind: str, channels: int) -> nn.Module:
+    """The layer with the options that its tensors show."""
+    if kind == 'IBN':
+        batch = entries['BN.weight' if 'BN.weight' in entries else 'running_mean'].numel()
+        return IBN(channels, ratio=(channels - batch + 0.5) / channels)
+    using_bn = 'running_mean' in entries
+    using_in = entries['mean_weight'].numel() == 2 + using_bn
+    return {'SN': SN, 'SSN': SSN}[kind](channels, using_in=using_in, using_bn=using_bn)
+
+
+def _load(build, entries: Entries, where: str, from_bn: bool) -> Entries:
+    """Fill a layer by its own load hook, which knows the released layouts and batch norm's."""
+    parts = ('IN.weight', 'BN.weight') if 'IN.weight' in entries else ('weight',)
+    lacking = [name for name in parts if name not in entries]
+    if lacking:
+        raise CheckpointError(f'{where} is no whole layer: {", ".join(lacking)} missing')
+    channels = sum(entries[name].numel() for name in parts)
+    layer = build(channels).to(entries[parts[0]].dtype)
+    with warnings.catch_warnings():
+        # What the layer warns of, ratios that stay as initialized, is what was asked for.
+        warnings.simplefilter('ignore')
+        try:
+            missing, unexpected = layer.load_state_dict(entries, strict=False)
+        except RuntimeError as error:
+            raise CheckpointError(f'{where} does not fit: {error}') from error
+    missing = set(missing) - set(layer.own_names() if from_bn else ())
+    if missing or unexpected:
+        told = [f'{", ".join(sorted(missing))} missing'] * bool(missing)
+        told += [f'{", ".join(unexpected)} unknown'] * bool(unexpected)
+        raise CheckpointError(
+            f'{where} is no whole {type(layer).__name__} layer: {"; ".join(told)}'
+        )
+    return layer.state_dict()
+
+
+def _ssn_of_sn(sn: Entries, hard: bool = False) -> Entries:
+    """SSN with the ratios of an SN; with the largest of them alone if ``hard``.
+
+    At radius 0 SparsestMax leaves what is on the simplex as it is: the ratios serve as logits.
+    """
+    ssn = dict(sn, radius=torch.full_like(sn['mean_weight'][0], float(hard)))
+    for part in ('mean', 'var'):
+        logits = sn[f'{part}_weight']
+        choice = nn.functional.one_hot(logits.argmax(), len(logits)).to(logits.dtype)
+        ratios = SN.to_ratios(logits.double()).to(logits.dtype)
+        ssn[f'{part}_weight'] = choice if hard else ratios
+        ssn[f'{part}_choice'] = choice if hard else torch.zeros_like(choice)
+    return ssn

@@ -1,0 +1,94 @@
+"""Names of whole networks' tensors: ours, which are mm's, and the released code's."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from .source import CheckpointError
+
+__all__ = [
+    'CLASSIFIER',
+    'LAYOUTS',
+    'bare_names',
+    'default_layout',
+    'is_classifier',
+    'is_ibn_a',
+    'is_released',
+    'placed',
+]
+
+# What the names of the result are for.
+LAYOUTS = {
+    'backbone': 'a bare ResNet, as init_cfg of a backbone takes it',
+    'classifier': "mmpretrain's classifier: backbone.* and head.fc.*",
+    'model': 'any model: every tensor keeps its name',
+    'released': 'the released code: its names and shapes',
+}
+CLASSIFIER = ('fc.weight', 'fc.bias')
+_BACKBONE, _HEAD, _FC = 'backbone.', 'head.', 'fc.'
+_RELEASED_SN = re.compile(r'(?<![^.])sn(\d\.)')
+_OUR_SN = re.compile(r'(?<![^.])bn(\d\.)')
+# Where IBN-Net-a has its layers: the first norm of each block, save in the last stage.
+_IBN_A = re.compile(r'(.*\.)?layer[123]\.\d+\.bn1')
+_RELEASED = re.compile(r'(.*\.)?(sn\d\..*|bn\d\.IN\.\w+|(mean|var)_fixed)')
+
+
+def default_layout(state: Iterable[str]) -> str:
+    """The layout to convert to where none was asked for."""
+    return 'model' if any(name.startswith(_BACKBONE) for name in state) else 'backbone'
+
+
+def is_released(state: Iterable[str]) -> bool:
+    """Whether some names are the released code's alone."""
+    return any(_RELEASED.fullmatch(name) for name in state)
+
+
+def is_ibn_a(layer: str) -> bool:
+    """Whether IBN-Net-a has an IBN for the norm layer of this name."""
+    return _IBN_A.fullmatch(layer) is not None
+
+
+def is_classifier(bare: str) -> bool:
+    """Whether a bare name is of the classifier on top of the backbone."""
+    return bare.startswith(_FC)
+
+
+def bare_names(state: Iterable[str], to: str, path: str) -> dict[str, str]:
+    """Bare name → name in ``state``, which is of ``path``, as far as the layout has a place for it.
+
+    Bare are mm's names in a backbone, and ``fc.*``. For the layout 'model' all names stay.
+
+    Raises:
+        CheckpointError: two tensors get the same name.
+    """
+    if to == 'model':
+        return {name: name for name in state}
+    state = list(state)
+    prefixed = default_layout(state) == 'model'
+    found = {}
+    for name in state:
+        if prefixed and name.startswith(_BACKBONE):
+            bare = name[len(_BACKBONE) :]
+        elif prefixed and name.startswith(_HEAD + _FC):
+            bare = name[len(_HEAD) :]
+        elif prefixed:
+            continue
+        else:
+            bare = name
+        bare = _RELEASED_SN.sub(r'bn\1', bare)
+        if bare.startswith(_FC) and to == 'backbone':
+            continue
+        if bare in found:
+            raise CheckpointError(f'{path}: {found[bare]} and {name} are both {bare} in mm')
+        found[bare] = name
+    return found
+
+
+def placed(bare: str, to: str, has_sn: bool) -> str:
+    """A bare name in the layout ``to``; ``has_sn``: the network's norms are SN or SSN."""
+    if to == 'classifier':
+        return (_HEAD if is_classifier(bare) else _BACKBONE) + bare
+    if to == 'released' and has_sn:
+        return _OUR_SN.sub(r'sn\1', bare)
+    return bare

@@ -1,0 +1,94 @@
+"""A checkpoint file → its tensors by plain names."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import torch
+from mmengine.runner import CheckpointLoader
+from torch import Tensor
+
+__all__ = ['KEPT', 'CheckpointError', 'Source', 'few', 'read']
+
+# Where a file in the released layout holds what that layout has no place for.
+KEPT = 'normplug_kept'
+_WRAPPERS = ('state_dict', 'model')  # in the released trainers 'model' is the network's name
+_PARALLEL = 'module.'
+
+
+class CheckpointError(ValueError):
+    """A checkpoint is not what it is taken for. The message names the file and what to do."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a file holds.
+
+    Attributes:
+        path: the file.
+        state: its tensors, without wrappers and without ``module.`` in their names.
+        kept: tensors by our names, which a conversion to the released layout put aside.
+        meta: mmengine's, e.g. the names of the classes.
+    """
+
+    path: str
+    state: dict[str, Tensor]
+    kept: dict[str, Tensor] = field(default_factory=dict)
+    meta: dict = field(default_factory=dict)
+
+
+def read(path: str) -> Source:
+    """Read the checkpoint at ``path`` (a file or whatever mmengine can load) to the CPU.
+
+    Raises:
+        CheckpointError: there is none; it cannot be read, or asks for code; it has no state dict,
+            or NaN or infinite values in it.
+    """
+    try:
+        checkpoint = CheckpointLoader.load_checkpoint(path, map_location='cpu', logger='silent')
+    except FileNotFoundError as error:
+        raise CheckpointError(f'checkpoint {path} does not exist; correct the path') from error
+    except (RuntimeError, OSError, pickle.UnpicklingError) as error:
+        # normplug.compat's loader names the file and says what is wrong with it.
+        raise CheckpointError(str(error)) from error
+    state = _tensors(checkpoint, path)
+    broken = [name for name, value in state.items() if not _is_finite(value)]
+    if broken:
+        raise CheckpointError(
+            f'{path} has NaN or infinite values in {len(broken)} of {len(state)} tensors '
+            f'({few(broken)}): its training diverged, or the file is damaged. Take an earlier one'
+        )
+    kept, meta = (checkpoint.get(key) for key in (KEPT, 'meta'))
+    return Source(path, state, *(part if isinstance(part, dict) else {} for part in (kept, meta)))
+
+
+def few(names: Iterable[str], limit: int = 4) -> str:
+    """The first names, and dots if there are more."""
+    names = list(names)
+    return ', '.join(names[:limit]) + (', ...' if len(names) > limit else '')
+
+
+def _tensors(checkpoint: object, path: str) -> dict[str, Tensor]:
+    holders = [checkpoint]
+    if isinstance(checkpoint, dict):
+        holders = [checkpoint[key] for key in _WRAPPERS if key in checkpoint] + holders
+    for holder in holders:
+        if isinstance(holder, dict):
+            state = {key: value for key, value in holder.items() if isinstance(value, Tensor)}
+            if state:
+                break
+    else:
+        found = f' (only {few(map(str, checkpoint))})' if isinstance(checkpoint, dict) else ''
+        raise CheckpointError(
+            f'{path} holds no state dict{found}; expected are tensors by name, alone or below '
+            f'{" or ".join(map(repr, _WRAPPERS))}'
+        )
+    if all(name.startswith(_PARALLEL) for name in state):
+        state = {name[len(_PARALLEL) :]: value for name, value in state.items()}
+    return state
+
+
+def _is_finite(value: Tensor) -> bool:
+    return not value.is_floating_point() or bool(torch.isfinite(value).all())

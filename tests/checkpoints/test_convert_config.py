@@ -1,0 +1,82 @@
+"""``--config``: the model tells the layout and the norms, and must fit."""
+
+import pytest
+import torch
+from mmengine.registry import MODELS, DefaultScope
+from mmengine.runner import load_checkpoint
+
+from normplug.launch.config import load_config
+from tests.checkpoints.networks import convert_tool, released_state
+
+DETECTOR = """
+custom_imports = dict(imports=['normplug'])
+default_scope = 'mmdet'
+model = dict(
+    type='RetinaNet',
+    backbone=dict(type='{backbone}', depth=18, stem_channels=4, base_channels=4, norm_eval=False,
+                  norm_cfg=dict(type='{norm}'), {more}),
+    neck=dict(type='FPN', in_channels=[4, 8, 16, 32], out_channels=4, num_outs=5,
+              norm_cfg=dict(type='{neck}')),
+    bbox_head=dict(type='RetinaHead', num_classes={classes}, in_channels=4, feat_channels=4,
+                   stacked_convs=1),
+)
+"""
+
+
+@pytest.fixture
+def detector(tmp_path):
+    """Write a detector's config and build its model."""
+
+    def build(name, norm, neck='BN', classes=2, backbone='ResNet', more=''):
+        path = tmp_path / f'{name}.py'
+        values = dict(norm=norm, neck=neck, classes=classes, backbone=backbone, more=more)
+        path.write_text(DETECTOR.format(**values))
+        with DefaultScope.overwrite_default_scope('mmdet'):
+            return path, MODELS.build(load_config(str(path)).model)
+
+    return build
+
+
+@pytest.mark.parametrize('norm', ['SN', 'SyncSN', 'SSN', 'SyncSSN'])
+def test_a_batch_norm_detector_becomes_one_of_ours(norm, detector, tmp_path, capsys):
+    _, bn = detector('bn', 'BN')
+    config, ours = detector('ours', norm, neck=norm, classes=5)
+    source, out = tmp_path / 'bn.pth', tmp_path / 'ours.pth'
+    torch.save({'state_dict': bn.state_dict(), 'meta': {'dataset_meta': {'CLASSES': 'ab'}}}, source)
+    assert convert_tool(source, out, '--config', config, '--logit-init', 'bn') == 0
+    assert f'28 BN → {norm.removeprefix("Sync")}' in capsys.readouterr().out
+    checkpoint = load_checkpoint(ours, str(out), map_location='cpu')
+    assert checkpoint['meta'] == {'dataset_meta': {'CLASSES': 'ab'}}
+    for name in ('backbone.layer2.0.bn1', 'neck.lateral_convs.0.bn'):
+        layer, theirs = ours.get_submodule(name), bn.get_submodule(name)
+        assert torch.equal(layer.running_var, theirs.running_var)
+        assert layer.ratios()[0][2] > 0.99
+
+
+def test_norms_by_the_places_of_the_config(detector, tmp_path, capsys):
+    _, bn = detector('bn', 'BN')
+    more = "ibn_cfg=('a', None, None, None)"
+    config, ours = detector('ours', 'BN', backbone='IBNResNet', more=more)
+    torch.save(bn.backbone.state_dict(), tmp_path / 'bn.pth')
+    assert convert_tool(tmp_path / 'bn.pth', tmp_path / 'ours.pth', '--config', config) == 0
+    assert 'norm layers: 18 BN, 2 BN → IBN' in capsys.readouterr().out
+    load_checkpoint(ours.backbone, str(tmp_path / 'ours.pth'), strict=True)
+    theirs = bn.backbone.layer1[1].bn1
+    assert torch.equal(ours.backbone.layer1[1].bn1.weight, theirs.weight)
+
+
+def test_a_released_backbone_for_a_detector(detector, tmp_path):
+    config, ours = detector('ours', 'SN')
+    torch.save(released_state('sn', 18), tmp_path / 'a.pth')
+    assert convert_tool(tmp_path / 'a.pth', tmp_path / 'b.pth', '--config', config) == 0
+    load_checkpoint(ours.backbone, str(tmp_path / 'b.pth'), strict=True)
+
+
+def test_a_detector_of_another_depth(detector, tmp_path, capsys):
+    _, bn = detector('bn', 'BN')
+    config, _ = detector('ours', 'SN')
+    config.write_text(config.read_text().replace('depth=18', 'depth=34'))
+    torch.save(bn.state_dict(), tmp_path / 'bn.pth')
+    assert convert_tool(tmp_path / 'bn.pth', tmp_path / 'out.pth', '--config', config) == 2
+    assert 'is of a ResNet-18, but model.backbone of' in capsys.readouterr().err
+    assert not (tmp_path / 'out.pth').exists()
