@@ -1,15 +1,23 @@
 """Hooks for mmengine's runner, one file a hook; registered by the import."""
 
+from normplug.hooks.batch_average import BatchAverageHook
 from normplug.hooks.nonfinite_loss import NonFiniteLossHook
+from normplug.hooks.norm_ratio import NormRatioHook
 from normplug.hooks.norm_report import NormReportHook
+from normplug.hooks.ratio_grad_clip import RatioGradClipHook
 from normplug.hooks.resumable_checkpoint import ResumableCheckpointHook
 from normplug.hooks.sample_seed import SampleSeedHook
+from normplug.hooks.ssn_radius import SSNRadiusHook
 from normplug.hooks.sync_norm_stats import SyncNormStatsHook
 
 __all__ = [
+    'BatchAverageHook',
     'NonFiniteLossHook',
+    'NormRatioHook',
     'NormReportHook',
+    'RatioGradClipHook',
     'ResumableCheckpointHook',
+    'SSNRadiusHook',
     'SampleSeedHook',
     'SyncNormStatsHook',
 ]

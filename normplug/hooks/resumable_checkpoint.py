@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from mmengine.dist import all_gather_object, get_world_size, is_main_process, master_only
-from mmengine.hooks import CheckpointHook, EMAHook
+from mmengine.hooks import CheckpointHook
 from mmengine.optim import OptimWrapperDict
 from mmengine.registry import HOOKS
 from mmengine.runner import CheckpointLoader, Runner, save_checkpoint
 
-from normplug.dist import synchronize_running_stats
 from normplug.hooks.sample_seed import SampleSeedHook
+from normplug.hooks.sync_norm_stats import synchronize_models
 from normplug.resume import atomic
 from normplug.resume.disk import check_room, check_writable, checkpoint_bytes
 from normplug.resume.random_state import get_random_state, set_random_state
@@ -137,9 +137,7 @@ class ResumableCheckpointHook(CheckpointHook):
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
         # All ranks come here, at the end of an epoch, of an iteration, and for a new best score.
-        averaged = [hook.ema_model for hook in runner.hooks if isinstance(hook, EMAHook)]
-        for model in (runner.model, *averaged):
-            synchronize_running_stats(model)
+        synchronize_models(runner)
         outdated = []
         if self.max_keep_ckpts > 0:
             kept = [kept for kept in self.keep_ckpt_ids if kept != step] + [step]

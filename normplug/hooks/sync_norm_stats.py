@@ -6,7 +6,14 @@ from mmengine.runner import Runner
 
 from normplug.dist import synchronize_running_stats
 
-__all__ = ['SyncNormStatsHook']
+__all__ = ['SyncNormStatsHook', 'synchronize_models']
+
+
+def synchronize_models(runner: Runner) -> None:
+    """Make the running statistics of ``runner``'s model, and of its EMA, those of all ranks."""
+    averaged = [hook.ema_model for hook in runner.hooks if isinstance(hook, EMAHook)]
+    for model in (runner.model, *averaged):
+        synchronize_running_stats(model)
 
 
 @HOOKS.register_module()
@@ -28,17 +35,12 @@ class SyncNormStatsHook(Hook):
 
     def before_val(self, runner: Runner) -> None:
         """Before validation, so that all ranks evaluate the same model."""
-        self._synchronize(runner)
+        synchronize_models(runner)
 
     def before_test(self, runner: Runner) -> None:
         """Before a test in the process that trained."""
-        self._synchronize(runner)
+        synchronize_models(runner)
 
     def after_train_epoch(self, runner: Runner) -> None:
         """Before the epoch's checkpoint."""
-        self._synchronize(runner)
-
-    def _synchronize(self, runner: Runner) -> None:
-        averaged = [hook.ema_model for hook in runner.hooks if isinstance(hook, EMAHook)]
-        for model in (runner.model, *averaged):
-            synchronize_running_stats(model)
+        synchronize_models(runner)

@@ -1,0 +1,101 @@
+"""The radius of SSN, from the progress of training."""
+
+from mmengine.hooks import EMAHook, Hook
+from mmengine.model import is_model_wrapper
+from mmengine.registry import HOOKS
+from mmengine.runner import Runner
+from torch import nn
+
+from normplug.norms import SSN
+from normplug.norms.ssn import set_radius
+
+__all__ = ['SSNRadiusHook']
+
+_STARTS = 'ssn_radius_starts'  # in the message hub, which checkpoints keep: layer name → radius
+_STATE = ('radius', 'mean_choice', 'var_choice')
+
+
+@HOOKS.register_module()
+class SSNRadiusHook(Hook):
+    """Raise the radius of every SSN linearly, from where it stands to ``end``.
+
+    As published: the radius is the share of the iterations that is done, and all layers have
+    decided after 81.65 % (sqrt(2/3)) of them. Layers that have decided stay as they are. A layer
+    loaded in the middle of its decision goes on from the radius in the checkpoint, beside others
+    that begin at 0; ``SSN.reset_ratios`` makes a layer begin anew. A resumed training goes on as
+    if it had not been interrupted.
+
+    The copy of the model in an ``EMAHook`` gets the same radius and choices: they are no numbers
+    to average.
+
+    Args:
+        end: radius at the end of training, in [0, 1].
+
+    Raises:
+        ValueError: ``end`` is out of range; the model has no SSN that trains; one that has not
+            decided stands above ``end`` already.
+    """
+
+    priority = 'LOW'  # after EMAHook has averaged, before a checkpoint is written
+
+    def __init__(self, end: float = 1.0) -> None:
+        if not 0 <= end <= 1:
+            raise ValueError(f'SSNRadiusHook: end must lie in [0, 1], got {end!r}')
+        self.end = end
+
+    def before_train(self, runner: Runner) -> None:
+        """Find where each layer starts from; once, as the checkpoints of this training keep it."""
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        layers = {
+            name: layer
+            for name, layer in model.named_modules()
+            if isinstance(layer, SSN) and not layer.frozen
+        }
+        if not layers:
+            raise ValueError(
+                'SSNRadiusHook: the model has no SSN that trains; remove the hook, or use '
+                "norm_cfg=dict(type='SSN')"
+            )
+        info = runner.message_hub.runtime_info
+        # The second: resumed from the checkpoint of a training without this hook.
+        if runner.iter == 0 or _STARTS not in info:
+            radii = {name: layer.radius.item() for name, layer in layers.items()}
+            starts = {name: radii[name] for name, layer in layers.items() if not _decided(layer)}
+            runner.message_hub.update_info(_STARTS, starts)
+        starts = info[_STARTS]
+        late = next((name for name, start in starts.items() if start > self.end), None)
+        if late:
+            raise ValueError(
+                f'SSNRadiusHook: the radius of {late} stands at {starts[late]:.3f} already, above '
+                f'end={self.end}; raise end, or call reset_ratios() on the SSN layers'
+            )
+        self._groups = {
+            start: nn.ModuleList(layers[name] for name in starts if starts[name] == start)
+            for start in sorted(set(starts.values()))
+        }
+        for start, group in self._groups.items():
+            runner.logger.info(f'SSN: radius from {start:g} to {self.end:g} in {len(group)} layers')
+        if len(starts) < len(layers):
+            runner.logger.info(f'SSN: {len(layers) - len(starts)} layers have decided before')
+        averaged = [hook.ema_model.module for hook in runner.hooks if isinstance(hook, EMAHook)]
+        self._copies = [
+            (getattr(layer, key), getattr(copy.get_submodule(name), key))
+            for copy in averaged
+            for name, layer in layers.items()
+            for key in _STATE
+        ]
+
+    def before_train_iter(self, runner: Runner, *args, **kwargs) -> None:
+        """Set the radius of this iteration."""
+        progress = runner.iter / runner.max_iters
+        for start, layers in self._groups.items():
+            set_radius(layers, start + (self.end - start) * progress)
+
+    def after_train_iter(self, *args, **kwargs) -> None:
+        """Hand radius and choices to the averaged model."""
+        for value, copy in self._copies:
+            copy.copy_(value)
+
+
+def _decided(layer: SSN) -> bool:
+    return bool(layer.mean_choice.any() and layer.var_choice.any())
