@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
@@ -36,3 +37,17 @@ def test_labels_are_those_of_the_coco_form(digits):
         inside = labels[coco.annToMask(annotation).astype(bool)]
         assert set(inside) <= {0, annotation['category_id']}
         assert (inside == annotation['category_id']).mean() > 0.5
+
+
+@pytest.mark.parametrize(('folder', 'count'), [('training', 50), ('validation', 10)])
+def test_mmseg_reads_it_as_ade20k(digits, folder, count):
+    datasets = pytest.importorskip('mmseg.datasets')
+    prefix = {'img_path': f'images/{folder}', 'seg_map_path': f'annotations/{folder}'}
+    steps = [datasets.LoadAnnotations()]
+    data = datasets.ADE20KDataset(data_root=str(digits / 'ade'), data_prefix=prefix, pipeline=steps)
+    assert len(data) == count
+    for sample in data:
+        labels = np.asarray(Image.open(sample['seg_map_path']))
+        # The digits from 0 on, then the photograph; ADE20K's 0 becomes 255, which is ignored.
+        read = sample['gt_seg_map']
+        assert np.array_equal(read, np.where(labels == 0, 255, labels.astype(int) - 1))

@@ -53,3 +53,18 @@ def test_the_domains_look_different(digits):
 
     day, night = map(photo_colours, DOMAINS)
     assert day > 2 * night
+
+
+@pytest.mark.parametrize('domain', DOMAINS)
+@pytest.mark.parametrize(('split', 'count'), [('train', 50), ('val', 10)])
+def test_mmseg_reads_it_as_cityscapes(digits, domain, split, count):
+    datasets = pytest.importorskip('mmseg.datasets')
+    prefix = {'img_path': f'leftImg8bit/{split}', 'seg_map_path': f'gtFine/{split}'}
+    data = datasets.CityscapesDataset(
+        data_root=str(digits / domain), data_prefix=prefix, pipeline=[datasets.LoadAnnotations()]
+    )
+    assert len(data) == count
+    for sample in data:
+        assert sample['img_path'].endswith(IMAGE)
+        labels = np.asarray(Image.open(sample['seg_map_path']))
+        assert np.array_equal(sample['gt_seg_map'], labels)
