@@ -9,7 +9,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.10 python3 python; do \
 # Without cached bytecode every start of the stack costs many seconds.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo test lint clean
+.PHONY: setup demo test lint matrix clean
 
 setup: $(VENV)/.installed
 
@@ -27,6 +27,11 @@ test: setup
 lint: setup
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+
+# The tests on the oldest, the pinned and the newest versions, into docs/matrix.md: hours, GBs.
+# MATRIX='--rows floor newest --slow' chooses.
+matrix: setup
+	$(BIN)/python tools/matrix.py $(MATRIX)
 
 clean:
 	rm -rf $(VENV)

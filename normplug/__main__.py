@@ -1,27 +1,50 @@
-"""`python -m normplug`: the environment report; `python -m normplug run SCRIPT ...`: a script."""
+"""`python -m normplug`: the environment report, and the commands of an installed package."""
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import runpy
 import sys
 
 __all__ = ['main']
 
+# Command → module and function of its own command line, and its line in the help.
+_TOOLS = {
+    'train': ('normplug.launch.cli', 'main_train', 'train from a config (tools/train.py)'),
+    'test': ('normplug.launch.cli', 'main_test', 'evaluate a checkpoint (tools/test.py)'),
+    'check-data': (
+        'normplug.launch.data_check.command',
+        'main_check_data',
+        'look for errors in all data of a config (tools/check_data.py)',
+    ),
+    'make-digits': (
+        'normplug.data.cli',
+        'main_make_digits',
+        'write the digits data (tools/make_digits.py)',
+    ),
+}
+
 
 def main(argv: list[str] | None = None) -> int:
     """Parse `argv` (default: the command line's) and return the exit code."""
+    argv = sys.argv[1:] if argv is None else argv
+    if argv and argv[0] in _TOOLS:
+        return _run_tool(argv[0], argv[1:])
     parser = argparse.ArgumentParser(
         prog='python -m normplug',
         description='Without a command: report on the environment; exit 1 if training cannot work.',
     )
-    commands = parser.add_subparsers(dest='command', metavar='{run}')
+    commands = parser.add_subparsers(dest='command', metavar='COMMAND')
+    for name, (*_, text) in _TOOLS.items():
+        commands.add_parser(name, help=text)
     run = commands.add_parser(
         'run',
-        help='run a script that imports mmcv.ops before it reads custom_imports',
+        help="run another project's script, with normplug imported first",
         description='Run SCRIPT as `python SCRIPT ARGS` would, with normplug imported first: for '
-        "mmdet's own tools/test.py and the like.",
+        "mmdet's own tools/test.py and other scripts that import mmcv.ops or read a "
+        "`_base_ = 'normplug::...'` before custom_imports takes effect.",
     )
     run.add_argument('script', metavar='SCRIPT')
     run.add_argument('args', metavar='ARGS', nargs=argparse.REMAINDER)
@@ -34,11 +57,25 @@ def main(argv: list[str] | None = None) -> int:
         return 0 if works else 1
     if not os.path.isfile(options.script):
         run.error(f'there is no script {options.script}')
-    _run(options.script, options.args)
+    _run_script(options.script, options.args)
     return 0
 
 
-def _run(script: str, args: list[str]) -> None:
+def _run_tool(command: str, argv: list[str]) -> int:
+    module, function, _ = _TOOLS[command]
+    prog = f'python -m normplug {command}'
+    try:
+        tool = getattr(importlib.import_module(module), function)
+    except ModuleNotFoundError as error:
+        # What pip can mend is no bug of ours; whatever lacks inside the package is.
+        if (error.name or 'normplug').split('.')[0] == 'normplug':
+            raise
+        print(f"{prog}: error: {error}; pip install 'normplug[mm,demo]'", file=sys.stderr)
+        return 2
+    return tool(argv, prog)
+
+
+def _run_script(script: str, args: list[str]) -> None:
     # Operators, checkpoint loading and norm types are in place: importing the package saw to it.
     sys.argv = [script, *args]
     sys.path.insert(0, os.path.dirname(os.path.abspath(script)))

@@ -5,6 +5,7 @@ import json
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 from mmengine.registry import MODELS, DefaultScope
 from torch import nn
@@ -100,6 +101,7 @@ def _add_norm(shapes: dict, name: str, channels: int, kind: str) -> None:
 
 def resnet(scope: str = 'mmdet', depth: int = 50, **options) -> nn.Module:
     """A ResNet of mm, by default with the released widths; all stages' features."""
+    pytest.importorskip(scope)
     cfg = dict(type='ResNet', depth=depth, out_indices=(0, 1, 2, 3))
     if scope != 'mmpretrain':
         cfg['norm_eval'] = False
@@ -109,6 +111,7 @@ def resnet(scope: str = 'mmdet', depth: int = 50, **options) -> nn.Module:
 
 def classifier(depth: int, norm_cfg: dict, width: int = 4, classes: int = 3, **backbone):
     """A narrow ResNet classifier of mmpretrain."""
+    pytest.importorskip('mmpretrain')
     channels = width * 8 * (1 if depth < 50 else 4)
     options = dict(stem_channels=width, base_channels=width, norm_cfg=norm_cfg, **backbone)
     head = dict(type='LinearClsHead', num_classes=classes, in_channels=channels)

@@ -25,6 +25,7 @@ model = dict(
 
 @pytest.fixture
 def detector(tmp_path):
+    pytest.importorskip('mmdet')
     """Write a detector's config and build its model."""
 
     def build(name, norm, neck='BN', classes=2, backbone='ResNet', more=''):

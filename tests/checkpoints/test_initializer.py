@@ -51,6 +51,7 @@ def test_first_stages_alone(released):
 
 
 def test_a_detector(released):
+    pytest.importorskip('mmdet')
     neck = dict(type='FPN', in_channels=[4, 8, 16, 32], out_channels=4, num_outs=5)
     bone = dict(type='ResNet', depth=18, stem_channels=4, base_channels=4, norm_cfg=SN)
     bone |= dict(norm_eval=False, init_cfg=dict(type='ReleasedPretrained', checkpoint=released))

@@ -29,7 +29,11 @@ def own_layers(model: nn.Module) -> dict[str, BaseNorm]:
 
 
 def build(cfg: dict, scope: str) -> nn.Module:
-    """Build a model's config as a runner with ``default_scope = scope`` does."""
+    """Build a model's config as a runner with ``default_scope = scope`` does.
+
+    The test is skipped where the package `scope` is not installed.
+    """
+    pytest.importorskip(scope)
     with DefaultScope.overwrite_default_scope(scope):
         return MODELS.build(cfg)
 

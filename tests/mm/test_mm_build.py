@@ -2,13 +2,15 @@
 
 import mmengine.registry
 import pytest
-from mmcv.cnn import ConvModule, build_norm_layer
-from mmcv.cnn.bricks.norm import infer_abbr
 from mmengine.registry import DefaultScope
 
 from normplug import NORMS
 from normplug.register import register
 from tests.mm.norm_layers import all_scopes, all_types, norm_layers, resnet
+
+cnn = pytest.importorskip('mmcv.cnn')
+ConvModule, build_norm_layer = cnn.ConvModule, cnn.build_norm_layer
+infer_abbr = cnn.bricks.norm.infer_abbr
 
 
 @all_types

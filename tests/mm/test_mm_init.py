@@ -4,12 +4,13 @@ import copy
 
 import pytest
 import torch
-from mmcv.cnn import ConvModule
 from mmengine.model import BaseModule, constant_init
 from torch import nn
 
 from normplug import NORMS
 from tests.mm.norm_layers import all_scopes, all_types, own_layers, randomize, resnet
+
+ConvModule = pytest.importorskip('mmcv.cnn').ConvModule
 
 all_frozen = pytest.mark.parametrize('frozen', [False, True])
 

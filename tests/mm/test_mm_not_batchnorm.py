@@ -4,7 +4,6 @@ import copy
 
 import pytest
 import torch
-from mmcv.cnn import ConvModule, build_norm_layer, fuse_conv_bn, is_norm
 from mmengine.model import convert_sync_batchnorm, revert_sync_batchnorm
 from mmengine.model.efficient_conv_bn_eval import turn_on_efficient_conv_bn_eval
 from mmengine.optim import build_optim_wrapper
@@ -21,6 +20,10 @@ from tests.mm.norm_layers import (
     randomize,
     resnet,
 )
+
+cnn = pytest.importorskip('mmcv.cnn')
+ConvModule, build_norm_layer = cnn.ConvModule, cnn.build_norm_layer
+fuse_conv_bn, is_norm = cnn.fuse_conv_bn, cnn.is_norm
 
 
 @all_types

@@ -202,6 +202,7 @@ def test_existing_output(tmp_path, refuses):
     ids=['depth', 'bn', 'stem', 'classes'],
 )  # fmt: skip
 def test_config_of_another_model(changes, messages, tmp_path, refuses):
+    pytest.importorskip('mmpretrain')
     torch.save(_sn(), tmp_path / 'a.pth')
     config = tmp_path / 'config.py'
     values = {'depth': 18, 'norm': 'SN', 'classes': 3, 'more': '', **changes}

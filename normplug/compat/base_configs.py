@@ -1,0 +1,53 @@
+"""`_base_ = 'normplug::…'`: the configs that come with the package, wherever it is installed.
+
+mmengine knows such a prefix for a fixed list of packages only, takes it for a registry scope too,
+and does not find the files of an editable installation. Ours is not a scope: the types in our
+configs are those of mmdet, mmseg and mmpretrain. So a base of ours is treated as one given by its
+path: its types are looked up in the `default_scope` of the whole config.
+"""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+
+from mmengine.config import Config
+
+__all__ = ['PREFIX', 'find_config', 'install']
+
+PREFIX = 'normplug::'
+_PACKAGE = Path(__file__).parents[1]
+_mmengine_get_cfg_path = Config._get_cfg_path
+
+
+def install() -> None:
+    """Have mmengine resolve the prefix in `_base_`. Calling it again changes nothing."""
+    Config._get_cfg_path = staticmethod(_get_cfg_path)
+
+
+def find_config(name: str) -> str:
+    """Return the path of a config of ours, named `normplug::faster_rcnn/….py`.
+
+    Raises:
+        FileNotFoundError: There is none of this name, or the package was installed without them.
+    """
+    folders = _PACKAGE / '.mim/configs', _PACKAGE.parent / 'configs'  # of a wheel, of a repository
+    folder = next((folder for folder in folders if folder.is_dir()), None)
+    if folder is None:
+        raise FileNotFoundError(
+            f'{name}: this normplug was installed without its configs, which a wheel has in '
+            f'{folders[0]}. Install it by pip from its repository or a wheel.'
+        )
+    path = folder / name.removeprefix(PREFIX)
+    if not path.is_file():
+        known = [path.relative_to(folder).as_posix() for path in folder.rglob('*.py')]
+        close = difflib.get_close_matches(name.removeprefix(PREFIX), known, n=1, cutoff=0)
+        raise FileNotFoundError(f'normplug has no config {name}. Near it: {PREFIX}{close[0]}')
+    return str(path)
+
+
+def _get_cfg_path(cfg_path: str, filename: str) -> tuple[str, str | None]:
+    """Return the path of a base and its scope if it has one, as mmengine's function does."""
+    if cfg_path.startswith(PREFIX):
+        return find_config(cfg_path), None
+    return _mmengine_get_cfg_path(cfg_path, filename)

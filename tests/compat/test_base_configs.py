@@ -1,0 +1,79 @@
+"""`_base_ = 'normplug::…'` in this environment; tests/package has it in one with a wheel."""
+
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+
+from normplug.compat import base_configs
+from normplug.compat.base_configs import find_config
+
+CONFIGS = Path(__file__).parents[2] / 'configs'
+PRETRAIN = 'pretrain/resnet18-w32_sn_digits.py'
+
+
+@pytest.fixture
+def child(tmp_path):
+    """Write a config with this text, in a folder of its own; return it as it is read."""
+
+    def read(text):
+        path = tmp_path / 'child.py'
+        path.write_text(text)
+        return Config.fromfile(path)
+
+    return read
+
+
+def write(folder, name, text='x = 1\n'):
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return str(path)
+
+
+def test_a_repository_gives_its_own_configs():
+    """Not the copies that an editable installation leaves behind, which nobody updates."""
+    if not (CONFIGS.parent / 'normplug').samefile(base_configs._PACKAGE):
+        pytest.skip('another normplug than this repository is imported')
+    assert find_config(f'normplug::{PRETRAIN}') == str(CONFIGS / PRETRAIN)
+
+
+def test_a_wheel_gives_those_inside_the_package(monkeypatch, tmp_path):
+    monkeypatch.setattr(base_configs, '_PACKAGE', tmp_path / 'normplug')
+    write(tmp_path, 'configs/a/b.py')  # another project's, beside us in site-packages
+    inside = write(tmp_path, 'normplug/.mim/configs/a/b.py')
+    assert find_config('normplug::a/b.py') == inside
+
+
+def test_errors_name_the_config_and_what_to_do(monkeypatch, tmp_path, child):
+    near = 'normplug has no config normplug::pretrain/resnet18-w32_ns_digits.py. Near it: normplug:'
+    with pytest.raises(FileNotFoundError, match=near):
+        child("_base_ = 'normplug::pretrain/resnet18-w32_ns_digits.py'")
+    monkeypatch.setattr(base_configs, '_PACKAGE', tmp_path / 'nowhere/normplug')
+    with pytest.raises(FileNotFoundError, match='installed without its configs'):
+        child("_base_ = 'normplug::a/b.py'")
+
+
+def test_other_prefixes_are_left_to_mmengine(child):
+    with pytest.raises(AssertionError, match='does not support to load nowhere config'):
+        child("_base_ = 'nowhere::a/b.py'")
+    base_configs.install()  # once more changes nothing
+    assert base_configs._mmengine_get_cfg_path is not Config._get_cfg_path
+    pytest.importorskip('mmdet')
+    assert child("_base_ = 'mmdet::_base_/default_runtime.py'").default_scope == 'mmdet'
+
+
+def test_a_base_of_ours_is_no_scope(monkeypatch, tmp_path, child):
+    """Its types stay those of `default_scope`: a `_scope_` of ours would hide them."""
+    monkeypatch.setattr(base_configs, '_PACKAGE', tmp_path / 'normplug')
+    base = "default_scope = 'mmdet'\nmodel = dict(type='A', backbone=dict(type='B', depth=1))\n"
+    write(tmp_path, 'normplug/.mim/configs/a/b.py', base)
+    cfg = child(
+        "_base_ = ['normplug::a/b.py']\n"
+        'mine = _base_.model.backbone\n'
+        'model = dict(backbone=dict(depth=2))\n'
+    )
+    assert cfg.default_scope == 'mmdet'
+    assert cfg.mine == {'type': 'B', 'depth': 1}
+    assert cfg.model == {'type': 'A', 'backbone': {'type': 'B', 'depth': 2}}
+    assert cfg.dump().count('_scope_') == 0
