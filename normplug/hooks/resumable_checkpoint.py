@@ -176,6 +176,8 @@ class ResumableCheckpointHook(CheckpointHook):
             runner.message_hub.update_info('keep_ckpt_ids', kept)
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
+        if not self.save_best:  # as mmengine's; without a training there is no file_backend
+            return
         # mmengine deletes the old best checkpoint before it writes the new one.
         backend = self.file_backend
         self.file_backend = deferring = _DeferringBackend(backend)

@@ -17,6 +17,7 @@ import torch
 from normplug.data.build import DigitsSettings, build_digits
 
 from .figures import plot_detections, plot_losses, plot_ratios
+from .ratios import read_ratios
 from .runs import Run, read_run
 from .tables import COCO_COLUMNS, coco_row, markdown
 
@@ -121,7 +122,7 @@ def _report(runs: Sequence[Run]) -> str:
     (OUT / 'results.md').write_text(f'{table}\n{provenance}\n')
     (OUT / 'results.json').write_text(json.dumps({'rows': rows, **machine}, indent=2) + '\n')
     plot_losses(runs, OUT / 'losses.png')
-    plot_ratios(runs[-1].checkpoint, OUT / 'sn_ratios.png')
+    plot_ratios(read_ratios(runs[-1].checkpoint), OUT / 'sn_ratios.png')
     plot_detections(_detections(runs[-1]), ('ground truth', runs[-1].name), OUT / 'detections.png')
     return table
 

@@ -2,21 +2,20 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import IO
 
 import matplotlib
 
 matplotlib.use('Agg')
 import matplotlib.pyplot as plt
 import numpy as np
-import torch
 from matplotlib.patches import Rectangle
 
+from .ratios import NORMALIZERS, STATISTICS, Ratios
 from .runs import Run
 
-__all__ = ['plot_detections', 'plot_losses', 'plot_ratios', 'read_ratios']
+__all__ = ['plot_detections', 'plot_evolution', 'plot_losses', 'plot_ratios']
 
-# By number of logits: SN with all three normalizers, and the released 1-image form without BN.
-_MIXED = {3: ('IN', 'LN', 'BN'), 2: ('IN', 'LN')}
 _COLOURS = {'IN': '#4477aa', 'LN': '#ee9944', 'BN': '#55aa66'}
 
 
@@ -31,43 +30,19 @@ def plot_losses(runs: Sequence[Run], path: str | Path) -> None:
     _save(figure, path)
 
 
-def read_ratios(checkpoint: str | Path) -> dict[str, dict[str, np.ndarray]]:
-    """The ratios of every SN layer in a checkpoint of ours, in the model's order.
-
-    Returns:
-        Layer name → {'mean': (K,), 'variance': (K,)}, after the softmax.
-
-    Raises:
-        ValueError: the checkpoint has no SN layer.
-    """
-    state = torch.load(checkpoint, map_location='cpu', weights_only=True)
-    state = state.get('state_dict', state)
-    ratios = {}
-    for key, logits in state.items():
-        if key.endswith('.mean_weight'):
-            layer = key.removesuffix('.mean_weight')
-            ratios[layer] = {
-                'mean': logits.softmax(0).numpy(),
-                'variance': state[f'{layer}.var_weight'].softmax(0).numpy(),
-            }
-    if not ratios:
-        raise ValueError(f'{checkpoint} has no SN layer (no key ends in .mean_weight)')
-    return ratios
-
-
-def plot_ratios(checkpoint: str | Path, path: str | Path) -> None:
-    """Write stacked bars of the ratios per SN layer, of means and of variances."""
-    ratios = read_ratios(checkpoint)
-    figure, rows = plt.subplots(2, figsize=(8, 6), sharex=True, layout='constrained')
-    for axes, kind in zip(rows, ('mean', 'variance'), strict=True):
+def plot_ratios(ratios: Ratios, path: str | Path | IO[bytes]) -> None:
+    """Write stacked bars of the ratios per layer, of means and of variances."""
+    width = max(8.0, 0.24 * len(ratios))
+    figure, rows = plt.subplots(2, figsize=(width, 6), sharex=True, layout='constrained')
+    for axes, kind in zip(rows, STATISTICS, strict=True):
         for position, layer in enumerate(ratios):
-            bottom, values = 0.0, ratios[layer][kind]
-            for name, value in zip(_MIXED[len(values)], values, strict=True):
+            bottom = 0.0
+            for name, value in ratios[layer][kind].items():
                 axes.bar(position, value, bottom=bottom, color=_COLOURS[name], width=0.85)
                 bottom += value
         axes.set(ylabel=f'ratio of {kind}s', ylim=(0, 1), xlim=(-0.6, len(ratios) - 0.4))
     rows[1].set_xticks(range(len(ratios)), ratios, rotation=90, fontsize=7)
-    names = _MIXED[max(len(r['mean']) for r in ratios.values())]
+    names = [name for name in NORMALIZERS if any(name in r['mean'] for r in ratios.values())]
     figure.legend(
         [Rectangle((0, 0), 1, 1, color=_COLOURS[name]) for name in names],
         names,
@@ -75,6 +50,46 @@ def plot_ratios(checkpoint: str | Path, path: str | Path) -> None:
         ncols=len(names),
     )
     _save(figure, path)
+
+
+def plot_evolution(evolution: dict[int, Ratios], path: str | Path | IO[bytes]) -> None:
+    """Write the ratios of every layer (down) over the iterations (across) as brightness.
+
+    Args:
+        evolution: iterations done → ratios; of the same layers at all of them.
+        path: the file to write.
+    """
+    steps, layers = list(evolution), list(next(iter(evolution.values())))
+    names = [name for name in NORMALIZERS if any(name in _row(evolution, n) for n in layers)]
+    figure, grid = plt.subplots(
+        2,
+        len(names),
+        figsize=(1.5 + 3 * len(names), 1.5 + 0.3 * len(layers)),
+        sharex=True,
+        sharey=True,
+        squeeze=False,
+        layout='constrained',
+    )
+    for row, kind in zip(grid, STATISTICS, strict=True):
+        for axes, name in zip(row, names, strict=True):
+            values = [
+                [evolution[step][layer][kind].get(name, np.nan) for step in steps]
+                for layer in layers
+            ]
+            # One more edge than columns: a record holds until the next.
+            edges = [*steps, steps[-1] + (steps[-1] - steps[-2] if len(steps) > 1 else 1)]
+            mesh = axes.pcolormesh(edges, range(len(layers) + 1), values, vmin=0, vmax=1)
+            axes.set_title(f'{name}, {kind}s', fontsize=9)
+        row[0].set_yticks(np.arange(len(layers)) + 0.5, layers, fontsize=6)
+    grid[0, 0].invert_yaxis()
+    for axes in grid[1]:
+        axes.set_xlabel('iteration')
+    figure.colorbar(mesh, ax=grid, label='ratio', shrink=0.5)
+    _save(figure, path)
+
+
+def _row(evolution: dict[int, Ratios], layer: str) -> dict[str, float]:
+    return next(iter(evolution.values()))[layer]['mean']
 
 
 def plot_detections(
@@ -108,6 +123,6 @@ def plot_detections(
     _save(figure, path)
 
 
-def _save(figure, path: str | Path) -> None:
-    figure.savefig(path, dpi=120)
+def _save(figure, path: str | Path | IO[bytes]) -> None:
+    figure.savefig(path, dpi=120, format='png')
     plt.close(figure)

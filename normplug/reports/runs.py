@@ -56,9 +56,14 @@ def read_run(work_dir: str | Path, name: str | None = None) -> Run:
     for records in sorted(work_dir.glob('*/vis_data/scalars.json'), reverse=True):
         lines = [json.loads(line) for line in records.read_text().splitlines()]
         run.train = [line for line in lines if 'loss' in line]
-        run.val = [line for line in lines if 'loss' not in line]
+        run.val = [line for line in lines if 'loss' not in line and not _of_ratios(line)]
         if run.train:  # the latest that trained: tools/test.py writes records too
             return run
     raise FileNotFoundError(
         f'{work_dir}: no */vis_data/scalars.json with training records; train into it first'
     )
+
+
+def _of_ratios(record: dict) -> bool:
+    """Whether NormRatioHook wrote it."""
+    return any(tag.startswith('ratio/') for tag in record)

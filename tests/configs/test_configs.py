@@ -22,6 +22,7 @@ EXPECTED = {
     'pretrain/resnet18-w32_bn_digits.py': {'backbone': {'BatchNorm2d': 20}},
     'pretrain/resnet18-w32_gn_digits.py': {'backbone': {'GroupNorm': 20}},
     'pretrain/resnet18-w32_sn_digits.py': {'backbone': {'SN': 20}},
+    'pretrain/resnet18-w32_ssn_digits.py': {'backbone': {'SSN': 20}},
     'pretrain/resnet18-w32_ibn-b_digits.py': {'backbone': {'IBN': 3, 'BatchNorm2d': 19}},
     'faster_rcnn/faster-rcnn_r18-w32_fpn_digits.py': {'backbone': {'BatchNorm2d': 20}},
     'faster_rcnn/faster-rcnn_r18-w32_fpn_bn_digits.py': {
@@ -36,6 +37,10 @@ EXPECTED = {
     'faster_rcnn/faster-rcnn_r18-w32_fpn_sn_digits.py': {
         'backbone': {'SN': 20},
         'neck': {'SN': 8},
+    },
+    'faster_rcnn/faster-rcnn_r18-w32_fpn_ssn_digits.py': {
+        'backbone': {'SSN': 20},
+        'neck': {'SSN': 8},
     },
     'faster_rcnn/faster-rcnn_r18-w32_fpn_ibn-norm1_digits.py': {
         'backbone': {'IBN': 6, 'BatchNorm2d': 14},

@@ -158,3 +158,27 @@ def test_training_ends_one_hot():
         optimizer.step()
     for layer in (net[1], net[4]):
         assert layer.mean_choice.sum() == layer.var_choice.sum() == 1
+
+
+def test_the_radius_moves_in_a_compiled_layer_without_recompilation():
+    """Undecided, decided on the way, and decided: one graph."""
+    torch.compiler.reset()
+    layer = with_logits((1.2, 1.0, 0.9), (0.2, 0.0, 0.6))
+    twin = copy.deepcopy(layer)
+    compiled = torch.compile(twin, fullgraph=True, backend='aot_eager')
+    x = random_input((3, 4, 5, 6), torch.float64)
+    set_radius(twin, 0.0)
+    compiled(x).square().sum().backward()
+    with torch.compiler.set_stance('fail_on_recompile'):
+        for radius in (0.0, 0.3, 0.6, 0.79, 0.9, 1.0):
+            for model in (layer, twin):
+                model.zero_grad()
+                set_radius(model, radius)
+            y, y_twin = layer(x), compiled(x)
+            y.pow(3).sum().backward()
+            y_twin.pow(3).sum().backward()
+            torch.testing.assert_close(y_twin, y, rtol=1e-9, atol=1e-9)
+            for name, parameter in layer.named_parameters():
+                grad = twin.get_parameter(name).grad
+                torch.testing.assert_close(grad, parameter.grad, rtol=1e-9, atol=1e-9, msg=name)
+    assert layer.mean_choice.sum() == layer.var_choice.sum() == 1

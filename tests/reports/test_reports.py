@@ -5,10 +5,8 @@ import json
 import cv2
 import numpy as np
 import pytest
-import torch
 
-from normplug import SN
-from normplug.reports.figures import plot_detections, plot_losses, plot_ratios, read_ratios
+from normplug.reports.figures import plot_detections, plot_losses
 from normplug.reports.runs import Run, read_run
 from normplug.reports.tables import COCO_COLUMNS, coco_row, markdown
 
@@ -28,7 +26,8 @@ def write_records(work_dir, timestamp, records):
 @pytest.fixture
 def run(tmp_path):
     write_records(tmp_path, '20260101_000000', [{**TRAIN[0], 'loss': 9.0}])
-    write_records(tmp_path, '20260102_000000', [*TRAIN, VAL])
+    ratios = {'ratio/bn1/mean_in': 0.5, 'step': 100}
+    write_records(tmp_path, '20260102_000000', [*TRAIN, VAL, ratios])
     write_records(tmp_path, '20260103_000000', [VAL])  # a later test without training
     (tmp_path / 'last_checkpoint').write_text('/moved/since/epoch_1.pth')
     return read_run(tmp_path, 'SN')
@@ -66,25 +65,6 @@ def test_table_of_a_run_and_of_a_missing_cell(run):
 def test_loss_curves(run, tmp_path):
     plot_losses([run, Run('BN', tmp_path, TRAIN)], tmp_path / 'losses.png')
     assert is_picture(tmp_path / 'losses.png')
-
-
-def test_ratios_are_softmaxed_and_in_order(tmp_path):
-    model = torch.nn.ModuleDict({'b': SN(4, logit_init='bn'), 'a': SN(4, using_bn=False)})
-    path = tmp_path / 'model.pth'
-    torch.save({'state_dict': model.state_dict()}, path)
-    ratios = read_ratios(path)
-    assert list(ratios) == ['b', 'a']
-    np.testing.assert_allclose(ratios['b']['mean'], model['b'].ratios()[0], rtol=1e-6)
-    assert ratios['a']['variance'].tolist() == [0.5, 0.5]
-    plot_ratios(path, tmp_path / 'ratios.png')
-    assert is_picture(tmp_path / 'ratios.png')
-
-
-def test_ratios_of_a_model_without_sn(tmp_path):
-    path = tmp_path / 'bn.pth'
-    torch.save(torch.nn.BatchNorm2d(4).state_dict(), path)
-    with pytest.raises(ValueError, match=r'bn\.pth has no SN layer'):
-        read_ratios(path)
 
 
 @pytest.mark.parametrize('count', [1, 3])

@@ -1,0 +1,12 @@
+"""Running statistics replaced by those of n batches of training data: the papers' batch average."""
+
+from normplug.population.data import batches_of_all_ranks, population_loader
+from normplug.population.estimate import PopulationError, estimate_population, live_norms
+
+__all__ = [
+    'PopulationError',
+    'batches_of_all_ranks',
+    'estimate_population',
+    'live_norms',
+    'population_loader',
+]

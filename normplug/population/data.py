@@ -1,0 +1,86 @@
+"""Training data without augmentation."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.dist import all_reduce
+from mmengine.registry import DefaultScope
+from mmengine.runner import Runner
+from torch.utils.data import DataLoader
+
+__all__ = ['batches_of_all_ranks', 'population_loader']
+
+
+def batches_of_all_ranks(loader: DataLoader, wanted: int) -> int:
+    """How many batches every rank has, ``wanted`` at most.
+
+    Layers with statistics of all ranks wait for each other.
+    """
+    number = torch.tensor(min(wanted, len(loader)))
+    all_reduce(number, 'min')
+    return int(number)
+
+
+def population_loader(cfg: Config, dataloader: dict | None = None, seed: int = 0) -> DataLoader:
+    """Build the dataloader of a config's training data, with its pipeline for validation.
+
+    Batch size, workers and the like are those of ``train_dataloader``. The samples are shuffled,
+    the same in every call, and divided among the ranks. What mixes several images (a wrapper with
+    a pipeline of its own, as mosaic) is left out.
+
+    Args:
+        cfg: a config with ``train_dataloader``, and ``val_dataloader`` or ``test_dataloader``.
+        dataloader: config to build instead; taken as it is.
+        seed: of the order.
+
+    Raises:
+        ValueError: a dataloader or dataset in the config is not a dict, or there is no pipeline.
+    """
+    loader = copy.deepcopy(dataloader) if dataloader else _without_augmentation(cfg)
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope') or 'mmengine'):
+        return Runner.build_dataloader(loader, seed=seed)
+
+
+def _without_augmentation(cfg: Config) -> dict:
+    train = cfg.get('train_dataloader')
+    if not isinstance(train, dict) or not isinstance(train.get('dataset'), dict):
+        raise ValueError(
+            'train_dataloader with its dataset has to be a dict in the config, to be built with '
+            'the pipeline for validation; give the option dataloader instead'
+        )
+    loader = copy.deepcopy(train)
+    loader['dataset'] = _with_pipeline(loader['dataset'], _test_pipeline(cfg))
+    loader['sampler'] = {'type': 'DefaultSampler', 'shuffle': True}
+    loader['persistent_workers'] = False
+    return loader
+
+
+def _test_pipeline(cfg: Config) -> list | None:
+    for name in ('val_dataloader', 'test_dataloader'):
+        dataset: Any = cfg.get(name)
+        while isinstance(dataset, dict):
+            if 'pipeline' in dataset:
+                return dataset['pipeline']
+            dataset = dataset.get('dataset') or next(iter(dataset.get('datasets') or []), None)
+    return None
+
+
+def _with_pipeline(dataset: dict, pipeline: list | None) -> dict:
+    if isinstance(dataset.get('dataset'), dict):
+        inner = _with_pipeline(dataset['dataset'], pipeline)
+        return inner if 'pipeline' in dataset else {**dataset, 'dataset': inner}
+    if 'datasets' in dataset:
+        inner = [_with_pipeline(one, pipeline) for one in dataset['datasets']]
+        return {**dataset, 'datasets': inner}
+    if 'pipeline' not in dataset:  # the dataset has a fixed one
+        return dataset
+    if pipeline is None:
+        raise ValueError(
+            'neither val_dataloader nor test_dataloader has a pipeline, which the training data '
+            'would be loaded with; give the option dataloader'
+        )
+    return {**dataset, 'pipeline': pipeline}

@@ -1,0 +1,165 @@
+"""Population statistics, estimated from a model's batches.
+
+Luo et al., "Differentiable Learning-to-Normalize via Switchable Normalization", ICLR 2019, section
+2.4 ("batch average"): the released code passes 200 batches through the network and averages.
+
+Deviations: the released code averages μ and μ² + σ² over batches of one size, which loses digits
+and is wrong where batches are unequal; here moments are merged by their counts. All but the norms
+is in evaluation mode, because that is the network whose statistics they become.
+"""
+
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from itertools import islice
+
+import torch
+from mmengine.model import BaseModel
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from normplug.dist import group_reducer
+from normplug.errors import TrainingError
+from normplug.norms import BaseNorm
+from normplug.ops.reference import moments
+from normplug.stats import Moments, merge, pool
+
+__all__ = ['PopulationError', 'estimate_population', 'live_norms']
+
+
+class PopulationError(TrainingError):
+    """No statistics came out. Those of the model are as they were."""
+
+
+def live_norms(model: nn.Module) -> dict[str, nn.Module]:
+    """Name → layer, of the norms whose running statistics move when ``model`` is trained.
+
+    Ours and torch's batch norms (not its InstanceNorm), unless they are frozen or ``norm_eval``
+    or ``frozen_stages`` of an mm model keeps them in evaluation mode.
+    """
+    with _modes_kept(model):
+        model.train()
+        return {name: layer for name, layer in model.named_modules() if _is_live(layer)}
+
+
+@torch.no_grad()
+def estimate_population(model: BaseModel, batches: Iterable, number: int) -> list[str]:
+    """Replace the running statistics of ``model`` by those of its inputs over ``batches``.
+
+    The batches go through ``model.val_step``, that is preprocessed and predicted on as in
+    validation, with :func:`live_norms` normalizing by their batch. Their running statistics become
+    mean and variance of all that they were given, exact to rounding for unequal batches, for layers
+    that are called several times a batch, and in a process group, where every rank has batches of
+    its own. ``num_batches_tracked``, everything else of the model and all modes stay as they are.
+
+    Args:
+        model: takes the batches; not wrapped for distribution.
+        batches: as a dataloader gives them; of a process group, equally many on every rank.
+        number: how many to take at most.
+
+    Returns:
+        Names of the layers that were given fewer than two values per channel, as a head that only
+        the loss uses. They keep their statistics.
+
+    Raises:
+        PopulationError: the model has no such layer, there is no batch, or a layer's input has NaN
+            or infinite values.
+    """
+    layers = live_norms(model)
+    if not layers:
+        raise PopulationError(
+            'there are no statistics to recompute: the model has no norm whose running statistics '
+            'a training moves (frozen=True, norm_eval and frozen_stages keep them)'
+        )
+    totals = {name: _Total(layer.running_mean) for name, layer in layers.items()}
+    with ExitStack() as stack:
+        stack.enter_context(_modes_kept(model))
+        stack.enter_context(_buffers_kept(layers.values()))
+        stack.enter_context(torch.compiler.set_stance('force_eager'))  # hooks are called
+        model.eval()
+        for name, layer in layers.items():
+            layer.train()
+            handle = layer.register_forward_pre_hook(totals[name])
+            stack.callback(handle.remove)
+        seen = 0
+        for batch in islice(batches, number):
+            model.val_step(batch)
+            seen += 1
+    if not seen:
+        raise PopulationError('there are no batches to recompute statistics from')
+    merged = {name: total.over_ranks() for name, total in totals.items()}
+    broken = [name for name, (found, _) in merged.items() if not _finite(found)]
+    if broken:
+        raise PopulationError(
+            f'the input of {len(broken)} norms, {broken[0]} first, has NaN or infinite values: the '
+            'training diverged, or a layer overflows in evaluation mode'
+        )
+    unseen = []
+    for name, (found, count) in merged.items():
+        if count < 2:
+            unseen.append(name)
+            continue
+        correction = count / (count - 1) if totals[name].unbiased else 1.0
+        layers[name].running_mean.copy_(found.mean)
+        layers[name].running_var.copy_(found.var * correction)
+    return unseen
+
+
+class _Total:
+    """A forward pre-hook that merges the moments of a layer's inputs."""
+
+    def __init__(self, running_mean: Tensor) -> None:
+        self.moments = Moments(*running_mean.new_zeros((2, *running_mean.shape)).double())
+        self.count = 0
+        self.unbiased = True
+
+    def __call__(self, layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        x = inputs[0]
+        if isinstance(layer, BaseNorm):
+            x = x[:, layer.batch_from :]
+            self.unbiased = layer.corrections(x)[1]
+        if x.numel() == 0:
+            return
+        count = x.numel() // x.shape[1]
+        new = pool(moments(x.unsqueeze(-1) if x.dim() == 2 else x), 0)
+        counts = new.mean.new_tensor([self.count, count])
+        both = Moments(*(torch.stack(pair) for pair in zip(self.moments, new, strict=True)))
+        self.moments = merge(both, counts)[0]
+        self.count += count
+
+    def over_ranks(self) -> tuple[Moments, float]:
+        """The moments and the count, of all ranks."""
+        reducer = group_reducer()
+        if reducer is None:
+            return self.moments, self.count
+        merged, count = reducer.forward(self.moments, self.count)
+        return merged, count.item()
+
+
+def _is_live(layer: nn.Module) -> bool:
+    if isinstance(layer, BaseNorm):
+        return layer.training and not layer.frozen and layer.batch_from is not None
+    return isinstance(layer, _BatchNorm) and layer.training and layer.running_mean is not None
+
+
+def _finite(found: Moments) -> bool:
+    return bool(torch.isfinite(torch.cat(found)).all())
+
+
+@contextmanager
+def _modes_kept(model: nn.Module) -> Iterator[None]:
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+@contextmanager
+def _buffers_kept(layers: Iterable[nn.Module]) -> Iterator[None]:
+    before = [(buffer, buffer.clone()) for layer in layers for buffer in layer.buffers()]
+    try:
+        yield
+    finally:
+        for buffer, value in before:
+            buffer.copy_(value)

@@ -1,0 +1,151 @@
+"""The ratios of SN and SSN, from a checkpoint alone or over the course of a run."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+from torch import Tensor
+
+from normplug.checkpoints.source import CheckpointError, Source, read
+from normplug.norms import SN, SSN
+from normplug.norms.switchable import SwitchableNorm
+
+__all__ = ['NORMALIZERS', 'STATISTICS', 'Ratios', 'read_evolution', 'read_ratios', 'to_csv']
+
+NORMALIZERS = ('IN', 'LN', 'BN')
+STATISTICS = ('mean', 'variance')
+# Layer → statistic → normalizer → ratio, in the model's order.
+Ratios = dict[str, dict[str, dict[str, float]]]
+
+_TAG = 'ratio/'  # of NormRatioHook's scalars
+_BY_TAG = {'mean': 'mean', 'var': 'variance'}
+
+
+def read_ratios(checkpoint: str | Path) -> Ratios:
+    """The ratios of every SN and SSN in a checkpoint, ours or released, without its model.
+
+    After the softmax or SparsestMax; a choice of SSN is a ratio of 1.
+
+    Raises:
+        CheckpointError: the file is no checkpoint, or has no SN and SSN.
+    """
+    return _ratios_in(read(str(checkpoint)))
+
+
+def read_evolution(work_dir: str | Path) -> dict[int, Ratios]:
+    """Iterations done → ratios, in order, of the latest training in ``work_dir``.
+
+    From the scalars of ``NormRatioHook``; where there are none, from the checkpoints of epochs and
+    iterations.
+
+    Raises:
+        CheckpointError: there are neither, or a checkpoint has no SN and SSN.
+    """
+    work_dir = Path(work_dir)
+    evolution: dict[int, Ratios] = {}
+    for path in sorted(work_dir.glob('*/vis_data/scalars.json')):
+        logged = dict(_logged(path))
+        if logged:  # the file of a resumed training takes up that of the training before
+            first = min(logged)
+            evolution = {step: r for step, r in evolution.items() if step < first} | logged
+    checkpoints = [*work_dir.glob('epoch_*.pth'), *work_dir.glob('iter_*.pth')]
+    for path in [] if evolution else checkpoints:
+        source = read(str(path))
+        evolution[_iterations(source)] = _ratios_in(source)
+    if not evolution:
+        raise CheckpointError(
+            f'{work_dir} has neither */vis_data/scalars.json with the ratios that NormRatioHook '
+            'logs nor a checkpoint epoch_*.pth or iter_*.pth'
+        )
+    if len({tuple(ratios) for ratios in evolution.values()}) > 1:
+        raise CheckpointError(
+            f'{work_dir} has trainings of different models in it: name a checkpoint of one'
+        )
+    return dict(sorted(evolution.items()))
+
+
+def to_csv(evolution: dict[int, Ratios]) -> str:
+    """A line for each iteration, layer and statistic; ``choice`` names a ratio of 1."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator='\n')
+    writer.writerow(['iteration', 'layer', 'statistic', *NORMALIZERS, 'choice'])
+    for iteration, ratios in evolution.items():
+        for layer, statistics in ratios.items():
+            for statistic, values in statistics.items():
+                cells = [f'{values[name]:.6f}' if name in values else '' for name in NORMALIZERS]
+                choice = next((name for name, value in values.items() if value == 1), '')
+                writer.writerow([iteration, layer, statistic, *cells, choice])
+    return text.getvalue()
+
+
+def _iterations(source: Source) -> int:
+    done = source.meta.get('iter')
+    if not isinstance(done, int):
+        raise CheckpointError(f'{source.path} does not say after how many iterations it was saved')
+    return done
+
+
+def _ratios_in(source: Source) -> Ratios:
+    ratios = {}
+    for key in source.state:
+        name, _, leaf = key.rpartition('.')
+        if leaf == 'mean_weight':
+            below = f'{name}.' if name else ''
+            own = {k[len(below) :]: v for k, v in source.state.items() if k.startswith(below)}
+            ratios[name] = _ratios_of(_layer(own, f'{source.path}: {name}'))
+    if not ratios:
+        raise CheckpointError(f'{source.path} has no SN and no SSN (no key ends in .mean_weight)')
+    return ratios
+
+
+def _layer(own: dict[str, Tensor], where: str) -> SwitchableNorm:
+    """A layer with the ratios of a state dict: what turns logits into ratios is its own."""
+    size = own['mean_weight'].numel()
+    using_bn = 'running_mean' in own
+    using_in = size > 1 + using_bn
+    try:
+        layer = (SSN if 'radius' in own else SN)(1, using_in=using_in, using_bn=using_bn)
+        fitting = {k: own[k] for k in _RATIO_STATE if k in own}
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')  # the channels' tensors stay out
+            layer.load_state_dict(fitting, strict=False)
+    except (RuntimeError, KeyError) as error:
+        raise CheckpointError(f'{where} is no layer of SN or SSN: {error}') from error
+    return layer
+
+
+_RATIO_STATE = ('mean_weight', 'var_weight', 'radius', 'mean_choice', 'var_choice')
+_RATIO_STATE += ('mean_fixed', 'var_fixed')  # of the released SSN, which the layer understands
+
+
+def _ratios_of(layer: SwitchableNorm) -> dict[str, dict[str, float]]:
+    names = [name.upper() for name in layer.normalizers]
+    values = (ratios.tolist() for ratios in layer.ratios())
+    return {
+        statistic: dict(zip(names, row, strict=True))
+        for statistic, row in zip(STATISTICS, values, strict=True)
+    }
+
+
+def _logged(path: Path) -> Iterator[tuple[int, Ratios]]:
+    for line in path.read_text().splitlines():
+        if _TAG not in line:
+            continue
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError:  # the last line of a killed training
+            continue
+        ratios: Ratios = {}
+        for tag, value in record.items():
+            layer, _, leaf = tag.removeprefix(_TAG).rpartition('/')
+            statistic, _, normalizer = leaf.partition('_')
+            if tag.startswith(_TAG) and layer and statistic in _BY_TAG:
+                row = ratios.setdefault(layer, {s: {} for s in STATISTICS})[_BY_TAG[statistic]]
+                row[normalizer.upper()] = value
+        if ratios:
+            yield record['step'], ratios

@@ -1,0 +1,71 @@
+"""What a training needs beside its steps, on ranks with data of their own."""
+
+import copy
+
+import mmengine.runner.runner
+import torch
+import torch.distributed as dist
+from mmengine.model import BaseModel
+from torch import nn
+
+from normplug import IBN, SN, PortableSyncBN, SyncSN
+from normplug.population import estimate_population
+from tests.cases import assert_same
+from tests.dist.scenarios import EXACT, assert_equal_on_all_ranks
+from tests.hooks import tiny_training as tiny
+
+mmengine.runner.runner.collect_env = dict  # asks compilers for a second
+
+
+def ssn(work_dir, norm, accumulate):
+    """Train with SSN under DDP; the choices that this rank ends with."""
+    cfg = tiny.config(work_dir, hooks=('SampleSeedHook', 'SSNRadiusHook', 'RatioGradClipHook'))
+    cfg.model.norm = norm
+    cfg.launcher = 'pytorch'  # the process group is there
+    cfg.model_wrapper_cfg = {'type': 'MMDistributedDataParallel', 'device_ids': None}
+    cfg.optim_wrapper.accumulative_counts = accumulate
+    cfg.randomness = {'seed': 7, 'diff_rank_seed': True}
+    runner = tiny.build(cfg)
+    runner.train()
+    layer = runner.model.module.norm
+    assert layer.num_batches_tracked > 0
+    return layer.mean_choice.tolist(), layer.var_choice.tolist()
+
+
+class Net(BaseModel):
+    """Norms on the input itself, and one that another rank may not call."""
+
+    def __init__(self):
+        super().__init__()
+        self.norms = nn.ModuleList([nn.BatchNorm2d(4), SN(4), SyncSN(4), IBN(4), PortableSyncBN(4)])
+        self.head = nn.BatchNorm2d(4)
+        self.unseen = nn.BatchNorm2d(4)
+
+    def forward(self, x, mode='tensor'):
+        features = [norm(x) for norm in self.norms]
+        return self.head(features[0]) if x.shape[0] > 1 else features
+
+
+def batches(rank):
+    generator = torch.Generator().manual_seed(rank)
+    sizes = [(3, 1), (2, 0), (1, 1)][rank]
+    return [{'x': torch.randn(n, 4, 3, 5, generator=generator).double() + rank} for n in sizes]
+
+
+def population():
+    """The statistics of the union of what the ranks were given."""
+    rank, size = dist.get_rank(), dist.get_world_size()
+    net = Net().double()
+    before = copy.deepcopy(net.state_dict())
+    unseen = estimate_population(net, batches(rank), 2)
+    assert unseen == ['unseen']
+    assert_equal_on_all_ranks(net.buffers())
+    every = torch.cat([b['x'] for r in range(size) for b in batches(r)])
+    values = every.movedim(1, -1).flatten(0, -2)
+    for norm in net.norms:
+        start = getattr(norm, 'batch_from', 0)
+        found = {'mean': norm.running_mean, 'var': norm.running_var}
+        want = {'mean': values.mean(0)[start:], 'var': values.var(0)[start:]}
+        assert_same(found, want, EXACT)
+    assert not torch.equal(net.head.running_mean, before['head.running_mean'])
+    assert torch.equal(net.unseen.running_var, before['unseen.running_var'])

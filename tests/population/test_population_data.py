@@ -1,0 +1,102 @@
+"""The dataloader of training data without augmentation."""
+
+import pytest
+from mmengine.config import Config
+from mmengine.dataset import BaseDataset
+from mmengine.registry import DATASETS, TRANSFORMS
+from torch.utils.data import BatchSampler
+
+from normplug.population import batches_of_all_ranks, population_loader
+
+
+@TRANSFORMS.register_module()
+class Marking:
+    def __init__(self, mark):
+        self.mark = mark
+
+    def __call__(self, results):
+        return {'x': results['x'], 'mark': self.mark}
+
+
+@DATASETS.register_module()
+class MarkedDataset(BaseDataset):
+    def load_data_list(self):
+        return [{'x': i} for i in range(7)]
+
+
+@DATASETS.register_module()
+class Mosaic:
+    """A wrapper with a pipeline of its own."""
+
+    def __init__(self, dataset, pipeline):
+        raise AssertionError('left out')
+
+
+def dataset(mark):
+    return {
+        'type': 'MarkedDataset',
+        'pipeline': [{'type': 'Marking', 'mark': mark}],
+        'serialize_data': False,
+    }
+
+
+def config(train, sampler='InfiniteSampler', **more):
+    loader = {'batch_size': 2, 'collate_fn': {'type': 'default_collate'}, **more}
+    return Config(
+        {
+            'train_dataloader': {**loader, 'dataset': train, 'sampler': {'type': sampler}},
+            'val_dataloader': {'dataset': {'type': 'RepeatDataset', 'dataset': dataset('val')}},
+        }
+    )
+
+
+def contents(loader):
+    return [(batch['x'].tolist(), set(batch['mark'])) for batch in loader]
+
+
+def test_training_data_with_the_pipeline_for_validation_in_one_pass():
+    cfg = config(dataset('train'))
+    before = cfg.to_dict()
+    loader = population_loader(cfg, seed=3)
+    found = contents(loader)
+    assert [len(x) for x, _ in found] == [2, 2, 2, 1]
+    assert sorted(i for x, _ in found for i in x) == list(range(7))
+    assert all(marks == {'val'} for _, marks in found)
+    assert contents(loader) == found  # the same samples every time
+    assert contents(population_loader(cfg, seed=3)) == found
+    assert contents(population_loader(cfg, seed=4)) != found
+    assert cfg.to_dict() == before
+    assert batches_of_all_ranks(loader, 200) == 4
+    assert batches_of_all_ranks(loader, 3) == 3
+
+
+def test_wrappers_stay_but_those_that_mix_images():
+    repeated = {'type': 'RepeatDataset', 'times': 2, 'dataset': dataset('train')}
+    mosaic = {'type': 'Mosaic', 'dataset': dataset('train'), 'pipeline': []}
+    joined = {'type': 'ConcatDataset', 'datasets': [repeated, mosaic]}
+    found = contents(population_loader(config(joined)))
+    assert sum(len(x) for x, _ in found) == 21
+    assert all(marks == {'val'} for _, marks in found)
+
+
+def test_batch_sampler_stays():
+    cfg = config(dataset('train'), batch_sampler={'type': BatchSampler, 'drop_last': True})
+    assert len(contents(population_loader(cfg))) == 3
+
+
+def test_own_dataloader():
+    own = {**config(dataset('own')).train_dataloader, 'sampler': {'type': 'DefaultSampler'}}
+    found = contents(population_loader(config(dataset('train')), own))
+    assert all(marks == {'own'} for _, marks in found)
+
+
+def test_no_pipeline():
+    cfg = config(dataset('train'))
+    cfg.pop('val_dataloader')
+    with pytest.raises(ValueError, match='neither val_dataloader nor test_dataloader has a pipe'):
+        population_loader(cfg)
+
+
+def test_no_config_of_the_data():
+    with pytest.raises(ValueError, match='train_dataloader with its dataset has to be a dict'):
+        population_loader(Config({}))
