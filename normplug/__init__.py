@@ -6,7 +6,7 @@ torch for each other where they need it.
 """
 
 # The first says what is missing, before anything fails on it; the others register themselves.
-from normplug import _requirements, checkpoints, compat, hooks, models, optim  # noqa: F401
+from normplug import _requirements, checkpoints, compat, deploy, hooks, models, optim  # noqa: F401
 from normplug.norms import IBN, SN, BaseNorm, PortableSyncBN, SyncIBN, SyncSN
 from normplug.register import NORMS, register
 

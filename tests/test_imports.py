@@ -21,7 +21,7 @@ LAYERS = [
     {'running'},
     {'norms'},
     {'register', 'models', 'hooks', 'optim', 'checkpoints', 'compat', 'launch', 'reports', 'data'}
-    | {'report', 'resume', 'nonfinite'},
+    | {'report', 'resume', 'nonfinite', 'deploy', 'population'},
     {'__init__', '__main__'},
 ]
 LAYER = {unit: number for number, units in enumerate(LAYERS) for unit in units}
@@ -32,7 +32,7 @@ CORE = {'stats', 'sparsestmax', 'ops', 'dist', 'running', 'norms', 'register'}
 WITH_MMENGINE = {'normplug.dist', 'normplug.norms.base', 'normplug.register'}
 
 OPTIONAL = {'mmcv', 'mmdet', 'mmseg', 'mmpretrain', 'torchvision', 'sklearn', 'matplotlib'}
-OPTIONAL |= {'pycocotools', 'scipy', 'PIL'}
+OPTIONAL |= {'pycocotools', 'scipy', 'PIL', 'onnx', 'onnxruntime', 'onnxscript'}
 
 
 def name_of(path: Path) -> str:

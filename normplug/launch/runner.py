@@ -29,7 +29,7 @@ from .memory import CPUMemoryHook
 from .settings_check import check_settings
 from .type_check import check_types, keys_of_type, unknown_types_explained
 
-__all__ = ['build_runner']
+__all__ = ['build_checked_model', 'build_runner']
 
 _NEEDED = {
     'train': ('model', 'train_dataloader', 'train_cfg', 'optim_wrapper'),
@@ -94,7 +94,7 @@ def _check(cfg: Config, mode: str) -> list[str]:
 
 def _check_checkpoints(cfg: Config, mode: str, phases: tuple[str, ...]) -> list[str]:
     """Return what the log should say about them."""
-    model = _build_spare_model(cfg)
+    model = build_checked_model(cfg)
     check_num_classes(model, cfg, phases)
     path = cfg.get('load_from')
     if mode == 'test':
@@ -111,8 +111,14 @@ def _check_checkpoints(cfg: Config, mode: str, phases: tuple[str, ...]) -> list[
     return [*notes, *dict.fromkeys(str(warning.message) for warning in caught)]
 
 
-def _build_spare_model(cfg: Config) -> nn.Module:
-    """Build the model once more than needed: it is for the checks, and the runner seeds first."""
+def build_checked_model(cfg: Config) -> nn.Module:
+    """Build the model of ``cfg``, the one inside where it is wrapped for test-time augmentation.
+
+    A training builds it once more than needed: for the checks, and the runner seeds first.
+
+    Raises:
+        UserError: an unknown type, or a normalizer's option that it does not take.
+    """
     model_cfg = copy.deepcopy(cfg.model)
     if cfg.get('data_preprocessor'):
         model_cfg.setdefault('data_preprocessor', copy.deepcopy(cfg.data_preprocessor))

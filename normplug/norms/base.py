@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from normplug.dist import group_reducer
-from normplug.ops import Reducer, Rule, normalize
+from normplug.ops import Reducer, Rule, is_exporting, normalize, normalize_exported
 from normplug.running import in_recomputation, update_running
 from normplug.stats import Moments
 
@@ -108,6 +108,8 @@ class BaseNorm(nn.Module):
         """
         if isinstance(x, torch.fx.Proxy):  # one call in a traced graph, as torch.nn's layers are
             return x.tracer.create_proxy('call_module', x.tracer.path_of_module(self), (x,), {})
+        if is_exporting():
+            return self._exported(x)
         self._check_input(x)
         x_n = x.unsqueeze(-1) if x.dim() == 2 else x
         has_batch = self.batch_from is not None
@@ -126,6 +128,22 @@ class BaseNorm(nn.Module):
         if live and not in_recomputation():
             count = x.numel() // self.num_features if total is None else total
             update_running(running, self.num_batches_tracked, batch, count, self.momentum, unbiased)
+        return y_n.squeeze(-1) if x.dim() == 2 else y_n
+
+    def _exported(self, x: Tensor) -> Tensor:
+        """The forward in evaluation as plain operators, without checks on a symbolic shape."""
+        if self.training and not self.frozen:
+            raise ValueError(
+                f'{type(self).__name__} is in training mode, and an exported graph would keep that '
+                "batch's statistics: call model.eval() before exporting or tracing"
+            )
+        y_n = normalize_exported(
+            x.unsqueeze(-1) if x.dim() == 2 else x,
+            self.rule(x),
+            self.rule_params(),
+            given=None if self.batch_from is None else Moments(self.running_mean, self.running_var),
+            correction=self.corrections(x)[0],
+        )
         return y_n.squeeze(-1) if x.dim() == 2 else y_n
 
     def takes_batch_statistics(self, x: Tensor) -> bool:

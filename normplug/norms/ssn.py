@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from normplug.norms.base import BaseNorm
 from normplug.norms.switchable import SwitchableNorm
+from normplug.ops import is_exporting
 from normplug.sparsestmax import sparsestmax
 
 __all__ = ['SSN', 'SyncSSN', 'set_radius']
@@ -79,8 +80,9 @@ class SSN(SwitchableNorm, BaseNorm):
         return self._ratios().unbind()
 
     def _ratios(self) -> Tensor:
-        """(2, K) ratios, in float64 as the rule; decided ones receive no gradient."""
-        logits, choices = self._logits().double(), self._choices().double()
+        """(2, K) ratios, precise as the rule; decided ones receive no gradient."""
+        dtype = torch.float32 if is_exporting() else torch.float64
+        logits, choices = self._logits().to(dtype), self._choices().to(dtype)
         undecided = choices.sum(-1, keepdim=True) < 0.5
         return torch.where(undecided, sparsestmax(logits, self.radius), choices)
 

@@ -1,5 +1,13 @@
 """All work on full-size tensors: the passes, and the autograd Function around them."""
 
+from normplug.ops.exported import is_exporting, normalize_exported
 from normplug.ops.fused import Reducer, Rule, normalize, normalize_reference
 
-__all__ = ['Reducer', 'Rule', 'normalize', 'normalize_reference']
+__all__ = [
+    'Reducer',
+    'Rule',
+    'is_exporting',
+    'normalize',
+    'normalize_exported',
+    'normalize_reference',
+]

@@ -72,7 +72,7 @@ def _batch_moments(instance: Moments, start: int) -> Moments:
 
 def _centre(x_n: Tensor, mean_nc: Tensor) -> tuple[Tensor, Tensor]:
     """What the passes subtract from x, the mean as float32 has it, and by how much it is off."""
-    centre_nc = mean_nc.to(torch.promote_types(x_n.dtype, torch.float32))
+    centre_nc = mean_nc.to(reference.working_dtype(x_n))
     return centre_nc, centre_nc - mean_nc
 
 

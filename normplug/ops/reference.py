@@ -10,11 +10,16 @@ from torch import Tensor
 
 from normplug.stats import Moments
 
-__all__ = ['affine', 'backward_input', 'backward_reduce', 'moments']
+__all__ = ['affine', 'backward_input', 'backward_reduce', 'moments', 'working_dtype']
+
+
+def working_dtype(x: Tensor) -> torch.dtype:
+    """Float64 for float64, else float32. (torch.promote_types would be a node of an export.)"""
+    return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
 def _accumulate(x_n: Tensor) -> Tensor:
-    return _cast(x_n, torch.promote_types(x_n.dtype, torch.float32))
+    return _cast(x_n, working_dtype(x_n))
 
 
 def _cast(x_n: Tensor, dtype: torch.dtype) -> Tensor:
@@ -31,8 +36,8 @@ def _broadcast(t_nc: Tensor, x_n: Tensor) -> Tensor:
     return t_nc.reshape(t_nc.shape + (1,) * (x_n.dim() - 2))
 
 
-def moments(x_n: Tensor) -> Moments:
-    """Mean and biased variance over the spatial axes, each (N, C)."""
+def moments(x_n: Tensor, dtype: torch.dtype = torch.float64) -> Moments:
+    """Mean and biased variance over the spatial axes, each (N, C), given as ``dtype``."""
     x_n = _accumulate(x_n)
     mean_nc = x_n.mean(_spatial(x_n))
     centred = x_n - _broadcast(mean_nc, x_n)
@@ -40,7 +45,7 @@ def moments(x_n: Tensor) -> Moments:
     # but its CPU kernel takes five times as long as these three reductions.
     rest_nc = centred.mean(_spatial(x_n))
     var_nc = centred.square_().mean(_spatial(x_n)) - rest_nc.square()
-    return Moments(mean_nc.double() + rest_nc, var_nc.clamp(min=0).double())
+    return Moments(mean_nc.to(dtype) + rest_nc, var_nc.clamp(min=0).to(dtype))
 
 
 def affine(x_n: Tensor, mean_nc: Tensor, scale_nc: Tensor, offset_nc: Tensor) -> Tensor:

@@ -1,0 +1,125 @@
+"""A trained model, what it is run on, and what it gives: the same for all three packages."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from normplug.launch import checkpoint_check as ckpt
+from normplug.launch.config import scope_of
+from normplug.launch.errors import UserError
+from normplug.launch.runner import build_checked_model
+
+__all__ = ['Batch', 'largest_difference', 'load_model', 'random_batch', 'run']
+
+SCOPES = ('mmdet', 'mmseg', 'mmpretrain')
+
+
+@dataclass
+class Batch:
+    """Inputs as the network takes them, (N, C, H, W) after the data preprocessor, with samples."""
+
+    inputs: Tensor
+    samples: list
+
+
+def load_model(cfg: Config, path: str) -> tuple[nn.Module, dict]:
+    """Build the model of ``cfg`` with the weights at ``path``, in evaluation mode.
+
+    And what the checkpoint says about the data that it was trained on, such as names of classes.
+
+    Raises:
+        UserError: the config is none of mmdet, mmseg and mmpretrain, its model cannot be built, or
+            the checkpoint is missing, broken or of another model.
+    """
+    if scope_of(cfg) not in SCOPES:
+        raise UserError(
+            f"default_scope = '{scope_of(cfg)}': this tool knows the models of {', '.join(SCOPES)}"
+        )
+    if cfg.get('model') is None:
+        raise UserError('the config has no model')
+    checkpoint = ckpt.read_checkpoint(path, 'checkpoint')
+    model = build_checked_model(cfg)
+    ckpt.check_strict(model, checkpoint, path, 'checkpoint')  # which loads it
+    return model.eval(), (checkpoint.get('meta') or {}).get('dataset_meta', {})
+
+
+def random_batch(cfg: Config, shape: tuple[int, int, int, int], seed: int = 0) -> Batch:
+    """Standard normal values, as normalized images have."""
+    inputs = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+    if scope_of(cfg) != 'mmdet':
+        return Batch(inputs, [])
+    from mmdet.structures import DetDataSample
+
+    size = shape[2:]
+    meta = dict(img_shape=size, ori_shape=size, pad_shape=size, batch_input_shape=size)
+    meta['scale_factor'] = (1.0, 1.0)
+    return Batch(inputs, [DetDataSample(metainfo=meta) for _ in range(shape[0])])
+
+
+@torch.no_grad()
+def run(cfg: Config, model: nn.Module, batch: Batch, proposals: list | None = None) -> dict:
+    """Run all of the network before the post-processing, which chooses by thresholds.
+
+    Args:
+        cfg: the model's config.
+        model: in evaluation mode.
+        batch: what to run it on.
+        proposals: the boxes that the second stage of a detector sees; its own if None.
+
+    Returns:
+        ``outputs``, any nesting of tensors; ``proposals``, those used, or None.
+    """
+    with DefaultScope.overwrite_default_scope(scope_of(cfg)):
+        if scope_of(cfg) == 'mmseg':
+            size = tuple(batch.inputs.shape[2:])
+            metas = [dict(img_shape=size)] * len(batch.inputs)
+            return dict(outputs=model.encode_decode(batch.inputs, metas), proposals=None)
+        if scope_of(cfg) == 'mmpretrain':
+            return dict(outputs=model(batch.inputs, mode='tensor'), proposals=None)
+        return _run_detector(model, batch, proposals)
+
+
+def _run_detector(model: nn.Module, batch: Batch, proposals: list | None) -> dict:
+    from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
+    from mmdet.models.detectors import TwoStageDetector
+
+    features = model.extract_feat(batch.inputs)
+    if not (isinstance(model, TwoStageDetector) and isinstance(model.rpn_head, BaseDenseHead)):
+        outputs = model(batch.inputs, batch.samples, mode='tensor')
+        return dict(outputs=(features, outputs), proposals=None)
+    # Which boxes are proposed hangs on thresholds: two runs are compared on the same.
+    if proposals is None:
+        proposals = model.rpn_head.predict(features, batch.samples, rescale=False)
+    outputs = (
+        features,
+        model.rpn_head(features),
+        model.roi_head.forward(features, proposals, batch.samples),
+    )
+    return dict(outputs=outputs, proposals=proposals)
+
+
+def largest_difference(got: Any, want: Any) -> float:
+    """Of all tensors, the largest |got − want| / max |want|; infinite where a value is NaN."""
+    pairs = zip(_floats(got), _floats(want), strict=True)
+    return max((_difference(a, b) for a, b in pairs), default=0.0)
+
+
+def _difference(got: Tensor, want: Tensor) -> float:
+    if got.shape != want.shape:
+        return float('inf')
+    if got.numel() == 0:
+        return 0.0
+    difference = ((got - want).abs().max() / want.abs().max().clamp(min=1e-12)).item()
+    return difference if difference == difference else float('inf')
+
+
+def _floats(outputs: Any) -> list[Tensor]:
+    leaves = tree_leaves(outputs)
+    return [leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.is_floating_point()]

@@ -1,0 +1,161 @@
+"""Which native layer each norm becomes, and into which convolution it is folded, or why not."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils import parametrize
+
+from normplug.norms import SSN, BaseNorm, PortableSyncBN
+
+from .dataflow import Dataflow
+from .description import names_of
+
+__all__ = ['Plan', 'make_plan']
+
+_NATIVE = {'bn': 'BatchNorm2d', 'in': 'InstanceNorm2d', 'ln': 'GroupNorm'}
+
+
+@dataclass
+class Plan:
+    """What becomes of a model; names are those of its layers.
+
+    Attributes:
+        norm_cfgs: of each norm that becomes a native layer.
+        folded: the norms that go into a convolution, with that convolution.
+        kept: why each other norm stays, or is not folded.
+    """
+
+    norm_cfgs: dict[str, dict] = field(default_factory=dict)
+    folded: dict[str, str] = field(default_factory=dict)
+    kept: dict[str, str] = field(default_factory=dict)
+    kinds: Counter = field(default_factory=Counter)
+
+    def lines(self) -> list[str]:
+        """How many layers became what, and which stay, and why."""
+        lines = [f'{number} {kind}' for kind, number in self.kinds.items()]
+        reasons: dict[str, list[str]] = {}
+        for name, reason in self.kept.items():
+            reasons.setdefault(reason, []).append(name)
+        return lines + [
+            f'{len(names)} stay: {reason}: {", ".join(names)}' for reason, names in reasons.items()
+        ]
+
+
+def make_plan(model: nn.Module, flow: Dataflow, must_fold: Iterable[str] = ()) -> Plan:
+    """Decide for every norm of ``model``.
+
+    Args:
+        model: a trained model; not changed.
+        flow: its dataflow in inference.
+        must_fold: shell patterns on the names of norms that have to be folded.
+
+    Raises:
+        ValueError: one of those cannot be folded, or a pattern matches no norm.
+    """
+    plan = Plan()
+    all_names = names_of(model)
+    owners = Counter(id(p) for layer in all_names for p in layer.parameters(recurse=False))
+    for layer, names in all_names.items():
+        if not isinstance(layer, (BaseNorm, _BatchNorm)):
+            continue
+        name, kind = names[0], type(layer).__name__
+        native, why_not = _native(layer, flow)
+        conv, why_not_folded = _convolution(layer, flow, owners) if native == 'bn' else (None, None)
+        if conv is not None:
+            plan.folded[name] = all_names[conv][0]
+            plan.kinds[f'{kind} folded into a convolution'] += 1
+        elif native is None:
+            plan.kept[name] = f'{kind}, {why_not}'
+            plan.kinds[f'{kind} as before'] += 1
+        elif isinstance(layer, _BatchNorm):
+            plan.kept[name] = f'{kind}, {why_not_folded}'
+            plan.kinds[f'{kind} as before'] += 1
+        else:
+            plan.norm_cfgs[name] = _norm_cfg(native, layer)
+            plan.kinds[f'{kind} → {_NATIVE[native]}'] += 1
+            if native == 'bn':
+                plan.kept[name] = f'BatchNorm2d, {why_not_folded}'
+    _check_folded(plan, must_fold)
+    return plan
+
+
+def _native(layer: nn.Module, flow: Dataflow) -> tuple[str | None, str]:
+    """'bn', 'in' or 'ln' where a native layer computes the same; else None and why not."""
+    if layer not in flow.shapes:
+        return None, 'not part of the inference'
+    if isinstance(layer, _BatchNorm):
+        whole = layer.affine and layer.track_running_stats
+        return ('bn', '') if whole else (None, 'without weights or running statistics')
+    if not isinstance(layer, (SSN, PortableSyncBN)):
+        return None, 'which has no native layer'
+    if any(len(shape) != 4 for shape in flow.shapes[layer]):
+        return None, 'its input has other axes than (N, C, H, W)'
+    if isinstance(layer, PortableSyncBN):
+        return 'bn', ''
+    if layer.mean_choice.sum() < 0.5 or layer.var_choice.sum() < 0.5:
+        return None, 'undecided (its ratios are not one-hot yet)'
+    mean, var = (
+        layer.normalizers[int(choice.argmax())] for choice in (layer.mean_choice, layer.var_choice)
+    )
+    if mean != var:
+        return None, f'mixed (mean by {mean}, variance by {var})'
+    if layer.released_statistics and var != 'bn':
+        return None, 'released_statistics=True divides variances by H*W - 1'
+    if var == 'in' and any(shape[2:].numel() == 1 for shape in flow.shapes[layer]):
+        return None, 'instance norm of 1x1 maps, which InstanceNorm2d refuses'
+    return var, ''
+
+
+def _norm_cfg(native: str, layer: BaseNorm) -> dict:
+    own = {'bn': dict(type='BN'), 'in': dict(type='IN', affine=True)}
+    own['ln'] = dict(type='GN', num_groups=1)
+    return {**own[native], 'eps': layer.eps}
+
+
+def _convolution(
+    norm: nn.Module, flow: Dataflow, owners: Counter
+) -> tuple[nn.Conv2d | None, str | None]:
+    """The convolution that ``norm`` can be folded into; else None and why not."""
+    sources = set(flow.sources[norm])
+    conv = sources.pop()
+    if sources:
+        return None, 'not folded: it normalizes the outputs of several layers'
+    if conv is None:
+        return None, 'not folded: its input is not the output of a convolution'
+    if not _is_plain(conv):
+        return None, f'not folded: {type(conv).__name__} changes its weight when it runs'
+    if any(owners[id(p)] > 1 for p in conv.parameters()) or conv in flow.weight_readers:
+        return None, "not folded: the convolution's weight is used elsewhere too"
+    for output in flow.outputs[conv]:
+        if output.norms != [norm] or output.other_readers:
+            others = [type(other).__name__ for other in output.norms if other is not norm]
+            others += output.other_readers or ['nothing'] * (not output.norms)
+            readers = ', '.join(dict.fromkeys(others or ['this norm again']))
+            return None, f"not folded: the convolution's output is used by {readers} too"
+    return conv, None
+
+
+def _is_plain(conv: nn.Conv2d) -> bool:
+    """Whether its weight parameter is what it convolves with. (A weight standardization is not.)"""
+    from mmcv.cnn.bricks.wrappers import Conv2d
+
+    plain = type(conv) in (nn.Conv2d, Conv2d) and not parametrize.is_parametrized(conv)
+    return plain and not conv._forward_pre_hooks
+
+
+def _check_folded(plan: Plan, must_fold: Iterable[str]) -> None:
+    names = [*plan.folded, *plan.kept, *plan.norm_cfgs]
+    for pattern in must_fold:
+        matching = list(dict.fromkeys(name for name in names if fnmatchcase(name, pattern)))
+        if not matching:
+            raise ValueError(f'--fold {pattern}: the model has no such norm layer')
+        for name in matching:
+            if name not in plan.folded:
+                reason = plan.kept.get(name, f'it becomes {plan.norm_cfgs.get(name)}')
+                raise ValueError(f'--fold {pattern}: {name} cannot be folded: {reason}')

@@ -1,0 +1,161 @@
+"""tools/deploy.py: native layers, folded, the same outputs; or nothing is written."""
+
+import re
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS, DefaultScope
+from torch import nn
+
+import normplug.deploy.convert
+from normplug.deploy.network import largest_difference, random_batch, run
+from normplug.norms import SSN
+from tests.mm.norm_layers import norm_layers
+
+SHAPE = ('--shape', 2, 3, 64, 96)
+
+
+def built(folder, scope):
+    """The model as a user of the written files gets it."""
+    cfg = Config.fromfile(folder / 'config.py')
+    with DefaultScope.overwrite_default_scope(scope):
+        model = MODELS.build(cfg.model)
+    checkpoint = torch.load(folder / 'model.pth', weights_only=True)
+    model.load_state_dict(checkpoint['state_dict'], strict=True)
+    assert checkpoint['meta'] == {'dataset_meta': {'classes': ('one', 'two')}}
+    return cfg, model.eval()
+
+
+def outputs(cfg, model):
+    batch = random_batch(cfg, (2, 3, 96, 160), seed=9)  # no shape that the tool has checked on
+    return run(cfg, model, batch)['outputs']
+
+
+@pytest.mark.parametrize('norm', ['SSN', 'PortableSyncBN', 'BN'])
+@pytest.mark.parametrize('scope', ['mmdet', 'mmseg', 'mmpretrain'])
+def test_the_outputs_are_unchanged(scope, norm, trained, tool, capsys):
+    network = trained(scope, norm)
+    out = network.folder / 'deployed'
+    assert tool('deploy')(network.config, network.checkpoint, out, *SHAPE) == 0
+    printed = capsys.readouterr().out
+    assert 'outputs unchanged' in printed
+    assert 'no test images' in printed
+    cfg, model = built(out, scope)
+    assert type(model) is type(network.model)
+    assert largest_difference(outputs(cfg, model), outputs(cfg, network.model)) < 1e-4
+    left = norm_layers(model)
+    if norm == 'SSN':
+        kinds = {'SSN', 'InstanceNorm2d', 'GroupNorm'}
+        assert kinds <= set(left.values())
+        undecided = [n for n, m in network.model.named_modules() if isinstance(m, SSN)]
+        assert f'{len(undecided) // 6} stay: SSN, undecided' in printed
+        assert 'mixed (mean by in, variance by bn)' in printed
+    else:
+        assert not [name for name in left if 'bbox_head' not in name]
+        assert 'folded into a convolution' in printed
+
+
+def test_a_shared_convolution_is_not_folded(trained, tool, refused, capsys):
+    network = trained('mmdet', 'BN')
+    argv = (network.config, network.checkpoint, network.folder / 'deployed', *SHAPE)
+    refused(
+        network,
+        tool('deploy'),
+        (*argv, '--fold', 'bbox_head.*'),
+        '--fold bbox_head.*: bbox_head.cls_convs.0.0.bn cannot be folded',
+        "the convolution's output is used by BatchNorm2d too",
+    )
+    assert tool('deploy')(*argv, '--fold', 'backbone.*') == 0
+    printed = capsys.readouterr().out
+    assert '10 BatchNorm2d folded into a convolution' in printed
+    assert '4 stay: BatchNorm2d, not folded' in printed
+
+
+def test_a_config_with_placed_norms(trained, tool, capsys):
+    """The deployed config stands on the one before, whatever its type."""
+    network = trained(
+        'mmpretrain',
+        'BN',
+        type='NormPlacement',
+        model_type='ImageClassifier',
+        norms=[dict(where='backbone.layer[12].*', norm_cfg=dict(type='SN'))],
+    )
+    out = network.folder / 'deployed'
+    assert tool('deploy')(network.config, network.checkpoint, out, *SHAPE) == 0
+    assert '9 SN as before' in capsys.readouterr().out
+    cfg, model = built(out, 'mmpretrain')
+    assert largest_difference(outputs(cfg, model), outputs(cfg, network.model)) < 1e-4
+
+
+def test_a_network_that_comes_out_different_is_refused(trained, tool, refused, monkeypatch):
+    network = trained('mmpretrain', 'BN')
+    fold = normplug.deploy.convert._fold
+
+    def slightly_wrong(conv, norm):
+        norm.eps *= 100
+        return fold(conv, norm)
+
+    monkeypatch.setattr('normplug.deploy.convert._fold', slightly_wrong)
+    argv = (network.config, network.checkpoint, network.folder / 'deployed', *SHAPE)
+    refused(network, tool('deploy'), argv, 'outputs of the deployed network differ by')
+
+
+def test_wrong_files(trained, tool, refused, tmp_path):
+    network = trained('mmpretrain', 'BN')
+    main, out = tool('deploy'), tmp_path / 'deployed'
+    config, checkpoint = network.config, network.checkpoint
+    refused(network, main, (config, tmp_path / 'no.pth', out), 'no.pth does not exist')
+    refused(network, main, (tmp_path / 'no.py', checkpoint, out), 'no.py does not exist')
+    refused(network, main, (config, checkpoint, tmp_path), f'OUT_DIR: {tmp_path} exists')
+    below = config / 'x'
+    refused(network, main, (config, checkpoint, below, *SHAPE), 'OUT_DIR:', 'cannot be written')
+    argv = (config, checkpoint, out, '--shape', 0, 3, 8, 8)
+    refused(network, main, argv, '--shape: four positive numbers')
+    argv = (config, checkpoint, out, *SHAPE, '--fold', 'neck.*')
+    refused(network, main, argv, '--fold neck.*: the model has no such norm layer')
+    state = torch.load(checkpoint)['state_dict']
+    del state['backbone.bn1.running_mean']
+    torch.save(dict(state_dict=state), tmp_path / 'other.pth')
+    argv = (config, tmp_path / 'other.pth', out)
+    refused(network, main, argv, 'is of another model than the config')
+
+
+def test_a_deployed_model_is_not_deployed_again(trained, tool, refused):
+    network = trained('mmpretrain', 'BN')
+    out = network.folder / 'deployed'
+    assert tool('deploy')(network.config, network.checkpoint, out, *SHAPE) == 0
+    argv = (out / 'config.py', out / 'model.pth', network.folder / 'twice')
+    refused(network, tool('deploy'), argv, 'is that of a deployed model already')
+
+
+@pytest.mark.parametrize(
+    ('deployed', 'message'),
+    [
+        (None, "type='DeployedModel' needs deployed=dict"),
+        (dict(type='ImageClassifier', norms=[]), "type='DeployedModel' needs deployed=dict"),
+        (
+            dict(type='ImageClassifier', norms=[], folded=[dict(conv='backbone.no', norm='x')]),
+            "deployed.folded.0: the model has no layer 'backbone.no'",
+        ),
+    ],
+)
+def test_a_broken_description(deployed, message, trained):
+    network = trained('mmpretrain', 'BN')
+    model = Config.fromfile(network.config).model
+    model.update(type='DeployedModel', deployed=deployed)
+    raises = pytest.raises(ValueError, match=re.escape(message))
+    with DefaultScope.overwrite_default_scope('mmpretrain'), raises:
+        MODELS.build(model)
+
+
+def test_folding_keeps_a_bias_and_groups():
+    conv = nn.Conv2d(6, 6, 3, groups=2, padding=1).eval()
+    norm = nn.BatchNorm2d(6, eps=1e-3).eval()
+    for tensor in norm.state_dict().values():
+        if tensor.is_floating_point():
+            tensor.uniform_(0.5, 2)
+    x = torch.randn(2, 6, 5, 7)
+    want = norm(conv(x))
+    folded = normplug.deploy.convert._fold(conv, norm)
+    torch.testing.assert_close(folded(x), want, rtol=1e-5, atol=1e-5)
