@@ -19,6 +19,27 @@ _TOOLS = {
         'main_check_data',
         'look for errors in all data of a config (tools/check_data.py)',
     ),
+    'convert-checkpoint': (
+        'normplug.checkpoints.cli',
+        'main_convert',
+        'released or BN weights to ours, or back (tools/convert_checkpoint.py)',
+    ),
+    'batch-average': (
+        'normplug.launch.batch_average',
+        'main_batch_average',
+        'recompute running statistics (tools/batch_average.py)',
+    ),
+    'plot-ratios': (
+        'normplug.reports.plot_ratios',
+        'main_plot_ratios',
+        'plot the ratios of SN and SSN (tools/plot_ratios.py)',
+    ),
+    'export-onnx': ('normplug.deploy.cli', 'main_export', 'to ONNX (tools/export_onnx.py)'),
+    'deploy': (
+        'normplug.deploy.cli',
+        'main_deploy',
+        'decided norms to native layers, folded (tools/deploy.py)',
+    ),
     'make-digits': (
         'normplug.data.cli',
         'main_make_digits',

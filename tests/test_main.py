@@ -27,7 +27,16 @@ def test_a_wrong_command_line_exits_with_2(argv, message, capsys):
 
 def test_the_commands_are_those_of_tools(capsys, tmp_path):
     """Their options reach them, --help too, and their messages bear the name of the command."""
-    for command, option in (('train', '--resume'), ('test', '--tta'), ('check-data', '--phases')):
+    for command, option in (
+        ('train', '--resume'),
+        ('test', '--tta'),
+        ('check-data', '--phases'),
+        ('convert-checkpoint', '--logit-init'),
+        ('batch-average', '--batches'),
+        ('plot-ratios', '--out'),
+        ('export-onnx', '--shape'),
+        ('deploy', '--fold'),
+    ):
         with pytest.raises(SystemExit) as caught:
             main([command, '--help'])
         assert caught.value.code == 0
