@@ -49,6 +49,11 @@ def other_file_for_the_metric(p):
     p.write_config("val_evaluator = dict(type='CocoMetric', ann_file='data/other.json')\n")
 
 
+def same_images_for_the_metric(p):
+    (p.folder / 'data/other.json').write_text(json.dumps(p.coco))
+    p.write_config("val_evaluator = dict(type='CocoMetric', ann_file='data/other.json')\n")
+
+
 def jpeg_cut(p):
     path = p.images / '1.jpg'
     Image.open(p.images / '1.png').save(path)
@@ -215,6 +220,9 @@ BORNE = [
         ('boxes of negative width or height: 1', '[left, top, width, height]')),
     Row('an annotation of another image', annotation(image_id=99),
         ('annotations of images not in the file: 1 (annotation 2 of image_id 99)',)),
+    Row('a metric with a file of its own', same_images_for_the_metric,
+        ("val_evaluator.ann_file: files of a metric other than its dataset's: 1 (data/other.json)",
+         'not by those of data/val.json')),
     Row('classes in another order', categories('dog', 'cat'),
         (f'{KEY}.metainfo.classes: classes in another order',)),
 ]  # fmt: skip

@@ -112,6 +112,10 @@ class _Phase:
             for metric in self.metrics:
                 if metric.path in files and metric.path != use.path:
                     detection.same_images(file, files[metric.path], self.problems)
+                    if len(uses) == 1:  # a file for several datasets is one of its own
+                        what = "files of a metric other than its dataset's"
+                        advice = f'It is scored by these boxes, not by those of {file.path}'
+                        self.problems.warn(metric.key, what, metric.path, advice)
 
     def _check_segmentation(self, key: str, dataset: Any, config: dict) -> None:
         loads = transforms(config, 'LoadAnnotations')
