@@ -41,8 +41,9 @@ def find_config(name: str) -> str:
     path = folder / name.removeprefix(PREFIX)
     if not path.is_file():
         known = [path.relative_to(folder).as_posix() for path in folder.rglob('*.py')]
-        close = difflib.get_close_matches(name.removeprefix(PREFIX), known, n=1, cutoff=0)
-        raise FileNotFoundError(f'normplug has no config {name}. Near it: {PREFIX}{close[0]}')
+        close = difflib.get_close_matches(name.removeprefix(PREFIX), known, n=1, cutoff=0.6)
+        hint = f'Near it: {PREFIX}{close[0]}' if close else f'Its configs lie in {folder}'
+        raise FileNotFoundError(f'normplug has no config {name}. {hint}')
     return str(path)
 
 

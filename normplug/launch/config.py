@@ -1,10 +1,13 @@
-"""Command-line options → changes of the config. Nothing here touches the disk."""
+"""Command-line options → changes of the config. Nothing here leaves anything on the disk."""
 
 from __future__ import annotations
 
 import inspect
 import os.path as osp
 from collections.abc import Iterator
+from os import rmdir
+from pathlib import Path
+from tempfile import mkdtemp
 
 from mmengine.config import Config, ConfigDict
 from mmengine.device import get_device
@@ -148,8 +151,9 @@ def save_pictures(cfg: Config, folder: str) -> None:
     """Draw the prediction for every test image into ``folder``, in all three packages.
 
     Raises:
-        UserError: the config has no visualization hook.
+        UserError: the config has no visualization hook, or ``folder`` cannot be written to.
     """
+    _check_place('--show-dir', folder, is_file=False)
     hook = (cfg.get('default_hooks') or {}).get('visualization')
     if hook is None:
         raise UserError(
@@ -182,10 +186,12 @@ def save_predictions(cfg: Config, out: str) -> None:
     segmentation, the folder of one PNG of labels an image, as in mmseg.
 
     Raises:
-        UserError: another name, where the config's metrics do not write PNGs.
+        UserError: another name, where the config's metrics do not write PNGs; or nothing can be
+            written there.
     """
     metrics = cfg.test_evaluator
     metrics = list(metrics) if isinstance(metrics, (list, tuple)) else [metrics]
+    _check_place('--out', out, is_file=out.endswith(('.pkl', '.pickle')))
     if out.endswith(('.pkl', '.pickle')):
         kind = 'DumpDetResults' if scope_of(cfg) == 'mmdet' else 'mmengine.DumpResults'
         cfg.test_evaluator = [*metrics, {'type': kind, 'out_file_path': out}]
@@ -195,6 +201,24 @@ def save_predictions(cfg: Config, out: str) -> None:
         raise UserError(f'--out {out}: the name of the file of predictions must end in .pkl')
     for metric in writers:
         metric.output_dir = out
+
+
+def _check_place(option: str, path: str, is_file: bool) -> None:
+    """Raise a UserError unless a file, or else files in a folder, can be written at ``path``."""
+    if not path:
+        raise UserError(f'{option} is empty; name a {"file" if is_file else "file or folder"}')
+    if is_file and osp.isdir(path):
+        raise UserError(f'{option} {path}: is a folder; name a file')
+    folder = Path(path).absolute()
+    folder = folder.parent if is_file else folder
+    try:
+        check_writable(folder)
+        # Root is denied nothing, yet in e.g. /proc nobody can make a file: only trying tells.
+        rmdir(mkdtemp(dir=next(place for place in (folder, *folder.parents) if place.exists())))
+    except OSError as error:
+        raise UserError(
+            f'{option} {path}: nothing can be written there: {error.strerror}; name another place'
+        ) from error
 
 
 def iter_datasets(loader: dict, key: str) -> Iterator[tuple[str, dict]]:

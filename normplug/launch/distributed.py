@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
+import signal
 import subprocess
+import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -18,6 +22,7 @@ from mmengine.dist import all_gather_object, init_dist, is_distributed
 from mmengine.model import MMDistributedDataParallel
 from mmengine.registry import MODEL_WRAPPERS
 from mmengine.utils.dl_utils import set_multi_processing
+from torch.distributed.constants import default_pg_timeout
 from torch.nn.parallel import DistributedDataParallel
 
 from .errors import UserError
@@ -40,6 +45,10 @@ _STARTED_BY = {
     'slurm': 'tools/slurm_train.sh or tools/slurm_test.sh',
     'mpi': 'mpirun',
 }
+_NOTICE_AFTER = 10.0  # seconds of waiting for the other processes
+# torch waits as long as for a collective, half an hour: too long for a process that never comes.
+_RENDEZVOUS = timedelta(minutes=5)
+_PR_SET_PDEATHSIG = 1  # of <sys/prctl.h>
 
 
 def join_process_group(cfg: Config) -> list[str]:
@@ -57,7 +66,10 @@ def join_process_group(cfg: Config) -> list[str]:
     """
     launcher = cfg.get('launcher', 'none')
     if launcher == 'none':
+        _check_alone()
         return []
+    if launcher == 'pytorch' and 'TORCHELASTIC_RUN_ID' in os.environ:
+        _die_with_launcher()
     on_cpu = get_device() == 'cpu'
     _check_sync_bn(cfg, on_cpu)
     notes = []
@@ -96,6 +108,26 @@ def errors_on_all_ranks() -> Iterator[None]:
                 for text, at in ranks.items()
             )
         ) from own
+
+
+def _check_alone() -> None:
+    size = os.environ.get('WORLD_SIZE', '')
+    if size.isdecimal() and int(size) > 1 and not is_distributed():
+        raise UserError(
+            f'WORLD_SIZE={size} in the environment: this is one of {size} processes, and without a '
+            'launcher each would run on its own. Add --launcher pytorch; for one process, unset '
+            'WORLD_SIZE'
+        )
+
+
+def _die_with_launcher() -> None:
+    """Have Linux kill this rank when torchrun dies, which could end it no more after SIGKILL."""
+    if sys.platform != 'linux':
+        return
+    launcher = os.getppid()
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != launcher:  # it died just before
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _set_torch_variables(launcher: str) -> None:
@@ -163,28 +195,67 @@ def _initialize(cfg: Config, launcher: str, on_cpu: bool) -> list[str]:
         raise UserError(
             f'env_cfg.dist_cfg.timeout must be a number of seconds above 0, got {timeout!r}'
         )
+    if 'port' in dist_cfg:
+        os.environ['MASTER_PORT'] = str(dist_cfg.pop('port'))
     notes = []
     try:
-        if not on_cpu:
-            init_dist(launcher, **dist_cfg)
-        else:
-            notes = _initialize_on_cpu(dist_cfg)
+        with _waiting_announced():
+            if _meets_by_torch(dist_cfg, on_cpu):
+                dist_cfg.update(_rendezvous(timeout))
+            if on_cpu:
+                notes = _initialize_on_cpu(dist_cfg)
+            else:
+                init_dist(launcher, **dist_cfg)
     except dist.DistError as error:
-        address = f'{os.environ["MASTER_ADDR"]}:{os.environ["MASTER_PORT"]}'
         raise UserError(
-            f'the {os.environ["WORLD_SIZE"]} processes do not find each other at {address} '
+            f'the {os.environ["WORLD_SIZE"]} processes do not find each other at {_address()} '
             f'(MASTER_ADDR:MASTER_PORT): {error}\n'
             'If the port is in use, choose another by PORT=...; if a node is missing, start it too'
         ) from error
     return notes
 
 
+def _address() -> str:
+    return f'{os.environ["MASTER_ADDR"]}:{os.environ["MASTER_PORT"]}'
+
+
+@contextmanager
+def _waiting_announced() -> Iterator[None]:
+    text = f'waiting for {os.environ["WORLD_SIZE"]} processes at {_address()}'
+    where = ' (MASTER_ADDR:MASTER_PORT); is each of them started?'
+    timer = threading.Timer(_NOTICE_AFTER, lambda: print(text + where, file=sys.stderr, flush=True))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _meets_by_torch(dist_cfg: dict, on_cpu: bool) -> bool:
+    """Whether ``init_dist`` would end in ``init_process_group`` by the environment."""
+    if 'init_method' in dist_cfg:
+        return False
+    return on_cpu or (torch.cuda.is_available() and dist_cfg.get('init_backend') in (None, 'torch'))
+
+
+def _rendezvous(timeout: float | None) -> dict:
+    """Wait for the other processes, less long than for a collective unless ``timeout`` says so.
+
+    Returns:
+        What ``init_process_group`` takes to go on from there.
+    """
+    collectives = default_pg_timeout if timeout is None else timedelta(seconds=timeout)
+    limit = _RENDEZVOUS if timeout is None else collectives
+    store, rank, size = next(dist.rendezvous('env://', timeout=limit))
+    store.set_timeout(collectives)
+    return {'store': store, 'rank': rank, 'world_size': size}
+
+
 def _initialize_on_cpu(dist_cfg: dict) -> list[str]:
     """What ``init_dist`` does, less its ``torch.cuda.set_device``."""
     asked = dist_cfg.pop('backend', 'nccl')
     backend = 'gloo' if asked == 'nccl' else asked
-    if 'port' in dist_cfg:
-        os.environ['MASTER_PORT'] = str(dist_cfg.pop('port'))
     dist_cfg.pop('init_backend', None)
     if 'timeout' in dist_cfg:
         dist_cfg['timeout'] = timedelta(seconds=dist_cfg['timeout'])

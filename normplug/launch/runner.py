@@ -12,7 +12,7 @@ from typing import Literal
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.model import BaseTTAModel
-from mmengine.registry import MODELS, RUNNERS, DefaultScope
+from mmengine.registry import MODELS, RUNNERS, DefaultScope, build_from_cfg
 from mmengine.runner import Runner
 from torch import nn
 
@@ -20,6 +20,7 @@ from normplug.hooks import NormReportHook, SyncNormStatsHook
 from normplug.register import NORMS
 
 from . import checkpoint_check as ckpt
+from .build_attempt import REFUSALS
 from .config import scope_of
 from .data_check import check_data, check_num_classes
 from .disk_check import check_disk
@@ -28,6 +29,7 @@ from .errors import UserError
 from .memory import CPUMemoryHook
 from .settings_check import check_settings
 from .type_check import check_types, keys_of_type, unknown_types_explained
+from .work_dir_lock import lock_work_dir
 
 __all__ = ['build_checked_model', 'build_runner']
 
@@ -50,11 +52,16 @@ def build_runner(cfg: Config, mode: Literal['train', 'test'] = 'train') -> Runne
         mode: what the runner is for: only its data and types are checked.
 
     Raises:
-        UserError: the config, its data or its checkpoint is wrong. Nothing has been written then.
+        UserError: the config, its data or its checkpoint is wrong, or another training runs in
+            the work dir. Nothing has been written then.
     """
     notes = join_process_group(cfg)
     with errors_on_all_ranks():
         notes += _check(cfg, mode)
+    if mode == 'train':
+        # Its own block: the lock is a file, and so waits until the checks of all ranks passed.
+        with errors_on_all_ranks():
+            notes += lock_work_dir(cfg.work_dir)
     earlier = osp.exists(osp.join(cfg.work_dir, 'last_checkpoint'))
 
     with unknown_types_explained(cfg):
@@ -117,7 +124,7 @@ def build_checked_model(cfg: Config) -> nn.Module:
     A training builds it once more than needed: for the checks, and the runner seeds first.
 
     Raises:
-        UserError: an unknown type, or a normalizer's option that it does not take.
+        UserError: an unknown type, or an option that a part of the model does not take.
     """
     model_cfg = copy.deepcopy(cfg.model)
     if cfg.get('data_preprocessor'):
@@ -126,16 +133,27 @@ def build_checked_model(cfg: Config) -> nn.Module:
     try:
         with unknown_types_explained(cfg), scope:
             model = MODELS.build(model_cfg)
-    except (TypeError, ValueError) as error:
-        # A normalizer's own check of its options, or an option that it does not have, as opposed
-        # to a bug somewhere below.
-        frame, _ = list(traceback.walk_tb(error.__traceback__))[-1]
+    except REFUSALS as error:
         named = re.match(r"norm_cfg=dict\(type='(\w+)'|(\w+)\.__init__\(\)", str(error))
         norm = named and (named[1] or named[2])
-        if norm not in NORMS:
-            if not frame.f_globals['__name__'].startswith('normplug.'):
-                raise
-            raise UserError(f"the config's model cannot be built: {error}") from error
-        keys = ', '.join(keys_of_type(cfg, norm))
-        raise UserError(f'{keys}: {error}') from error
+        if norm in NORMS:
+            # The message of a class that others inherit names only that class.
+            kinds = [name for name, kind in NORMS.items() if issubclass(kind, NORMS[norm])]
+            keys = [key for kind in kinds for key in keys_of_type(cfg, kind)]
+            raise UserError(f'{", ".join(keys)}: {error}') from error
+        keys = keys_of_type(cfg, _type_being_built(error))
+        raise UserError(
+            f'model cannot be built: {type(error).__name__}: {error}; '
+            f'check the key {" or ".join(keys) or "model"}'
+        ) from error
     return model.module if isinstance(model, BaseTTAModel) else model
+
+
+def _type_being_built(error: Exception) -> str:
+    """Return the innermost ``type`` that a registry was building; '' if there was none."""
+    name = ''
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        if frame.f_code is build_from_cfg.__code__:
+            kind = frame.f_locals['cfg'].get('type', '')
+            name = kind if isinstance(kind, str) else kind.__name__
+    return name

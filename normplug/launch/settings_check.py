@@ -1,33 +1,39 @@
-"""Can the dataloaders, the optimizer and the schedules be built? Asked without building them."""
+"""Can what a config asks for be built? Asked of its values, without the data and the model."""
 
 from __future__ import annotations
 
 import copy
 import functools
-import inspect
-from collections.abc import Callable
+import logging
+import multiprocessing
 from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.hooks import CheckpointHook
 from mmengine.registry import (
-    HOOKS,
+    LOOPS,
     OPTIM_WRAPPER_CONSTRUCTORS,
     OPTIMIZERS,
     PARAM_SCHEDULERS,
     DefaultScope,
 )
-from mmengine.runner import Runner
+from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, set_random_seed
 from torch import nn
 
+from .build_attempt import attempt, check_arguments, check_number, class_of
 from .config import scope_of
 from .errors import UserError
+from .hook_check import check_hooks
+from .loader_check import check_evaluator, check_loader, is_infinite
+from .type_check import unknown_types_explained
 
 __all__ = ['check_settings']
 
 _OURS = {'ratio_lr_mult', 'ratio_decay_mult'}
 _EPOCH_LENGTH = 100_000  # it is not known yet
+_CLIPS = {'norm': nn.utils.clip_grad_norm_, 'value': nn.utils.clip_grad_value_}
+# An optimizer is tried on one number: other errors may be about that.
+_OPTIMIZER_REFUSALS = (TypeError, ValueError)
 
 
 def check_settings(cfg: Config, phases: tuple[str, ...]) -> None:
@@ -40,53 +46,79 @@ def check_settings(cfg: Config, phases: tuple[str, ...]) -> None:
     Raises:
         UserError: names the config key and what it may be.
     """
-    for phase in phases:
-        if isinstance(cfg.get(f'{phase}_dataloader'), dict):
-            _check_loader(f'{phase}_dataloader', cfg[f'{phase}_dataloader'])
-    for name, hook in (cfg.get('default_hooks') or {}).items():
-        _check_hook(f'default_hooks.{name}', hook, scope_of(cfg))
-    for i, hook in enumerate(cfg.get('custom_hooks') or ()):
-        _check_hook(f'custom_hooks.{i}', hook, scope_of(cfg))
+    _check_environment(cfg)
+    if 'train' in phases:
+        _check_train_loop(cfg)
+    with unknown_types_explained(cfg):
+        for phase in phases:
+            if isinstance(cfg.get(f'{phase}_dataloader'), dict):
+                check_loader(f'{phase}_dataloader', cfg[f'{phase}_dataloader'], scope_of(cfg))
+            if phase != 'train':
+                check_evaluator(f'{phase}_evaluator', cfg)
+        check_hooks(cfg)
     if 'train' in phases:
         with DefaultScope.overwrite_default_scope(scope_of(cfg)):
             _check_optimizer(cfg)
 
 
-def _check_loader(key: str, loader: dict) -> None:
-    for name, least in (('batch_size', 1), ('num_workers', 0), ('prefetch_factor', 1)):
-        value = loader.get(name)
-        if value is not None and not (type(value) is int and value >= least):
-            raise UserError(f'{key}.{name} must be a whole number from {least}, got {value!r}')
-    workers = loader.get('num_workers', 0)
-    for name in ('persistent_workers', 'prefetch_factor'):
-        if loader.get(name) and workers == 0:
-            raise UserError(
-                f'{key}.{name}={loader[name]!r} needs {key}.num_workers of 1 or more; '
-                f'set {name} to {False if name == "persistent_workers" else None}'
-            )
+def _check_environment(cfg: Config) -> None:
+    randomness = cfg.get('randomness') or {}
+    check_arguments('randomness', randomness, set_random_seed)
+    if randomness.get('seed') is not None:
+        check_number('randomness.seed', randomness['seed'], 0)
+    level = cfg.get('log_level', 'INFO')
+    levels = logging.getLevelNamesMapping()
+    if isinstance(level, str) and level not in levels:
+        raise UserError(f'log_level must be one of {", ".join(levels)}, got {level!r}')
+    processes = (cfg.get('env_cfg') or {}).get('mp_cfg') or {}
+    method = processes.get('mp_start_method', 'fork')
+    methods = multiprocessing.get_all_start_methods()
+    if method is not None and method not in methods:
+        raise UserError(
+            f'env_cfg.mp_cfg.mp_start_method must be one of {", ".join(methods)}, got {method!r}'
+        )
+    preprocessors = {
+        'data_preprocessor': cfg.get('data_preprocessor'),
+        'model.data_preprocessor': (cfg.get('model') or {}).get('data_preprocessor'),
+    }
+    for key, preprocessor in preprocessors.items():
+        if isinstance(preprocessor, dict) and 'pad_size_divisor' in preprocessor:
+            check_number(f'{key}.pad_size_divisor', preprocessor['pad_size_divisor'], 1)
 
 
-def _check_hook(key: str, config: Any, scope: str) -> None:
-    """Does its class take these arguments? (Some hooks cannot be built before the runner is.)"""
-    kind = config.get('type') if isinstance(config, dict) else None
-    if isinstance(kind, str):
-        with HOOKS.switch_scope_and_registry(config.get('_scope_', scope)) as found:
-            kind = found.get(kind)
-    if not inspect.isclass(kind):
-        return
-    parameters = dict(inspect.signature(kind).parameters)
-    if issubclass(kind, CheckpointHook):
-        # It passes the rest on, which fails only at the first checkpoint.
-        parameters.pop('kwargs', None)
-        parameters |= inspect.signature(Runner.save_checkpoint).parameters
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
-        return
-    for name in config:
-        if name not in (*parameters, 'type', 'priority', '_scope_'):
-            raise UserError(
-                f'{key}.{name}: {kind.__name__} has no such argument; it takes '
-                f'{", ".join(name for name in parameters if name != "self") or "none"}'
-            )
+def _check_train_loop(cfg: Config) -> None:
+    loop = cfg.train_cfg
+    if not isinstance(loop, dict):
+        raise UserError(
+            'train_cfg must be a dict, e.g. '
+            "dict(type='EpochBasedTrainLoop', max_epochs=12, val_interval=1)"
+        )
+    if 'type' in loop:
+        kind = class_of(loop, LOOPS, scope_of(cfg))
+    elif 'by_epoch' in loop:
+        kind = EpochBasedTrainLoop if loop['by_epoch'] else IterBasedTrainLoop
+    else:
+        raise UserError(
+            'train_cfg has neither type nor by_epoch; set train_cfg.type to EpochBasedTrainLoop '
+            'or IterBasedTrainLoop'
+        )
+    if kind is not None:
+        given = [] if 'type' in loop else ['by_epoch']
+        check_arguments('train_cfg', loop, kind, also=given, less=['runner', 'dataloader'])
+    for name in ('max_epochs', 'max_iters', 'val_interval'):
+        if loop.get(name) is not None and not _counts(loop[name]):
+            raise UserError(f'train_cfg.{name} must be a whole number from 1, got {loop[name]!r}')
+    if kind is EpochBasedTrainLoop and is_infinite(cfg.get('train_dataloader'), scope_of(cfg)):
+        raise UserError(
+            'train_dataloader.sampler never ends, so that an epoch of EpochBasedTrainLoop would '
+            'not either; set train_dataloader.sampler.type to DefaultSampler, or train_cfg to '
+            "dict(type='IterBasedTrainLoop', max_iters=...)"
+        )
+
+
+def _counts(value: Any) -> bool:
+    """Whether it is a whole number from 1; 1e5 is, and mmengine takes it."""
+    return type(value) in (int, float) and value >= 1 and value % 1 == 0
 
 
 def _check_optimizer(cfg: Config) -> None:
@@ -94,6 +126,7 @@ def _check_optimizer(cfg: Config) -> None:
     wrapper = cfg.get('optim_wrapper')
     if not isinstance(wrapper, dict) or not isinstance(wrapper.get('optimizer'), dict):
         return  # several optimizers, or a built one
+    _check_clip_grad(wrapper.get('clip_grad'))
     wrapper = copy.deepcopy(dict(wrapper))
     paramwise = wrapper.pop('paramwise_cfg', None)
     constructor = wrapper.pop('constructor', 'DefaultOptimWrapperConstructor')
@@ -104,14 +137,34 @@ def _check_optimizer(cfg: Config) -> None:
                 "optim_wrapper.constructor = 'NormOptimWrapperConstructor'"
             )
     arguments = {'type': constructor, 'optim_wrapper_cfg': wrapper, 'paramwise_cfg': paramwise}
-    _try('optim_wrapper.paramwise_cfg', lambda: OPTIM_WRAPPER_CONSTRUCTORS.build(arguments))
+    attempt(
+        'optim_wrapper.paramwise_cfg',
+        lambda: OPTIM_WRAPPER_CONSTRUCTORS.build(arguments),
+        _OPTIMIZER_REFUSALS,
+    )
     number = nn.Parameter(torch.zeros(()))
-    optimizer = _try(
+    optimizer = attempt(
         'optim_wrapper.optimizer',
         lambda: OPTIMIZERS.build({**copy.deepcopy(wrapper['optimizer']), 'params': [number]}),
+        _OPTIMIZER_REFUSALS,
     )
     if optimizer is not None:
         _check_schedulers(cfg, optimizer)
+
+
+def _check_clip_grad(clip: Any) -> None:
+    if clip is None:
+        return
+    key = 'optim_wrapper.clip_grad'
+    if not isinstance(clip, dict) or not set(clip) - {'type'}:
+        raise UserError(f'{key} must be a dict such as dict(max_norm=35), or None; got {clip!r}')
+    kind = clip.get('type', 'norm')
+    if kind not in _CLIPS:
+        raise UserError(f"{key}.type must be 'norm' or 'value', got {kind!r}")
+    check_arguments(key, clip, _CLIPS[kind], less=['parameters'])
+    limit = 'max_norm' if kind == 'norm' else 'clip_value'
+    if type(clip.get(limit)) not in (int, float):
+        raise UserError(f'{key}.{limit} must be a number, got {clip.get(limit)!r}')
 
 
 def _check_schedulers(cfg: Config, optimizer: torch.optim.Optimizer) -> None:
@@ -126,18 +179,8 @@ def _check_schedulers(cfg: Config, optimizer: torch.optim.Optimizer) -> None:
             # As mmengine's runner does.
             scheduler.setdefault('end', epochs if scheduler.get('by_epoch', True) else iters)
             given = {'optimizer': optimizer, 'epoch_length': _EPOCH_LENGTH}
-            _try(
+            attempt(
                 f'param_scheduler.{i}' if several else 'param_scheduler',
                 functools.partial(PARAM_SCHEDULERS.build, scheduler, default_args=given),
+                _OPTIMIZER_REFUSALS,
             )
-
-
-def _try(key: str, build: Callable[[], Any]) -> Any:
-    """Return what ``build`` returns; None if it fails for want of the real training."""
-    try:
-        return build()
-    except (TypeError, ValueError) as error:
-        text = str(error)
-        raise UserError(text if text.startswith(key) else f'{key}: {text}') from error
-    except Exception:
-        return None

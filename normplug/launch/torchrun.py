@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from mmengine.config import Config
 from torch.distributed import run
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -27,7 +28,7 @@ __all__ = ['main']
 @dataclass(frozen=True)
 class _Tool:
     files: tuple[str, ...]  # the arguments before NUM_PROC
-    read_config: Callable[[Sequence[str]], object]
+    read_config: Callable[[Sequence[str]], Config]
 
 
 _TOOLS = {
@@ -58,7 +59,12 @@ def _launch(script: str, name: str, args: list[str]) -> int:
     files, processes, rest = _split(name, args)
     nodes = _node_options(name)
     # Once, before N processes do it and each complains.
-    _TOOLS[name].read_config([*files, *rest])
+    asked = _TOOLS[name].read_config([*files, '--launcher', 'pytorch', *rest]).launcher
+    if asked != 'pytorch':
+        raise UserError(
+            f'--launcher {asked} contradicts tools/dist_{name}.sh, which sets --launcher pytorch: '
+            f'drop it, or run tools/{name}.py for one process'
+        )
     cores = len(os.sched_getaffinity(0))
     for library in ('OMP', 'MKL'):
         os.environ.setdefault(f'{library}_NUM_THREADS', str(max(1, cores // processes)))
@@ -126,7 +132,8 @@ def _node_options(name: str) -> list[str]:
                 f'PORT={_free_port()} tools/dist_{name}.sh ...'
                 + (' (the same on all nodes)' if nodes > 1 else '')
             )
-    address = os.environ.get('MASTER_ADDR', '127.0.0.1')
+    # A MASTER_ADDR left in the environment may be that of a machine far away.
+    address = os.environ['MASTER_ADDR'] if nodes > 1 else '127.0.0.1'
     return [
         f'--nnodes={nodes}',
         f'--node_rank={node}',

@@ -69,12 +69,29 @@ def _failed(path: Path, size: int, error: OSError) -> str:
 
 
 def remove_leftovers(folder: str | Path) -> list[str]:
-    """Remove the temporary files of killed trainings from ``folder``; return their names."""
+    """Remove the temporary files of killed trainings from ``folder``; return their names.
+
+    That of another process that lives on this machine stays: it may be writing it.
+    """
     names = []
     for path in Path(folder).glob(f'.*{_LEFTOVER}'):
+        if _is_other_process(path.name.removesuffix(_LEFTOVER).rpartition('.')[2]):
+            continue
         path.unlink(missing_ok=True)
         names.append(path.name)
     return names
+
+
+def _is_other_process(number: str) -> bool:
+    if not number.isdecimal() or int(number) == os.getpid():
+        return False
+    try:
+        os.kill(int(number), 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # another user's
+        pass
+    return True
 
 
 class AtomicBackend(LocalBackend):

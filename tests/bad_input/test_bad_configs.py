@@ -20,8 +20,12 @@ def options(*argv):
     return arguments('--cfg-options', *argv)
 
 
+def norm_option(kind, option):
+    return lines(norm(kind).strip() + f"\nmodel['backbone']['norm_cfg'].update({option})")
+
+
 def sn(option):
-    return lines(norm('SN').strip() + f"\nmodel['backbone']['norm_cfg'].update({option})")
+    return norm_option('SN', option)
 
 
 def another_file(name, content):
@@ -46,8 +50,11 @@ KEY = 'model.backbone.norm_cfg'
 PARAMWISE = (
     "optim_wrapper.update(constructor='NormOptimWrapperConstructor', paramwise_cfg=dict({}))"
 )
+EPOCHS = "train_cfg = dict(type='EpochBasedTrainLoop', max_epochs={})"
 TRAIN = [
     # the file
+    Row('config of ours that does not exist', lambda p: ['normplug::faster_rcn/nope.py'],
+        ('normplug has no config normplug::faster_rcn/nope.py. Its configs lie in ',)),
     Row('unknown config', lambda p: ['gone.py'], ('config file gone.py does not exist',)),
     Row('a folder as config', folder_config, ('config file configs is a folder', 'name a file')),
     Row('another suffix', another_file('config.txt', 'a = 1'),
@@ -71,6 +78,9 @@ TRAIN = [
     Row('norm in small letters', lines(norm('ibn')), ('did you mean IBN?',)),
     Row('norm option unknown', sn('ratios=2'),
         (f'{KEY}: ', "unexpected keyword argument 'ratios'")),
+    *(Row(f'option unknown to {kind}', norm_option(kind, 'ratios=7'),
+          (f'error: {KEY}: ', "unexpected keyword argument 'ratios'"))
+      for kind in ('SyncSN', 'SSN', 'SyncSSN', 'IBN', 'SyncIBN')),
     Row('momentum', sn('momentum=2'), (f'{KEY}: ', 'momentum must lie in [0, 1]')),
     Row('eps', sn('eps=-1'), (f'{KEY}: ', 'eps must be a positive number, got -1')),
     Row('eps as text', sn("eps='1e-5'"), (f'{KEY}: ', "a positive number, got '1e-5'")),
@@ -115,6 +125,69 @@ TRAIN = [
     Row('checkpoint option, which would come to light at the first checkpoint',
         lines("default_hooks['checkpoint'].update(intervall=3)"),
         ('default_hooks.checkpoint.intervall: CheckpointHook has no such argument', 'interval')),
+    # values
+    Row('validation interval 0', options('train_cfg.val_interval=0'),
+        ('train_cfg.val_interval must be a whole number from 1, got 0',)),
+    Row('validation interval as text', options('train_cfg.val_interval=abc'),
+        ("train_cfg.val_interval must be a whole number from 1, got 'abc'",)),
+    Row('no iterations', options('train_cfg.max_iters=0'),
+        ('train_cfg.max_iters must be a whole number from 1, got 0',)),
+    Row('no epochs', lines(EPOCHS.format(0)),
+        ('train_cfg.max_epochs must be a whole number from 1, got 0',)),
+    Row('epochs as text', lines(EPOCHS.format("'two'")),
+        ("train_cfg.max_epochs must be a whole number from 1, got 'two'",)),
+    Row('loop option', options('train_cfg.max_iter=3'),
+        ('train_cfg.max_iter: IterBasedTrainLoop has no such argument', 'takes max_iters,')),
+    Row('loop of no kind', lines('train_cfg = dict(max_epochs=3)'),
+        ('train_cfg has neither type nor by_epoch; set train_cfg.type',)),
+    Row('epochs that never end',
+        lines(EPOCHS.format(3) + "\ntrain_dataloader['sampler'] = dict(type='InfiniteSampler')"),
+        ('train_dataloader.sampler never ends', 'DefaultSampler')),
+    Row('checkpoints to keep', options('default_hooks.checkpoint.max_keep_ckpts=x'),
+        ("default_hooks.checkpoint.max_keep_ckpts must be a whole number from 1, or -1",
+         "got 'x'")),
+    Row('best of an unknown metric', options('default_hooks.checkpoint.save_best=nonsense'),
+        ('default_hooks.checkpoint: Cannot infer the rule for key nonsense', 'rule must be')),
+    Row('rule of the best', options('default_hooks.checkpoint.rule=bigger'),
+        ("default_hooks.checkpoint.rule must be 'greater' or 'less', got 'bigger'",)),
+    Row('checkpoint interval', options('default_hooks.checkpoint.interval=0'),
+        ('default_hooks.checkpoint.interval must be a whole number from 1, got 0',)),
+    Row('log interval', options('default_hooks.logger.interval=0'),
+        ('default_hooks.logger.interval must be a whole number from 1, got 0',)),
+    Row("our hook's interval", lines("custom_hooks = [dict(type='NonFiniteLossHook', interval=0)]"),
+        ('custom_hooks.0.interval must be a whole number from 1, got 0',)),
+    Row('hook priority',
+        lines("custom_hooks = [dict(type='EmptyCacheHook', priority='HIGHER')]"),
+        ('custom_hooks.0.priority must be', 'VERY_HIGH', "got 'HIGHER'")),
+    Row('value of a hook', lines("custom_hooks = [dict(type='EMAHook', begin_iter=-1)]"),
+        ('custom_hooks.0: ', 'begin_iter')),
+    Row('sampler option', options('train_dataloader.sampler.shufle=True'),
+        ('train_dataloader.sampler.shufle: DefaultSampler has no such argument', 'takes shuffle')),
+    Row('no sampler', options('train_dataloader.sampler=None'),
+        ('train_dataloader.sampler is needed', 'DefaultSampler')),
+    Row('validation without end', options('val_dataloader.sampler.type=InfiniteSampler'),
+        ('val_dataloader.sampler never ends', 'DefaultSampler')),
+    Row('loader option', options('train_dataloader.workers=2'),
+        ('train_dataloader.workers: DataLoader has no such argument', 'num_workers')),
+    Row('shuffle beside a sampler', options('train_dataloader.shuffle=True'),
+        ('set train_dataloader.sampler.shuffle instead',)),
+    Row('metric option', options('val_evaluator.metric=bboxx'),
+        ('val_evaluator.metric: TinyAccuracy has no such argument', 'collect_device')),
+    Row('gradient clipping option', options('optim_wrapper.clip_grad.max_nrm=1'),
+        ('optim_wrapper.clip_grad.max_nrm: clip_grad_norm_ has no such argument', 'max_norm')),
+    Row('gradient clipping as text', options('optim_wrapper.clip_grad.max_norm=abc'),
+        ("optim_wrapper.clip_grad.max_norm must be a number, got 'abc'",)),
+    Row('seed as text in the config', options('randomness.seed=abc'),
+        ("randomness.seed must be a whole number from 0, got 'abc'",)),
+    Row('log level', options('log_level=LOUD'), ('log_level must be one of', "INFO", "got 'LOUD'")),
+    Row('start method', options('env_cfg.mp_cfg.mp_start_method=foork'),
+        ('env_cfg.mp_cfg.mp_start_method must be one of', "spawn", "got 'foork'")),
+    Row('padding', options('model.data_preprocessor.pad_size_divisor=0'),
+        ('model.data_preprocessor.pad_size_divisor must be a whole number from 1, got 0',)),
+    Row('model option', options('model.backbone.depth=3'),
+        ('model cannot be built: TypeError: ', "'depth'", 'check the key model.backbone')),
+    Row('value of a model option', options('model.backbone.width=abc'),
+        ('model cannot be built: TypeError: ', 'check the key model.backbone')),
     # arguments
     Row('option without value', options('train_cfg.max_iters'),
         ("--cfg-options: 'train_cfg.max_iters' is not KEY=VALUE",)),
@@ -140,7 +213,53 @@ def test_train(tiny, tool, refused, monkeypatch, row):
     refused(tool('train'), row.make(tiny), row.messages)
 
 
+DATA = [
+    Row('metric of boxes', lambda p: ['val_evaluator.metric=bboxx'],
+        ('val_evaluator: ', "one of 'bbox', 'segm'", 'bboxx')),
+    Row('scale as text', lambda p: ['train_dataloader.dataset.pipeline.2.scale=abc'],
+        ('train_dataloader.dataset.pipeline.2.scale must be a number or (width, height)',)),
+    Row('transform option', lambda p: ['train_dataloader.dataset.pipeline.2.scal=3'],
+        ('train_dataloader.dataset.pipeline.2: ', "unexpected keyword argument 'scal'")),
+    Row('drop_last beside a batch sampler',
+        lambda p: ['train_dataloader.batch_sampler.type=AspectRatioBatchSampler',
+                   'train_dataloader.drop_last=True'],
+        ('train_dataloader.drop_last cannot stand beside train_dataloader.batch_sampler',)),
+    Row('depth of the backbone', lambda p: ['model.backbone.depth=19'],
+        ('model cannot be built: KeyError: ', 'depth 19', 'check the key model.backbone')),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize('row', DATA, ids=lambda row: row.name)
+def test_train_detector(detection, tool, refused, row):
+    refused(tool('train'), ['config.py', '--cfg-options', *row.make(detection)], row.messages)
+
+
+def taken(*argv):
+    def make(p):
+        (p.folder / 'taken').write_text('mine')
+        return ['a.pth', *argv]
+
+    return make
+
+
+def test_predictions_over_a_file(segmentation, tool, refused):
+    (segmentation.folder / 'taken').write_text('mine')
+    refused(
+        tool('test'),
+        ['config.py', 'a.pth', '--out', 'taken'],
+        ('--out taken: nothing can be written there: ', 'is a file', 'name another place'),
+    )
+
+
 TEST = [
+    Row('predictions where nothing can be written',
+        lambda p: ['a.pth', '--out', '/proc/x/a.pkl'],
+        ('--out /proc/x/a.pkl: nothing can be written there', 'name another place')),
+    Row('predictions without a name', lambda p: ['a.pth', '--out', ''], ('--out is empty; name',)),
+    Row('predictions below a file', taken('--out', 'taken/a.pkl'),
+        ('--out taken/a.pkl: nothing can be written there', 'name another place')),
+    Row('pictures over a file', taken('--show-dir', 'taken'),
+        ('--show-dir taken: nothing can be written there', 'is a file')),
     Row('no checkpoint', lambda p: [], ('arguments are required: checkpoint',)),
     Row('test-time augmentation without a model for it', lambda p: ['a.pth', '--tta'],
         ('--tta: the config has no tta_model', 'tta_pipeline')),

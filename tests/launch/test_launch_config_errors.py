@@ -7,6 +7,7 @@ from mmengine.config import Config
 
 from normplug.launch import UserError
 from normplug.launch.data_check import broken_json_explained
+from normplug.launch.runner import build_checked_model
 
 
 @pytest.mark.parametrize(
@@ -48,7 +49,7 @@ def test_unknown_type(project, train, refuses, line, messages):
     refuses(train, [project.write_config(line + '\n')], *messages)
 
 
-def test_unknown_type_found_only_while_training(project, train, capsys):
+def test_unknown_type_inside_a_transform(project, train, capsys):
     pytest.importorskip('mmcv')
     nested = "dict(type='RandomApply', transforms=[dict(type='Flip9')])"
     more = f"""
@@ -60,9 +61,17 @@ train_dataloader['dataset'].update(pipeline=[{nested}])
     assert f"{key}: there is no type 'Flip9'" in capsys.readouterr().err
 
 
-def test_other_key_errors_are_bugs(project, train):
-    with pytest.raises(TypeError, match='unexpected keyword'):
-        train([project.write_config("model['backbone'].update(depth=3)\n")])
+def test_model_option_unknown(project, train, refuses):
+    config = project.write_config("model['backbone'].update(depth=3)\n")
+    message = 'model cannot be built: TypeError: TinyBackbone.__init__() got an unexpected keyword'
+    refuses(train, [config], message, "'depth'; check the key model.backbone")
+
+
+def test_error_of_the_model_is_chained(project):
+    cfg = Config.fromfile(project.write_config("model['backbone'].update(width=-1.5)\n"))
+    with pytest.raises(UserError, match='model cannot be built: TypeError') as caught:
+        build_checked_model(cfg)
+    assert isinstance(caught.value.__cause__, TypeError)
 
 
 def test_data_root_missing(project, train, refuses):
@@ -90,7 +99,8 @@ train_dataloader['dataset'] = dict(type='RepeatDataset', times=2, dataset=concat
 
 
 def test_annotations_of_the_evaluator_missing(project, train, refuses):
-    more = "val_evaluator = [val_evaluator, dict(type='TinyAccuracy', ann_file='gone.json')]\n"
+    pytest.importorskip('mmdet')
+    more = "val_evaluator = [val_evaluator, dict(type='mmdet.CocoMetric', ann_file='gone.json')]\n"
     refuses(train, [project.write_config(more)], 'val_evaluator.1.ann_file: gone.json')
 
 

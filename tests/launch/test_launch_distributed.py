@@ -3,6 +3,7 @@
 import os
 import re
 import socket
+from datetime import timedelta
 
 import pytest
 import torch
@@ -245,3 +246,32 @@ def test_port_in_use_without_torchrun(project, train, refuses, monkeypatch):
             monkeypatch.setenv(name, str(value))
         argv = [project.write_config(), '--launcher', 'pytorch']
         refuses(train, argv, f'127.0.0.1:{port}', 'choose another by PORT=')
+
+
+def test_a_process_that_never_comes(project, train, refuses, monkeypatch):
+    port = free_port()
+    for name, value in {**PLACE, 'WORLD_SIZE': 3, 'MASTER_PORT': port}.items():
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.setattr(distributed, '_RENDEZVOUS', timedelta(seconds=2))
+    monkeypatch.setattr(distributed, '_NOTICE_AFTER', 0.1)
+    refuses(
+        train, [project.write_config(), '--launcher', 'pytorch'],
+        f'waiting for 3 processes at 127.0.0.1:{port} (MASTER_ADDR:MASTER_PORT)',
+        f'the 3 processes do not find each other at 127.0.0.1:{port}',
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(('timeout', 'seconds'), [(None, 1800), (7, 7)])
+def test_collectives_wait_as_long_as_before(monkeypatch, timeout, seconds):
+    for name, value in {**PLACE, 'WORLD_SIZE': 1, 'MASTER_PORT': free_port()}.items():
+        monkeypatch.setenv(name, str(value))
+    found = distributed._rendezvous(timeout)
+    assert (found['rank'], found['world_size']) == (0, 1)
+    assert found['store'].timeout == timedelta(seconds=seconds)
+
+
+def test_several_processes_without_a_launcher(project, train, refuses, monkeypatch):
+    monkeypatch.setenv('WORLD_SIZE', '2')
+    refuses(train, [project.write_config()], 'WORLD_SIZE=2', 'Add --launcher pytorch')
+    monkeypatch.setenv('WORLD_SIZE', '1')
+    assert train([str(project.config)]) == 0

@@ -122,3 +122,19 @@ def test_a_free_port_is_chosen_on_one_node(dist_refuses, project):
     first, second = dist_refuses.started
     assert first.master_port != second.master_port
     assert first.training_script_args[-3:] == ['--launcher', 'pytorch', '--resume']
+
+
+@pytest.mark.parametrize('option', [['--launcher', 'none'], ['--launcher=slurm'], ['--lau', 'mpi']])
+def test_another_launcher(dist_refuses, project, option):
+    message = 'contradicts tools/dist_train.sh, which sets --launcher pytorch: drop it'
+    dist_refuses([project.write_config(), 2, *option], message)
+
+
+def test_one_node_is_this_machine(dist_refuses, project, monkeypatch):
+    monkeypatch.setenv('MASTER_ADDR', '10.0.0.1')
+    argv = ['tools/train.py', project.write_config(), '2']
+    assert torchrun.main(argv) == 0
+    for name, value in {'NNODES': '2', 'NODE_RANK': '1'}.items():
+        monkeypatch.setenv(name, value)
+    assert torchrun.main(argv) == 0
+    assert [args.master_addr for args in dist_refuses.started] == ['127.0.0.1', '10.0.0.1']

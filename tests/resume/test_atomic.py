@@ -2,6 +2,7 @@
 
 import errno
 import os
+import subprocess
 
 import pytest
 from mmengine.fileio import get_file_backend
@@ -66,9 +67,12 @@ def test_a_path_below_a_file(tmp_path):
 
 def test_leftovers_are_removed_and_nothing_else(tmp_path):
     other = ['epoch_1.pth', '.hidden', 'a.normplug-tmp', '.epoch_1.pth.tmp']
-    for name in [*other, '.epoch_2.pth.77.normplug-tmp']:
+    other.append(f'.epoch_2.pth.{os.getppid()}.normplug-tmp')  # of a process that lives
+    dead = subprocess.Popen(['true'])
+    dead.wait()
+    for name in [*other, f'.epoch_2.pth.{dead.pid}.normplug-tmp']:
         (tmp_path / name).touch()
-    assert atomic.remove_leftovers(tmp_path) == ['.epoch_2.pth.77.normplug-tmp']
+    assert atomic.remove_leftovers(tmp_path) == [f'.epoch_2.pth.{dead.pid}.normplug-tmp']
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(other)
 
 
