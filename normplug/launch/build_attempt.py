@@ -76,5 +76,5 @@ def attempt(
         text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
         text = text or f'{type(error).__name__} while it was built'
         raise UserError(text if text.startswith(key) else f'{key}: {text}; correct it') from error
-    except Exception:
+    except Exception:  # it lacks what only the real training has, which is no fault of the value
         return None
