@@ -104,4 +104,9 @@ def _run_script(script: str, args: list[str]) -> None:
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    code = main()
+    if 'mmengine' in sys.modules:  # else there was no process group
+        from normplug.launch.rank_lifetime import end_rank
+
+        end_rank(code)
+    sys.exit(code)

@@ -1,9 +1,9 @@
 """Train from a config: ``python tools/train.py CONFIG`` (see ``--help``)."""
 
-import sys
 from collections.abc import Sequence
 
 from normplug.launch.cli import main_train
+from normplug.launch.rank_lifetime import end_rank
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -12,4 +12,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    end_rank(main())

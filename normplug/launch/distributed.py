@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import threading
@@ -27,6 +25,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from .errors import UserError
 from .portable_ddp import PortableDistributedDataParallel
+from .rank_lifetime import die_with_launcher
 
 __all__ = ['errors_on_all_ranks', 'join_process_group']
 
@@ -48,7 +47,6 @@ _STARTED_BY = {
 _NOTICE_AFTER = 10.0  # seconds of waiting for the other processes
 # torch waits as long as for a collective, half an hour: too long for a process that never comes.
 _RENDEZVOUS = timedelta(minutes=5)
-_PR_SET_PDEATHSIG = 1  # of <sys/prctl.h>
 
 
 def join_process_group(cfg: Config) -> list[str]:
@@ -69,7 +67,7 @@ def join_process_group(cfg: Config) -> list[str]:
         _check_alone()
         return []
     if launcher == 'pytorch' and 'TORCHELASTIC_RUN_ID' in os.environ:
-        _die_with_launcher()
+        die_with_launcher()
     on_cpu = get_device() == 'cpu'
     _check_sync_bn(cfg, on_cpu)
     notes = []
@@ -118,16 +116,6 @@ def _check_alone() -> None:
             'launcher each would run on its own. Add --launcher pytorch; for one process, unset '
             'WORLD_SIZE'
         )
-
-
-def _die_with_launcher() -> None:
-    """Have Linux kill this rank when torchrun dies, which could end it no more after SIGKILL."""
-    if sys.platform != 'linux':
-        return
-    launcher = os.getppid()
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != launcher:  # it died just before
-        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _set_torch_variables(launcher: str) -> None:
