@@ -9,7 +9,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.10 python3 python; do \
 # Without cached bytecode every start of the stack costs many seconds.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo test lint matrix clean
+.PHONY: setup demo test lint bench matrix clean
 
 setup: $(VENV)/.installed
 
@@ -27,6 +27,12 @@ test: setup
 lint: setup
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+
+# Layers beside nn.BatchNorm2d in training and evaluation, and compilations over 50 image sizes, in
+# a few minutes on two idle cores; the report is in work_dirs/benchmark. BENCH='--norms SN' chooses.
+bench: setup
+	$(BIN)/python tools/benchmark.py --quick $(BENCH)
+	$(BIN)/python tools/benchmark.py --random-sizes 50 $(BENCH)
 
 # The tests on the oldest, the pinned and the newest versions, into docs/matrix.md: hours, GBs.
 # MATRIX='--rows floor newest --slow' chooses.

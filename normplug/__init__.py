@@ -8,9 +8,20 @@ torch for each other where they need it.
 # The first says what is missing, before anything fails on it; the others register themselves.
 from normplug import _requirements, checkpoints, compat, deploy, hooks, models, optim  # noqa: F401
 from normplug.norms import IBN, SN, BaseNorm, PortableSyncBN, SyncIBN, SyncSN
+from normplug.ops import get_backend, set_backend
 from normplug.register import NORMS, register
 
-__all__ = ['IBN', 'NORMS', 'SN', 'BaseNorm', 'PortableSyncBN', 'SyncIBN', 'SyncSN']
+__all__ = [
+    'IBN',
+    'NORMS',
+    'SN',
+    'BaseNorm',
+    'PortableSyncBN',
+    'SyncIBN',
+    'SyncSN',
+    'get_backend',
+    'set_backend',
+]
 
 __version__ = '0.1.0'
 

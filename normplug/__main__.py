@@ -40,6 +40,11 @@ _TOOLS = {
         'main_deploy',
         'decided norms to native layers, folded (tools/deploy.py)',
     ),
+    'benchmark': (
+        'normplug.bench.cli',
+        'main_benchmark',
+        'time and memory beside batch norm (tools/benchmark.py)',
+    ),
     'make-digits': (
         'normplug.data.cli',
         'main_make_digits',

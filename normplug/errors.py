@@ -1,6 +1,6 @@
 """What ends a training without being a bug."""
 
-__all__ = ['TrainingError']
+__all__ = ['TrainingError', 'UnsuitableModelError']
 
 
 class TrainingError(Exception):
@@ -8,3 +8,7 @@ class TrainingError(Exception):
 
     The tools print the message alone, without traceback, and exit with 1.
     """
+
+
+class UnsuitableModelError(TrainingError, ValueError):
+    """A hook of the config has nothing to do in the model, or cannot do it."""

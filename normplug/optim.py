@@ -2,6 +2,7 @@
 
 import difflib
 from collections import Counter
+from numbers import Real
 
 from mmengine.logging import print_log
 from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper
@@ -51,7 +52,8 @@ class NormOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         paramwise_cfg: the options.
 
     Raises:
-        ValueError: an option is unknown, or multiplies what ``optimizer`` does not give.
+        ValueError: an option is unknown, is no multiple, or multiplies what ``optimizer`` does not
+            give.
     """
 
     def _validate_cfg(self) -> None:
@@ -62,7 +64,14 @@ class NormOptimWrapperConstructor(DefaultOptimWrapperConstructor):
                 hint = f'did you mean {similar[0]}?' if similar else f'known: {", ".join(_KEYS)}'
                 raise ValueError(f'optim_wrapper.paramwise_cfg has no option {key!r}; {hint}')
         for option, base in (('ratio_lr_mult', 'lr'), ('ratio_decay_mult', 'weight_decay')):
-            if self.paramwise_cfg.get(option) is not None and self.optimizer_cfg.get(base) is None:
+            mult = self.paramwise_cfg.get(option)
+            if mult is None:
+                continue
+            if not (isinstance(mult, Real) and mult >= 0):
+                raise ValueError(
+                    f'optim_wrapper.paramwise_cfg.{option} must be a number from 0, got {mult!r}'
+                )
+            if self.optimizer_cfg.get(base) is None:
                 raise ValueError(
                     f'optim_wrapper.paramwise_cfg.{option} multiplies optim_wrapper.optimizer.'
                     f'{base}, which is not given'

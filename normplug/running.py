@@ -1,11 +1,13 @@
 """Running statistics: when they are updated, and by how much."""
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 from normplug.stats import Moments
 
-__all__ = ['in_recomputation', 'update_running']
+__all__ = ['Tracked', 'Tracking', 'in_recomputation', 'moved', 'store']
 
 
 def in_recomputation() -> bool:
@@ -20,37 +22,55 @@ def in_recomputation() -> bool:
     return torch._C._current_graph_task_id() != -1
 
 
-@torch.no_grad()
-def update_running(
-    running: Moments,
-    num_batches_tracked: Tensor,
-    batch: Moments,
-    count: int | Tensor,
-    momentum: float | None,
-    unbiased: bool,
-) -> None:
-    """Move the running statistics towards a batch's, in place, as ``nn.BatchNorm`` does.
+class Tracked(NamedTuple):
+    """Running statistics: (C,) buffers of any floating dtype, and () int64."""
 
-    Nothing changes, and ``num_batches_tracked`` does not count, when the batch holds fewer than
-    two values per channel (no variance can be estimated) or any statistic is NaN or infinite (an
-    AMP step that overflowed). All decisions stay on the device.
+    mean: Tensor
+    var: Tensor
+    num_batches: Tensor
 
-    Args:
-        running: (C,) buffers, any floating dtype.
-        num_batches_tracked: () int64 buffer.
-        batch: biased (C,) moments of the batch.
-        count: values per channel in the batch, over all ranks; a tensor () after a collective.
+
+class Tracking(NamedTuple):
+    """How running statistics follow those of the batches.
+
+    Attributes:
         momentum: weight of the new batch; None for the plain average over all batches so far.
         unbiased: store variances times count / (count − 1), PyTorch's convention.
     """
-    finite = torch.isfinite(batch.mean).all() & torch.isfinite(batch.var).all()
-    ok = finite & (count >= 2)
-    num_batches_tracked.add_(ok.to(num_batches_tracked.dtype))
+
+    momentum: float | None
+    unbiased: bool
+
+
+def moved(tracked: Tracked, how: Tracking, batch: Moments, count: int | Tensor) -> Tracked:
+    """The running statistics moved towards a batch's, as ``nn.BatchNorm`` does.
+
+    Nothing moves, and the batch does not count, when it holds fewer than two values per channel
+    (no variance can be estimated) or any statistic is NaN or infinite (an AMP step that
+    overflowed). All decisions stay on the device.
+
+    Args:
+        tracked: the statistics so far.
+        how: see :class:`Tracking`.
+        batch: biased (C,) moments of the batch.
+        count: values per channel in the batch, over all ranks; a tensor () after a collective.
+    """
+    # NaN and infinity survive a sum, and a float64 sum of float32 statistics does not overflow.
+    ok = torch.isfinite(batch.mean.sum() + batch.var.sum()) & (count >= 2)
+    num_batches = tracked.num_batches + ok.to(tracked.num_batches.dtype)
     var = batch.var
-    if unbiased:
-        var = var * (count / (count - 1).clamp(min=1) if isinstance(count, Tensor)
-                     else count / max(count - 1, 1))  # fmt: skip
-    step = 1 / num_batches_tracked.clamp(min=1) if momentum is None else momentum
-    for buffer, new in zip(running, (batch.mean, var), strict=True):
-        old = buffer.to(new.dtype)
-        buffer.copy_(torch.where(ok, old + step * (new - old), old))
+    if how.unbiased:
+        least = (count - 1).clamp(min=1) if isinstance(count, Tensor) else max(count - 1, 1)
+        var = var * (count / least)
+    step = 1 / num_batches.clamp(min=1) if how.momentum is None else how.momentum
+    mean, var = (
+        torch.where(ok, old + step * (new - old), old).to(old.dtype)
+        for old, new in zip(tracked[:2], (batch.mean, var), strict=True)
+    )
+    return Tracked(mean, var, num_batches)
+
+
+@torch.no_grad()
+def store(tracked: Tracked, values: Tracked) -> None:
+    """Write ``values`` into the buffers."""
+    torch._foreach_copy_(list(tracked), list(values))

@@ -17,11 +17,11 @@ PACKAGE = Path(normplug.__file__).parent
 LAYERS = [
     {'_requirements', 'errors'},
     {'stats', 'sparsestmax'},
-    {'ops', 'dist'},
-    {'running'},
+    {'running', 'dist'},
+    {'ops'},
     {'norms'},
     {'register', 'models', 'hooks', 'optim', 'checkpoints', 'compat', 'launch', 'reports', 'data'}
-    | {'report', 'resume', 'nonfinite', 'deploy', 'population'},
+    | {'report', 'resume', 'nonfinite', 'deploy', 'population', 'bench'},
     {'__init__', '__main__'},
 ]
 LAYER = {unit: number for number, units in enumerate(LAYERS) for unit in units}

@@ -36,6 +36,7 @@ def test_the_commands_are_those_of_tools(capsys, tmp_path):
         ('plot-ratios', '--out'),
         ('export-onnx', '--shape'),
         ('deploy', '--fold'),
+        ('benchmark', '--shapes'),
     ):
         with pytest.raises(SystemExit) as caught:
             main([command, '--help'])

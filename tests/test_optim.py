@@ -152,6 +152,13 @@ def test_multiple_of_what_is_not_given(option, base):
         options(Net(), {option: 0.1}, **{base: None})
 
 
+@pytest.mark.parametrize('option', ['ratio_lr_mult', 'ratio_decay_mult'])
+@pytest.mark.parametrize('value', ['0.1', -0.1, float('nan')])
+def test_what_is_no_multiple(option, value):
+    with pytest.raises(ValueError, match=rf'paramwise_cfg\.{option} must be a number from 0, got'):
+        options(Net(), {option: value})
+
+
 def test_logs_the_groups(caplog):
     logger = MMLogger.get_instance('optim', logger_name='optim')
     logger.addHandler(caplog.handler)

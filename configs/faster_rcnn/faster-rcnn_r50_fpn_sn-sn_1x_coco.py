@@ -16,8 +16,12 @@ model = dict(
         norm_eval=False,
         # Released code, FREEZE_AT: 2. Stem and first stage keep their weights and statistics.
         frozen_stages=1,
-        # The released SN(8,2) ImageNet ResNet-50, converted to our names.
-        init_cfg=dict(checkpoint='checkpoints/resnet50_sn_8x2.pth'),
+        # The released ImageNet ResNet50v1+SN (8,2), as it is or converted to our names.
+        init_cfg=dict(
+            _delete_=True,
+            type='ReleasedPretrained',
+            checkpoint='checkpoints/resnet50v1_sn_8x2.pth',
+        ),
     ),
     neck=dict(norm_cfg=norm_cfg),
 )

@@ -110,7 +110,7 @@ def convert(
 
 
 def _network(state: dict[str, Tensor], path: str) -> Architecture:
-    backbone = [name for name in state if not names.is_classifier(name)]
+    backbone = {name: value for name, value in state.items() if not names.is_classifier(name)}
     network = architecture(backbone, path)
     foreign = [name for name in backbone if not is_resnet_key(name)]
     if foreign:
@@ -123,7 +123,8 @@ def _network(state: dict[str, Tensor], path: str) -> Architecture:
 
 def _network_within(state: dict[str, Tensor]) -> Architecture | None:
     """The ResNet that a whole model has for its backbone."""
-    below = [name.removeprefix('backbone.') for name in state if name.startswith('backbone.')]
+    prefix = 'backbone.'
+    below = {n.removeprefix(prefix): v for n, v in state.items() if n.startswith(prefix)}
     try:
         return architecture(below, '')
     except CheckpointError:  # any other backbone, whose names stay as they are

@@ -29,15 +29,15 @@ def kinds_in(model: nn.Module) -> dict[str, str]:
 
 
 def check_network(found: Architecture | None, model: nn.Module, path: str, whose: str) -> None:
-    """Raise CheckpointError if the file's ResNet is of another depth than ``model``."""
-    names = model.state_dict().keys()
-    if found is None or not is_resnet(names):
+    """Raise CheckpointError if the file's ResNet is of another depth or type than ``model``."""
+    state = model.state_dict()
+    if found is None or not is_resnet(state):
         return
-    own = architecture(names, whose)
+    own = architecture(state, whose)
     if not found.begins_with(own):
         raise CheckpointError(
-            f'{path} is of a {found}, but {whose} is a {own}: correct the depth there, or name a '
-            'checkpoint of that depth'
+            f'{path} is of a {found}, but {whose} is a {own}: correct the depth or type there, or '
+            'name a checkpoint of that network'
         )
 
 

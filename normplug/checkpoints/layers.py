@@ -21,6 +21,12 @@ Entries = dict[str, Tensor]
 HARD_SN = 'hard-SN'
 KINDS = ('SN', 'SSN', HARD_SN, 'IBN')
 _BATCH_NORM = ('weight', 'bias', 'running_mean', 'running_var', 'num_batches_tracked')
+# Without one of these a layer is damaged, not of another kind.
+_NEEDED = {
+    'BN': ('weight', 'bias', 'running_mean', 'running_var'),
+    'SN': ('weight', 'bias', 'mean_weight', 'var_weight'),
+    'SSN': ('weight', 'bias', 'mean_weight', 'var_weight'),
+}
 # Released IBN is two layers in one.
 _HALVES = {'IN.weight', 'IN.bias', *(f'BN.{name}' for name in _BATCH_NORM)}
 
@@ -51,13 +57,14 @@ def kind_of(entries: Entries) -> str | None:
     """
     if 'radius' in entries:
         return 'SSN'
-    if 'mean_weight' in entries:
+    if 'mean_weight' in entries or 'var_weight' in entries:
         return 'SN'
     if 'IN.weight' in entries:
         return 'IBN'
-    if entries.keys() >= {'weight', 'running_mean'}:
-        same = entries['running_mean'].numel() == entries['weight'].numel()
-        return 'BN' if same else 'IBN'
+    affine = [entries[name] for name in ('weight', 'bias') if name in entries]
+    running = [entries[name] for name in ('running_mean', 'running_var') if name in entries]
+    if affine and running:
+        return 'BN' if running[0].numel() == affine[0].numel() else 'IBN'
     return None
 
 
@@ -74,6 +81,7 @@ def convert_layer(entries: Entries, to: str, logit_init: str, where: str) -> Ent
         CheckpointError: the tensors are incomplete, or nothing is known to turn one into the other.
     """
     source = kind_of(entries)
+    _check_whole(entries, source, where)
     if source == to == 'BN':
         return dict(entries)
     if source == to:
@@ -93,6 +101,18 @@ def convert_layer(entries: Entries, to: str, logit_init: str, where: str) -> Ent
             f'SN can become SSN or {HARD_SN}'
         )
     return _load(build, entries, where, from_bn=source == 'BN')
+
+
+def _check_whole(entries: Entries, kind: str, where: str) -> None:
+    lacking = [name for name in _NEEDED.get(kind, ()) if name not in entries]
+    if lacking:
+        raise CheckpointError(f'{where} is no whole {kind} layer: {", ".join(lacking)} missing')
+    radius = entries.get('radius')
+    if radius is not None and bool(((radius < 0) | (radius > 1)).any()):
+        raise CheckpointError(
+            f"{where} has an SSN's radius of {radius.tolist()}, which must lie in [0, 1]: the file "
+            'is damaged'
+        )
 
 
 def _same(entries: Entries, kind: str, channels: int) -> nn.Module:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+
+from torch import Tensor
 
 from .source import CheckpointError, few
 
@@ -32,21 +34,27 @@ class Architecture:
     Attributes:
         kind: 'basic' (two convolutions a block) or 'bottleneck' (three).
         blocks: their number in each stage.
+        groups: of the 3x3 convolutions; more than one in a ResNeXt.
     """
 
     kind: str
     blocks: tuple[int, ...]
+    groups: int = 1
 
     def __str__(self) -> str:
-        """Its common name, as ``ResNet-50``."""
+        """Its common name, as ``ResNet-50`` or ``ResNeXt-50 of 32 groups``."""
+        name = 'ResNet' if self.groups == 1 else 'ResNeXt'
         depth = _DEPTHS.get((self.kind, self.blocks))
         if depth is not None:
-            return f'ResNet-{depth}'
-        return f'ResNet of {"-".join(map(str, self.blocks))} {self.kind} blocks'
+            return f'{name}-{depth}' + f' of {self.groups} groups' * (self.groups > 1)
+        grouped = f' in {self.groups} groups' * (self.groups > 1)
+        return f'{name} of {"-".join(map(str, self.blocks))} {self.kind} blocks{grouped}'
 
     def begins_with(self, other: Architecture) -> bool:
         """Whether ``other`` is this ResNet, or its first stages."""
-        return self.kind == other.kind and self.blocks[: len(other.blocks)] == other.blocks
+        return (self.kind, self.groups) == (other.kind, other.groups) and (
+            self.blocks[: len(other.blocks)] == other.blocks
+        )
 
 
 def is_resnet(names: Iterable[str]) -> bool:
@@ -60,17 +68,17 @@ def is_resnet_key(name: str) -> bool:
     return _PLACE.fullmatch(name) is not None
 
 
-def architecture(names: Iterable[str], whose: str) -> Architecture:
-    """Tell the ResNet by the names of its tensors, without prefix.
+def architecture(state: Mapping[str, Tensor], whose: str) -> Architecture:
+    """Tell the ResNet by the names and shapes of its tensors, without prefix.
 
     Args:
-        names: mm's names.
+        state: tensors by mm's names.
         whose: the file or config key, for the message.
 
     Raises:
         CheckpointError: it is none, or a convolution or norm of it is missing.
     """
-    names = set(names)
+    names = set(state)
     if not is_resnet(names):
         raise CheckpointError(
             f'{whose} is of no ResNet with names as in mm or the released classification code: '
@@ -95,13 +103,21 @@ def architecture(names: Iterable[str], whose: str) -> Architecture:
     ]
     if 'conv1.weight' in names and not any(name.startswith('bn1.') for name in names):
         lacking.insert(0, 'bn1')
-    result = Architecture(kind, tuple(blocks))
+    result = Architecture(kind, tuple(blocks), _groups(state))
     if lacking:
         raise CheckpointError(
             f'{whose} looks like a {result}, but {len(lacking)} of its layers are missing: '
             f'{few(lacking)}. The file is incomplete, or of another kind of network'
         )
     return result
+
+
+def _groups(state: Mapping[str, Tensor]) -> int:
+    # A convolution's weight is (out, in / groups, kh, kw), and conv1 gives what conv2 takes.
+    first, second = (state.get(f'layer1.0.conv{i}.weight') for i in (1, 2))
+    if first is None or second is None or first.dim() < 2 or second.dim() < 2:
+        return 1
+    return max(len(first) // max(second.shape[1], 1), 1)
 
 
 def _layers(kind: str, stage: int, index: int) -> list[str]:

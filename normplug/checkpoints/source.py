@@ -76,11 +76,16 @@ def _tensors(checkpoint: object, path: str) -> dict[str, Tensor]:
         holders = [checkpoint[key] for key in _WRAPPERS if key in checkpoint] + holders
     for holder in holders:
         if isinstance(holder, dict):
-            state = {key: value for key, value in holder.items() if isinstance(value, Tensor)}
+            state = {
+                key: value
+                for key, value in holder.items()
+                if isinstance(key, str) and isinstance(value, Tensor)
+            }
             if state:
                 break
     else:
-        found = f' (only {few(map(str, checkpoint))})' if isinstance(checkpoint, dict) else ''
+        keys = few(map(str, checkpoint)) if isinstance(checkpoint, dict) else ''
+        found = f' (only {keys})' if keys else ''
         raise CheckpointError(
             f'{path} holds no state dict{found}; expected are tensors by name, alone or below '
             f'{" or ".join(map(repr, _WRAPPERS))}'

@@ -13,6 +13,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 from normplug.launch.config import load_config, scope_of
+from normplug.launch.data_check import broken_json_explained, unreadable_files_explained
 from normplug.launch.errors import UserError, exit_code
 from normplug.launch.options import add_config_arguments
 from normplug.launch.type_check import unknown_types_explained
@@ -112,7 +113,12 @@ def _test_images(cfg: Config, model: nn.Module) -> tuple[list[Batch], str]:
     loader = cfg.get('test_dataloader')
     if not loader:
         return [], 'no test images (the config has no test_dataloader)'
-    with unknown_types_explained(cfg), DefaultScope.overwrite_default_scope(scope_of(cfg)):
+    with (
+        unknown_types_explained(cfg),
+        broken_json_explained(cfg),
+        unreadable_files_explained(),
+        DefaultScope.overwrite_default_scope(scope_of(cfg)),
+    ):
         try:
             loader = Runner.build_dataloader(dict(loader, num_workers=0, persistent_workers=False))
             data = next(iter(loader))

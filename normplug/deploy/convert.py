@@ -48,12 +48,12 @@ def deploy(
         What became of each norm; the largest relative difference of the outputs.
 
     Raises:
-        UserError: the model is deployed already, a norm that has to be folded cannot, or the
-            outputs differ by more than TOLERANCE. Nothing has been written then.
+        UserError: the model is deployed already or fails on a batch, a norm that has to be folded
+            cannot, or the outputs differ by more than TOLERANCE. Nothing has been written then.
     """
     if cfg.model.get('type') == 'DeployedModel':
         raise UserError('the config is that of a deployed model already')
-    flow, wanted = record(model, lambda: [run(cfg, model, batch) for batch in batches])
+    flow, wanted = record(model, lambda: [_first_run(cfg, model, batch) for batch in batches])
     try:
         plan = make_plan(model, flow, must_fold)
     except ValueError as error:
@@ -76,6 +76,17 @@ def deploy(
                 f'(allowed: {TOLERANCE:.0e}); nothing was written'
             )
     return plan, difference
+
+
+def _first_run(cfg: Config, model: nn.Module, batch: Batch) -> dict:
+    try:
+        return run(cfg, model, batch)
+    except (AssertionError, RuntimeError, ValueError) as error:
+        shape = tuple(batch.inputs.shape)
+        raise UserError(
+            f'the model fails on an input of {shape}: {error}\n'
+            'If it takes others only, name one of them: --shape N C H W'
+        ) from error
 
 
 def _deployed_config(cfg: Config, plan: Plan) -> Config:

@@ -36,7 +36,7 @@ def load_model(cfg: Config, path: str) -> tuple[nn.Module, dict]:
 
     Raises:
         UserError: the config is none of mmdet, mmseg and mmpretrain, its model cannot be built, or
-            the checkpoint is missing, broken or of another model.
+            the checkpoint is missing, broken, of another model or has NaN in it.
     """
     if scope_of(cfg) not in SCOPES:
         raise UserError(
@@ -47,6 +47,16 @@ def load_model(cfg: Config, path: str) -> tuple[nn.Module, dict]:
     checkpoint = ckpt.read_checkpoint(path, 'checkpoint')
     model = build_checked_model(cfg)
     ckpt.check_strict(model, checkpoint, path, 'checkpoint')  # which loads it
+    broken = [
+        name
+        for name, value in model.state_dict().items()
+        if value.is_floating_point() and not torch.isfinite(value).all()
+    ]
+    if broken:
+        raise UserError(
+            f'checkpoint: {path} has NaN or infinite values in {len(broken)} tensors, {broken[0]} '
+            'first: its training diverged. Take an earlier one'
+        )
     return model.eval(), (checkpoint.get('meta') or {}).get('dataset_meta', {})
 
 

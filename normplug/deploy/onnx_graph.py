@@ -79,11 +79,16 @@ def export_onnx(
     data = _graph(with_constant_ratios(network), shape, fixed)
     n, c, h, w = shape
     shapes = [shape] if fixed else [shape, (n + 1, c, h + 32, w + 64)]
-    difference = max(_check(network, data, s) for s in shapes)
+    differences = [_check(network, data, s) for s in shapes]
+    difference = max(differences)
     if not difference <= TOLERANCE:
+        # Adaptive pooling to more than one bin has no graph for any size.
+        hint = ''
+        if not fixed and differences[0] <= TOLERANCE:
+            hint = f'. At {tuple(shape)} they agree: with --fixed-shape the model can be exported'
         raise UserError(
             f'the outputs of onnxruntime differ by {difference:.1e} of the largest (allowed: '
-            f'{TOLERANCE:.0e}); nothing was written'
+            f'{TOLERANCE:.0e}); nothing was written{hint}'
         )
     try:
         write(out, data)

@@ -6,6 +6,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
+from normplug.errors import UnsuitableModelError
 from normplug.norms import SSN
 from normplug.norms.switchable import SwitchableNorm
 
@@ -28,7 +29,8 @@ class NormRatioHook(Hook):
         interval: log every so many iterations.
 
     Raises:
-        ValueError: ``interval`` is below 1, or the model has no SN or SSN.
+        ValueError: ``interval`` is below 1.
+        UnsuitableModelError: the model has no SN or SSN.
     """
 
     def __init__(self, interval: int = 100) -> None:
@@ -41,7 +43,7 @@ class NormRatioHook(Hook):
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         layers = {n: m for n, m in model.named_modules() if isinstance(m, SwitchableNorm)}
         if not layers:
-            raise ValueError(
+            raise UnsuitableModelError(
                 'NormRatioHook: the model has no SN or SSN, whose ratios it logs; remove the hook'
             )
         self._layers = list(layers.values())

@@ -1,11 +1,14 @@
 """A bound on the gradient of the ratios alone."""
 
 from mmengine.hooks import Hook
+from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
+from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import Optimizer
 
+from normplug.errors import UnsuitableModelError
 from normplug.norms import BaseNorm
 
 __all__ = ['RatioGradClipHook']
@@ -16,13 +19,15 @@ class RatioGradClipHook(Hook):
     """Clip the 2-norm of the gradient over all logits of SN and SSN together.
 
     Part of the released recipe for SSN, with 1. ``optim_wrapper.clip_grad``, which is over all
-    parameters of the model, comes before it. With accumulated gradients the sum is clipped.
+    parameters of the model, comes before it. With accumulated gradients the sum is clipped. Of
+    several optimizers, in mmengine's ``OptimWrapperDict``, one has to train all the logits.
 
     Args:
         max_norm: the norm that is left at most.
 
     Raises:
         ValueError: ``max_norm`` is not positive, or the model has no logits that train.
+        UnsuitableModelError: no optimizer trains the logits, or several do.
     """
 
     def __init__(self, max_norm: float = 1.0) -> None:
@@ -42,14 +47,37 @@ class RatioGradClipHook(Hook):
         if not logits:
             raise ValueError('RatioGradClipHook: the model has no ratios to train; remove the hook')
 
+        wrapper = runner.optim_wrapper
+        if isinstance(wrapper, OptimWrapperDict):
+            wrapper = _wrapper_of(logits, wrapper)
+
         def clip(optimizer: Optimizer, args: tuple, kwargs: dict) -> None:
             norm = get_total_norm([w.grad for w in logits if w.grad is not None])
             # A fused optimizer under AMP gets scaled gradients, and unscales them in its step.
             scale = getattr(optimizer, 'grad_scale', None)
             clip_grads_with_norm_(logits, self.max_norm, norm if scale is None else norm / scale)
 
-        self._handle = runner.optim_wrapper.optimizer.register_step_pre_hook(clip)
+        self._handle = wrapper.optimizer.register_step_pre_hook(clip)
 
     def after_train(self, runner: Runner) -> None:
         """Leave the optimizer as it was."""
         self._handle.remove()
+
+
+def _wrapper_of(logits: list[Tensor], wrappers: OptimWrapperDict) -> OptimWrapper:
+    """The wrapper whose optimizer steps the logits: their norm is known when all gradients are."""
+    wanted = {id(parameter) for parameter in logits}
+    found = {}
+    for key, wrapper in wrappers.items():
+        groups = wrapper.optimizer.param_groups
+        trained = wanted & {id(parameter) for group in groups for parameter in group['params']}
+        if trained:
+            found[key] = len(trained)
+    if len(found) != 1:
+        shares = ', '.join(f'optim_wrapper.{key} {number}' for key, number in found.items())
+        raise UnsuitableModelError(
+            f'RatioGradClipHook clips all {len(logits)} logits of SN and SSN at the step of one '
+            f'optimizer, but {shares or "no optimizer of optim_wrapper trains any"}: give all norm '
+            'layers to one, or remove the hook'
+        )
+    return wrappers[next(iter(found))]

@@ -1,11 +1,14 @@
 """The radius of SSN, from the progress of training."""
 
+from numbers import Real
+
 from mmengine.hooks import EMAHook, Hook
 from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from torch import nn
 
+from normplug.errors import UnsuitableModelError
 from normplug.norms import SSN
 from normplug.norms.ssn import set_radius
 
@@ -32,14 +35,15 @@ class SSNRadiusHook(Hook):
         end: radius at the end of training, in [0, 1].
 
     Raises:
-        ValueError: ``end`` is out of range; the model has no SSN that trains; one that has not
-            decided stands above ``end`` already.
+        ValueError: ``end`` is out of range.
+        UnsuitableModelError: the model has no SSN that trains; one that has not decided stands
+            above ``end`` already.
     """
 
     priority = 'LOW'  # after EMAHook has averaged, before a checkpoint is written
 
     def __init__(self, end: float = 1.0) -> None:
-        if not 0 <= end <= 1:
+        if not (isinstance(end, Real) and 0 <= end <= 1):
             raise ValueError(f'SSNRadiusHook: end must lie in [0, 1], got {end!r}')
         self.end = end
 
@@ -52,7 +56,7 @@ class SSNRadiusHook(Hook):
             if isinstance(layer, SSN) and not layer.frozen
         }
         if not layers:
-            raise ValueError(
+            raise UnsuitableModelError(
                 'SSNRadiusHook: the model has no SSN that trains; remove the hook, or use '
                 "norm_cfg=dict(type='SSN')"
             )
@@ -65,7 +69,7 @@ class SSNRadiusHook(Hook):
         starts = info[_STARTS]
         late = next((name for name, start in starts.items() if start > self.end), None)
         if late:
-            raise ValueError(
+            raise UnsuitableModelError(
                 f'SSNRadiusHook: the radius of {late} stands at {starts[late]:.3f} already, above '
                 f'end={self.end}; raise end, or call reset_ratios() on the SSN layers'
             )

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import copy
+import logging
 import os.path as osp
 import re
 import traceback
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 from mmengine.config import Config
 from mmengine.device import get_device
+from mmengine.logging import MMLogger
 from mmengine.model import BaseTTAModel
 from mmengine.registry import MODELS, RUNNERS, DefaultScope, build_from_cfg
 from mmengine.runner import Runner
@@ -101,7 +105,8 @@ def _check(cfg: Config, mode: str) -> list[str]:
 
 def _check_checkpoints(cfg: Config, mode: str, phases: tuple[str, ...]) -> list[str]:
     """Return what the log should say about them."""
-    model = build_checked_model(cfg)
+    with _without_infos():  # the runner builds it once more, and what is said then is logged
+        model = build_checked_model(cfg)
     check_num_classes(model, cfg, phases)
     path = cfg.get('load_from')
     if mode == 'test':
@@ -116,6 +121,17 @@ def _check_checkpoints(cfg: Config, mode: str, phases: tuple[str, ...]) -> list[
         elif path:
             notes.append(ckpt.check_load_from(model, path))
     return [*notes, *dict.fromkeys(str(warning.message) for warning in caught)]
+
+
+@contextmanager
+def _without_infos() -> Iterator[None]:
+    logger = MMLogger.get_current_instance()
+    level = logger.level
+    logger.setLevel(max(level, logging.WARNING))
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def build_checked_model(cfg: Config) -> nn.Module:

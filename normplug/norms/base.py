@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from normplug.dist import group_reducer
 from normplug.ops import Reducer, Rule, is_exporting, normalize, normalize_exported
-from normplug.running import in_recomputation, update_running
+from normplug.running import Tracked, Tracking, in_recomputation, store
 from normplug.stats import Moments
 
 __all__ = ['BaseNorm']
@@ -111,24 +111,27 @@ class BaseNorm(nn.Module):
         if is_exporting():
             return self._exported(x)
         self._check_input(x)
-        x_n = x.unsqueeze(-1) if x.dim() == 2 else x
         has_batch = self.batch_from is not None
         live = self.takes_batch_statistics(x)
         running = Moments(self.running_mean, self.running_var) if has_batch else None
         correction, unbiased = self.corrections(x)
-        y_n, batch, total = normalize(
-            x_n,
+        tracked = None
+        if live and not in_recomputation():
+            tracked = Tracked(*running, self.num_batches_tracked)
+        y, values = normalize(
+            x,
             self.rule(x),
             self.rule_params(),
             given=None if live else running,
             batch_from=self.batch_from if live else None,
             reducer=self.reducer() if live else None,
             correction=correction,
+            tracked=tracked,
+            tracking=Tracking(self.momentum, unbiased),
         )
-        if live and not in_recomputation():
-            count = x.numel() // self.num_features if total is None else total
-            update_running(running, self.num_batches_tracked, batch, count, self.momentum, unbiased)
-        return y_n.squeeze(-1) if x.dim() == 2 else y_n
+        if tracked is not None:
+            store(tracked, values)
+        return y
 
     def _exported(self, x: Tensor) -> Tensor:
         """The forward in evaluation as plain operators, without checks on a symbolic shape."""

@@ -17,14 +17,13 @@ from normplug.stats import Moments
 __all__ = ['is_exporting', 'normalize_exported']
 
 
+@torch.compiler.assume_constant_result
 def is_exporting() -> bool:
     """Whether ``torch.export``, an ONNX exporter or ``torch.jit.trace`` records this forward.
 
-    Not under Dynamo, so not in ``torch.export.export(strict=True)``: there, ``is_exporting`` is
-    True in ``torch.compile`` too (torch 2.11), and the autograd Function is traced as it is.
+    Dynamo would answer ``torch.compiler.is_exporting`` by True in ``torch.compile`` too (torch
+    2.11), so it is made to call this function and to keep the answer for the graph.
     """
-    if torch.compiler.is_dynamo_compiling():
-        return False
     return torch.compiler.is_exporting() or torch.jit.is_tracing()
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.dist import all_reduce
+from mmengine.dist import all_reduce, broadcast
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
@@ -35,14 +35,16 @@ def population_loader(cfg: Config, dataloader: dict | None = None, seed: int = 0
     Args:
         cfg: a config with ``train_dataloader``, and ``val_dataloader`` or ``test_dataloader``.
         dataloader: config to build instead; taken as it is.
-        seed: of the order.
+        seed: of the order; rank 0's counts, as ranks with orders of their own would miss samples.
 
     Raises:
         ValueError: a dataloader or dataset in the config is not a dict, or there is no pipeline.
     """
     loader = copy.deepcopy(dataloader) if dataloader else _without_augmentation(cfg)
+    common = torch.tensor(seed)
+    broadcast(common)  # with `randomness.diff_rank_seed` each rank has another
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope') or 'mmengine'):
-        return Runner.build_dataloader(loader, seed=seed)
+        return Runner.build_dataloader(loader, seed=int(common))
 
 
 def _without_augmentation(cfg: Config) -> dict:

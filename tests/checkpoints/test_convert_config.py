@@ -22,6 +22,11 @@ model = dict(
 )
 """
 
+HEADS = """
+neck=dict(type='FPN', in_channels=[32, 64, 128, 256], out_channels=4, num_outs=5),
+bbox_head=dict(type='RetinaHead', num_classes=2, in_channels=4, feat_channels=4, stacked_convs=1)
+"""
+
 
 @pytest.fixture
 def detector(tmp_path):
@@ -81,3 +86,47 @@ def test_a_detector_of_another_depth(detector, tmp_path, capsys):
     assert convert_tool(tmp_path / 'bn.pth', tmp_path / 'out.pth', '--config', config) == 2
     assert 'is of a ResNet-18, but model.backbone of' in capsys.readouterr().err
     assert not (tmp_path / 'out.pth').exists()
+
+
+RESNEXT = """
+custom_imports = dict(imports=['normplug'])
+default_scope = 'mmdet'
+model = dict(backbone=dict(type='{type}', depth=50, base_channels=8, stem_channels=8,
+                           norm_cfg=dict(type='SN'), {more}))
+"""
+
+
+@pytest.fixture
+def resnext():
+    """The weights of a ResNeXt-50 with batch norms, of 4 groups."""
+    pytest.importorskip('mmdet')
+    backbone = dict(type='ResNeXt', depth=50, base_channels=8, stem_channels=8, groups=4)
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        return MODELS.build({**backbone, 'base_width': 64}).state_dict()
+
+
+@pytest.mark.parametrize('prefix', ['', 'backbone.'])
+def test_a_resnext_is_called_one(resnext, prefix, tmp_path, capsys):
+    source, out = tmp_path / 'bn.pth', tmp_path / 'sn.pth'
+    torch.save({prefix + name: value for name, value in resnext.items()}, source)
+    assert convert_tool(source, out, '--norm', 'SN') == 0
+    assert 'ResNeXt-50 of 4 groups; norm layers: 53 BN → SN' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ('kind', 'more', 'message'),
+    [
+        ('ResNeXt', 'groups=4, base_width=64', ''),
+        ('ResNet', '', 'is of a ResNeXt-50 of 4 groups, but {} is a ResNet-50: correct the depth '),
+        ('ResNeXt', 'groups=2, base_width=64', 'but {} is a ResNeXt-50 of 2 groups: correct'),
+    ],
+)
+def test_a_resnext_for_the_model_of_a_config(resnext, kind, more, message, tmp_path, capsys):
+    source, out, config = (tmp_path / name for name in ('bn.pth', 'sn.pth', 'config.py'))
+    torch.save(resnext, source)
+    detector = f"model.update(type='RetinaNet', {HEADS})\n"
+    config.write_text(RESNEXT.format(type=kind, more=more) + detector)
+    code = convert_tool(source, out, '--config', config)
+    assert code == (2 if message else 0)
+    assert message.format(f'model.backbone of {config}') in capsys.readouterr().err
+    assert out.exists() == (not message)

@@ -37,6 +37,11 @@ def _batch_norm():
     return {n.replace('.BN.', '.'): v for n, v in state.items() if '.IN.' not in n}
 
 
+def _released(kind, missing=None, **changes):
+    state = {**released_state(kind, 18), **changes}
+    return {name: value for name, value in state.items() if name != missing}
+
+
 def _nan():
     state = _sn()
     state['layer2.0.sn1.running_var'][0, 1] = float('nan')
@@ -76,8 +81,30 @@ FILES = {
     ),
     'a weight missing': (
         lambda: _without('layer3.1.sn2.weight'),
-        'layer layer3.1.bn2 is no whole layer: weight missing',
+        'layer layer3.1.bn2 is no whole SN layer: weight missing',
     ),
+    'logits of the means missing': (
+        lambda: _released('sn', 'layer3.1.sn2.mean_weight'),
+        'layer layer3.1.bn2 is no whole SN layer: mean_weight missing',
+    ),
+    'logits of an SSN missing': (
+        lambda: _released('ssn', 'layer3.1.sn2.mean_weight'),
+        'layer layer3.1.bn2 is no whole SSN layer: mean_weight missing',
+    ),
+    'a statistic of a batch norm missing': (
+        lambda: _released('ibn_a', 'layer3.1.bn2.running_var'),
+        'layer layer3.1.bn2 is no whole BN layer: running_var missing',
+    ),
+    'a statistic of the other half missing': (
+        lambda: _released('ibn_a', 'layer3.1.bn1.BN.running_mean'),
+        'layer layer3.1.bn1.BN is no whole BN layer: running_mean missing',
+    ),
+    'a radius above 1': (
+        lambda: _released('ssn', **{'layer3.1.sn2.radius': torch.tensor([1.5])}),
+        "layer layer3.1.bn2 has an SSN's radius of [1.5], which must lie in [0, 1]",
+    ),
+    'an empty file': (dict, 'holds no state dict; expected are tensors by name'),
+    'no names': (lambda: {0: torch.ones(1)}, 'holds no state dict (only 0)'),
     'pre-activation': (
         lambda: _sn(**{'sn_out.weight': torch.ones(1, 4, 1, 1)}),
         'is no plain ResNet-18: it has 1 more tensors (sn_out.weight)',

@@ -4,9 +4,11 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 
+from tests.checkpoints.networks import golden_state
 from tests.mm.norm_layers import norm_layers
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
@@ -104,7 +106,8 @@ def test_models_start_from_the_backbone_of_their_norm(name):
     backbone = load(name).model.backbone
     checkpoint = Path(backbone.init_cfg.checkpoint)
     if 'digits' not in name:
-        assert checkpoint.name == 'resnet50_sn_8x2.pth'
+        assert backbone.init_cfg.type == 'ReleasedPretrained'
+        assert checkpoint.name == 'resnet50v1_sn_8x2.pth'
         return
     assert backbone.init_cfg.prefix == 'backbone.'
     pretraining = load(f'pretrain/{checkpoint.parent.name}.py')
@@ -113,6 +116,22 @@ def test_models_start_from_the_backbone_of_their_norm(name):
     assert checkpoint.name == f'epoch_{pretraining.train_cfg.max_epochs}.pth'
     for key in ('depth', 'stem_channels', 'base_channels'):
         assert pretraining.model.backbone[key] == backbone[key]
+
+
+def test_table_3_starts_from_the_released_file(tmp_path):
+    state = golden_state('resnet50_sn')
+    path = tmp_path / 'released.pth'
+    torch.save({'state_dict': {f'module.{name}': value for name, value in state.items()}}, path)
+    backbone = load('faster_rcnn/faster-rcnn_r50_fpn_sn-sn_1x_coco.py').model.backbone
+    backbone.init_cfg.checkpoint = str(path)
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        net = MODELS.build(backbone)
+    net.init_weights()
+    for ours, released in [('bn1', 'sn1'), ('layer4.2.bn3', 'layer4.2.sn3')]:
+        for name in ('weight', 'mean_weight', 'running_var'):
+            want = state[f'{released}.{name}'].flatten()
+            assert torch.equal(net.get_submodule(ours).state_dict()[name], want), name
+    assert torch.equal(net.layer3[0].conv2.weight, state['layer3.0.conv2.weight'])
 
 
 def test_frozen_bn_is_frozen():

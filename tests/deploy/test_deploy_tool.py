@@ -121,6 +121,49 @@ def test_wrong_files(trained, tool, refused, tmp_path):
     refused(network, main, argv, 'is of another model than the config')
 
 
+def test_a_checkpoint_with_nan(trained, tool, refused):
+    network = trained('mmpretrain', 'BN')
+    checkpoint = torch.load(network.checkpoint)
+    checkpoint['state_dict']['backbone.bn1.running_var'][1] = float('inf')
+    checkpoint['state_dict']['backbone.conv1.weight'][0] = float('nan')
+    torch.save(checkpoint, network.checkpoint)
+    told = 'trained.pth has NaN or infinite values in 2 tensors, backbone.conv1.weight first'
+    argv = (network.config, network.checkpoint, network.folder / 'deployed', *SHAPE)
+    refused(network, tool('deploy'), argv, told)
+
+
+def test_an_input_that_the_model_does_not_take(trained, tool, refused):
+    network = trained('mmseg', 'BN')
+    argv = (
+        network.config,
+        network.checkpoint,
+        network.folder / 'deployed',
+        '--shape',
+        1,
+        4,
+        64,
+        64,
+    )
+    refused(network, tool('deploy'), argv, 'fails on an input of (1, 4, 64, 64)', '--shape N C H W')
+
+
+def test_a_test_image_that_cannot_be_read(trained, tool, refused):
+    network = trained('mmpretrain', 'BN')
+    image = network.folder / 'val' / 'one' / 'a.png'
+    image.parent.mkdir(parents=True)
+    image.write_bytes(b'no image')
+    cfg = Config.fromfile(network.config)
+    pipeline = [dict(type='LoadImageFromFile'), dict(type='PackInputs')]
+    cfg.test_dataloader = dict(
+        dataset=dict(type='CustomDataset', data_prefix=str(image.parents[1]), pipeline=pipeline),
+        sampler=dict(type='DefaultSampler', shuffle=False),
+        batch_size=1,
+    )
+    cfg.dump(network.config)
+    argv = (network.config, network.checkpoint, network.folder / 'deployed', *SHAPE)
+    refused(network, tool('deploy'), argv, str(image))
+
+
 def test_a_deployed_model_is_not_deployed_again(trained, tool, refused):
     network = trained('mmpretrain', 'BN')
     out = network.folder / 'deployed'

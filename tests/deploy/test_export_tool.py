@@ -79,6 +79,16 @@ def test_wrong_files(trained, tool, refused, tmp_path, monkeypatch):
     refused(network, main, ends(network), 'pip install onnxruntime', 'normplug[export]')
 
 
+@pytest.mark.slow
+def test_adaptive_pooling_needs_a_fixed_shape(trained, tool, refused):
+    head = dict(type='PSPHead', pool_scales=(1, 2), in_channels=16, in_index=1, channels=8)
+    head = dict(head, num_classes=2, norm_cfg=dict(type='SN'))
+    network = trained('mmseg', 'SN', decode_head=head)
+    hint = 'At (1, 3, 64, 96) they agree: with --fixed-shape the model can be exported'
+    refused(network, tool('export_onnx'), ends(network), 'outputs of onnxruntime differ by', hint)
+    assert tool('export_onnx')(*ends(network), '--fixed-shape') == 0
+
+
 def test_a_graph_that_differs_is_refused(trained, tool, refused, monkeypatch):
     network = trained('mmpretrain', 'SN')
     monkeypatch.setattr('normplug.deploy.onnx_graph.TOLERANCE', 0)

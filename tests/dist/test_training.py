@@ -16,6 +16,12 @@ def test_ssn_decides_alike_on_all_ranks(two, tmp_path, norm, accumulate):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize('norm', ['SN', 'SyncSSN'])
+def test_averaged_model_with_population_statistics(two, tmp_path, norm):
+    two.run(scenarios.averages, tmp_path / norm, norm)
+
+
+@pytest.mark.slow
 def test_population_of_two_ranks(two):
     two.run(scenarios.population)
 

@@ -5,6 +5,7 @@ import copy
 import mmengine.runner.runner
 import torch
 import torch.distributed as dist
+from mmengine.hooks import EMAHook
 from mmengine.model import BaseModel
 from torch import nn
 
@@ -12,6 +13,7 @@ from normplug import IBN, SN, PortableSyncBN, SyncSN
 from normplug.population import estimate_population
 from tests.cases import assert_same
 from tests.dist.scenarios import EXACT, assert_equal_on_all_ranks
+from tests.hooks import test_batch_average  # noqa: F401 - registers PlainDataset, ValidatedHook
 from tests.hooks import tiny_training as tiny
 
 mmengine.runner.runner.collect_env = dict  # asks compilers for a second
@@ -30,6 +32,53 @@ def ssn(work_dir, norm, accumulate):
     layer = runner.model.module.norm
     assert layer.num_batches_tracked > 0
     return layer.mean_choice.tolist(), layer.var_choice.tolist()
+
+
+def averages(work_dir, norm):
+    """Train with an averaged model and its population statistics under DDP.
+
+    Every validation sees the statistics of all ranks' batches, and so does the checkpoint.
+    """
+    cfg = tiny.config(work_dir, hooks=('SampleSeedHook', 'BatchAverageHook', 'ValidatedHook'))
+    if norm == 'SyncSSN':
+        cfg.custom_hooks = [*cfg.custom_hooks, {'type': 'SSNRadiusHook'}]
+    ema = {'type': 'EMAHook', 'ema_type': 'ExponentialMovingAverage', 'momentum': 0.1}
+    cfg.custom_hooks = [*cfg.custom_hooks, {**ema, 'update_buffers': True}]
+    cfg.model.norm = norm
+    for loader in (cfg.train_dataloader, cfg.val_dataloader):
+        loader.dataset.type = 'PlainDataset'
+    cfg.launcher = 'pytorch'  # the process group is there
+    cfg.model_wrapper_cfg = {'type': 'MMDistributedDataParallel', 'device_ids': None}
+    cfg.randomness = {'seed': 7, 'diff_rank_seed': True}
+    runner = tiny.build(cfg)
+    runner.train()
+
+    (seen,) = (hook for hook in runner.hooks if type(hook).__name__ == 'ValidatedHook')
+    (ema,) = (hook for hook in runner.hooks if isinstance(hook, EMAHook))
+    assert len(seen.states) == 4
+    average, model = ema.ema_model.module, runner.model.module
+    for validated in seen.states:
+        assert_equal_on_all_ranks(validated.values())
+    # The EMA hook has the two exchanged while it validates.
+    last = {name.removeprefix('module.'): value for name, value in seen.states[-1].items()}
+    tiny.assert_equal(last, dict(average.state_dict()), 'state_dict')
+    assert not torch.equal(average.norm.weight, model.norm.weight)
+    assert_equal_on_all_ranks(model.parameters())
+    if norm == 'SyncSSN':
+        for part in ('radius', 'mean_choice', 'var_choice'):
+            assert torch.equal(getattr(average.norm, part), getattr(model.norm, part))
+        assert average.norm.mean_choice.sum() == average.norm.var_choice.sum() == 1
+
+    # The union of what the ranks have is the whole data, once.
+    images = torch.stack([runner.val_dataloader.dataset[i]['image'] for i in range(tiny.SAMPLES)])
+    with torch.no_grad():
+        values = average.conv(images).movedim(1, -1).flatten(0, -2)
+    found = {'mean': average.norm.running_mean, 'var': average.norm.running_var}
+    assert_same(found, {'mean': values.mean(0), 'var': values.var(0)}, 1e-5)
+    dist.barrier()  # rank 0 has written
+    saved = tiny.load(work_dir)['state_dict']
+    for name, value in average.state_dict().items():
+        assert torch.equal(saved[name], value), name
 
 
 class Net(BaseModel):

@@ -11,6 +11,7 @@ from mmengine.visualization import BaseVisBackend
 from torch import nn
 
 from normplug import SN
+from normplug.errors import UnsuitableModelError
 from normplug.hooks import NormRatioHook
 from normplug.reports.ratios import read_evolution
 from normplug.reports.runs import read_run
@@ -103,5 +104,7 @@ def test_no_ratios(tmp_path):
     runner = tiny.build(config(tmp_path, 'SN'))
     runner.model.norm = nn.BatchNorm2d(4)
     assert not any(isinstance(m, SN) for m in runner.model.modules())
-    with pytest.raises(ValueError, match='no SN or SSN, whose ratios it logs; remove the hook'):
+    with pytest.raises(
+        UnsuitableModelError, match='no SN or SSN, whose ratios it logs; remove the hook'
+    ):
         runner.train()

@@ -5,10 +5,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from mmengine.optim import OptimWrapper
+from mmengine.optim import OptimWrapper, OptimWrapperDict
 from torch import nn
 
 from normplug import SN
+from normplug.errors import UnsuitableModelError
 from normplug.hooks import RatioGradClipHook
 from normplug.norms import SSN
 
@@ -93,3 +94,43 @@ def test_wrong_norm(max_norm):
 def test_nothing_to_clip(layer):
     with pytest.raises(ValueError, match='no ratios to train; remove the hook'):
         RatioGradClipHook().before_train(SimpleNamespace(model=layer))
+
+
+def sgd(*modules):
+    return OptimWrapper(torch.optim.SGD([p for m in modules for p in m.parameters()], lr=1))
+
+
+def test_of_several_optimizers_the_one_of_the_ratios():
+    """As of a generator and a discriminator; without a step of the other."""
+    model = net()
+    conv, sn, ssn, bn = model
+    wrapper = OptimWrapperDict(first=sgd(conv, bn), second=sgd(sn, ssn))
+    hook = RatioGradClipHook(0.5)
+    hook.before_train(SimpleNamespace(model=model, optim_wrapper=wrapper))
+    before = copy.deepcopy(dict(model.named_parameters()))
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    for one in wrapper.values():
+        one.step()
+    moved = {name: before[name] - p for name, p in model.named_parameters()}
+    assert norm_of(moved, logits(model)) == pytest.approx(0.5, rel=1e-4)
+    torch.testing.assert_close(moved['0.weight'], torch.ones_like(conv.weight))
+    torch.testing.assert_close(moved['1.weight'], torch.ones_like(sn.weight))
+    hook.after_train(SimpleNamespace())
+    assert not any(one.optimizer._optimizer_step_pre_hooks for one in wrapper.values())
+
+
+@pytest.mark.parametrize(
+    ('groups', 'message'),
+    [
+        (([0, 1], [2, 3]), 'all 4 logits .* but optim_wrapper.first 2, optim_wrapper.second 2: '),
+        (([0], [3]), 'but no optimizer of optim_wrapper trains any: give all norm layers to one'),
+    ],
+)
+def test_ratios_of_several_optimizers_or_of_none(groups, message):
+    model = net()
+    first, second = (sgd(*(model[i] for i in group)) for group in groups)
+    wrapper = OptimWrapperDict(first=first, second=second)
+    with pytest.raises(UnsuitableModelError, match=message):
+        RatioGradClipHook().before_train(SimpleNamespace(model=model, optim_wrapper=wrapper))
+    assert not first.optimizer._optimizer_step_pre_hooks

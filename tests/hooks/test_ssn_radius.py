@@ -4,6 +4,7 @@ import mmengine.runner.runner
 import pytest
 import torch
 
+from normplug.errors import UnsuitableModelError
 from normplug.norms.ssn import set_radius
 from tests.hooks import tiny_training as tiny
 
@@ -158,17 +159,21 @@ def before_train(tmp_path, norm='SSN', radius=0.0, **hook):
     runner.train()
 
 
-@pytest.mark.parametrize('end', [-0.1, 1.5, float('nan')])
+@pytest.mark.parametrize('end', [-0.1, 1.5, float('nan'), '1'])
 def test_wrong_end(tmp_path, end):
     with pytest.raises(ValueError, match=r'end must lie in \[0, 1\]'):
         before_train(tmp_path, end=end)
 
 
 def test_no_ssn(tmp_path):
-    with pytest.raises(ValueError, match='the model has no SSN that trains; remove the hook'):
+    with pytest.raises(
+        UnsuitableModelError, match='the model has no SSN that trains; remove the hook'
+    ):
         before_train(tmp_path, norm='SN')
 
 
 def test_already_above_the_end(tmp_path):
-    with pytest.raises(ValueError, match=r'radius of norm stands at 0.750 already, above end=0.5'):
+    with pytest.raises(
+        UnsuitableModelError, match=r'radius of norm stands at 0.750 already, above end=0.5'
+    ):
         before_train(tmp_path, radius=0.75, end=0.5)

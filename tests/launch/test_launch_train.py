@@ -21,6 +21,19 @@ def test_trains_and_logs_progress_eta_and_memory(project, train):
     assert 'accuracy:' in project.log()
 
 
+def test_what_building_the_model_says_is_said_once(project, train, capfd):
+    """It is built twice, the first time to be checked."""
+    placement = (
+        "model.update(type='NormPlacement', model_type='TinyModel', "
+        "norms=[dict(where='backbone.bn', norm_cfg=dict(type='SN'))])\n"
+    )
+    assert train([project.write_config(placement)]) == 0
+    said = "norms at 'backbone.bn': 1 BatchNorm1d → SN: backbone.bn"
+    assert project.log().count(said) == 1
+    captured = capfd.readouterr()
+    assert (captured.out + captured.err).count(said) == 1
+
+
 def test_work_dir_defaults_to_config_name(project, train, monkeypatch):
     monkeypatch.chdir(project.folder)
     assert train([project.write_config('work_dir = None\n')]) == 0

@@ -100,3 +100,14 @@ def test_nested_checkpoints_update_once(use_reentrant):
     x = torch.randn(2, 4, 5, 5, generator=torch.Generator().manual_seed(0), requires_grad=True)
     checkpoint(inner, x, use_reentrant=use_reentrant).square().sum().backward()
     assert layer.num_batches_tracked == 1
+
+
+@both_modes
+def test_a_vector_input_before_an_inplace_relu(use_reentrant):
+    """The output is no view, which a reentrant checkpoint could not have changed in place."""
+    torch.manual_seed(0)
+    block = nn.Sequential(nn.Linear(5, 4), SN(4))
+    x = torch.randn(6, 5, requires_grad=True)
+    y = checkpoint(block, x, use_reentrant=use_reentrant)
+    torch.relu_(y).sum().backward()
+    assert block[0].weight.grad.abs().max() > 0

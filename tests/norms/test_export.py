@@ -6,6 +6,7 @@ import warnings
 import pytest
 import torch
 from torch import nn
+from torch._dynamo.exc import Unsupported
 
 from normplug.norms import SN, PortableSyncBN
 from tests.cases import CASES, TOLERANCE, all_cases, assert_same, built, random_input
@@ -15,26 +16,31 @@ TRACED = (2, 4, 6, 5)
 OTHER_SHAPES = [(3, 4, 9, 7), (1, 4, 1, 2)]
 ONNX_CASES = [c for c in CASES if c.name in ('sn', 'sn_released', 'ssn_radius', 'ibn')]
 onnx_cases = pytest.mark.parametrize('case', ONNX_CASES, ids=lambda case: case.name)
+both_modes = pytest.mark.parametrize('strict', [True, False], ids=['strict', 'non-strict'])
 
 
-def exported(layer, x):
-    return torch.export.export(layer, (x,), dynamic_shapes=({0: ANY, 2: ANY, 3: ANY},))
+def exported(layer, x, strict=False):
+    shapes = ({0: ANY, 2: ANY, 3: ANY},)
+    return torch.export.export(layer, (x,), dynamic_shapes=shapes, strict=strict)
 
 
+@both_modes
 @all_cases
-def test_torch_export_at_any_size(case):
+def test_torch_export_at_any_size(case, strict):
     layer = built(case, 4).eval()
-    program = exported(layer, random_input(TRACED))
+    program = exported(layer, random_input(TRACED), strict)
     for shape in [TRACED, *OTHER_SHAPES]:
         x = random_input(shape, seed=3)
         got, want = {'y': program.module()(x)}, {'y': layer(x)}
         assert_same(got, want, TOLERANCE[torch.float32])
 
 
+@both_modes
 @all_cases
-def test_the_graph_has_plain_operators_in_float32(case):
-    program = exported(built(case, 4).eval(), random_input(TRACED))
+def test_the_graph_has_plain_operators_in_float32(case, strict):
+    program = exported(built(case, 4).eval(), random_input(TRACED), strict)
     for node in program.graph.nodes:
+        assert not isinstance(node.target, torch._ops.HigherOrderOperator), node
         if isinstance(node.target, torch._ops.OpOverload):
             assert node.target.namespace == 'aten', node
         value = node.meta.get('val')
@@ -117,8 +123,28 @@ def test_training_mode_is_refused(case):
     layer, x = built(case, 4).train(), random_input(TRACED)
     with pytest.raises(ValueError, match=r'training mode.*call model\.eval\(\)'):
         torch.export.export(layer, (x,))
+    with pytest.raises(Unsupported, match=r'training mode.*call model\.eval\(\)'):
+        torch.export.export(layer, (x,), strict=True)
     with pytest.raises(ValueError, match=r'training mode.*call model\.eval\(\)'):
         torch.jit.trace(layer, x)
+
+
+def test_compiling_is_not_exporting():
+    """Before an export and after it: neither takes the other's graph."""
+    layer, x = built(CASES[0], 4), random_input(TRACED)
+    torch.compiler.reset()
+    compiled = torch.compile(layer, backend='eager', fullgraph=True)
+    for _ in range(2):
+        before = layer.train().num_batches_tracked.clone()
+        compiled(x)
+        assert layer.num_batches_tracked == before + 1
+        assert_same({'y': compiled(x)}, {'y': layer(x)}, TOLERANCE[torch.float32])
+        program = exported(layer.eval(), x, strict=True)
+        assert torch.float64 not in {
+            node.meta['val'].dtype
+            for node in program.graph.nodes
+            if isinstance(node.meta.get('val'), torch.Tensor)
+        }
 
 
 @pytest.mark.parametrize('build', [SN, PortableSyncBN])

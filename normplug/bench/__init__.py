@@ -1,0 +1,1 @@
+"""What the normalizers cost beside torch's own: tools/benchmark.py."""

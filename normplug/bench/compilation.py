@@ -1,0 +1,47 @@
+"""Compilations counted, and from nothing: what the first user on a machine waits for."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch._dynamo.utils import counters
+
+__all__ = ['compilations', 'empty_cache', 'forget_compiled', 'ran_by']
+
+_CACHES = ('TORCHINDUCTOR_CACHE_DIR', 'TRITON_CACHE_DIR')
+
+
+def compilations() -> int:
+    """Graphs compiled in this process so far."""
+    return counters['stats']['unique_graphs']
+
+
+def ran_by(backend: str, compiled: int) -> str:
+    """What 'auto' came to mean where ``compiled`` graphs were compiled; any other is itself."""
+    if backend != 'auto':
+        return backend
+    return 'compiled' if compiled else 'eager'
+
+
+def forget_compiled() -> None:
+    """Drop compiled code from memory; files in the cache stay."""
+    torch._dynamo.reset()
+
+
+@contextmanager
+def empty_cache() -> Iterator[None]:
+    """Compile into a new folder, and delete it at the end."""
+    before = {name: os.environ.get(name) for name in _CACHES}
+    with tempfile.TemporaryDirectory(prefix='normplug-bench-') as folder:
+        os.environ.update({name: os.path.join(folder, name.lower()) for name in _CACHES})
+        try:
+            yield
+        finally:
+            for name, value in before.items():
+                os.environ.pop(name)
+                if value is not None:
+                    os.environ[name] = value

@@ -1,0 +1,77 @@
+"""Who is measured: a layer of ours under a backend, torch's own, or the naive one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from normplug.norms import BaseNorm
+from normplug.ops.backend import get_backend, set_backend
+from normplug.register import NORMS
+
+from .naive import NaiveSN
+
+__all__ = ['GROUPS', 'LAYERS', 'Contender', 'contenders']
+
+GROUPS = 32
+LAYERS: dict[str, Callable[[int], nn.Module]] = {
+    **NORMS,
+    'naive': NaiveSN,
+    'BN': nn.BatchNorm2d,
+    'GN': lambda channels: nn.GroupNorm(GROUPS, channels),
+}
+
+
+class Contender:
+    """A layer with random parameters, and the two halves of its training step.
+
+    Args:
+        name: key of ``LAYERS``.
+        channels: C.
+        backend: of :func:`normplug.ops.backend.set_backend`; None for layers that are not ours.
+        device: of the layer.
+    """
+
+    def __init__(self, name: str, channels: int, backend: str | None, device: str) -> None:
+        self.name, self.backend = name, backend
+        self.layer = LAYERS[name](channels)
+        generator = torch.Generator().manual_seed(0)
+        with torch.no_grad():
+            for parameter in self.layer.parameters():
+                parameter.normal_(generator=generator)
+        self.layer.to(device)
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether the layer goes through normplug.ops."""
+        return isinstance(self.layer, BaseNorm)
+
+    def __str__(self) -> str:
+        """The name and, where there is a choice, the backend."""
+        return f'{self.name} ({self.backend})' if self.backend else self.name
+
+    def choose_backend(self) -> None:
+        """Make the backend this contender's; no part of what is timed."""
+        if self.backend not in (None, get_backend()):
+            set_backend(self.backend)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The layer's output."""
+        return self.layer(x)
+
+    def backward(self, y: Tensor, x: Tensor, dy: Tensor) -> tuple[Tensor, ...]:
+        """Gradients of x and of every parameter, in their order."""
+        return torch.autograd.grad(y, (x, *self.layer.parameters()), dy)
+
+
+def contenders(
+    names: list[str], backends: list[str], channels: int, device: str
+) -> list[Contender]:
+    """A contender for each name and, where it is ours, each backend."""
+    return [
+        Contender(name, channels, backend, device)
+        for name in names
+        for backend in (backends if name in NORMS else [None])
+    ]

@@ -1,0 +1,109 @@
+"""Detectors and segmentors of mm's own configs, with one norm at every place that has a norm."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.logging import MMLogger
+from mmengine.registry import MODELS, DefaultScope
+from mmengine.runner import set_random_seed
+from torch import nn
+
+from normplug.launch.config import scope_of
+
+from .naive import NaiveSN
+
+__all__ = ['NETWORKS', 'Network']
+
+NETWORKS = {
+    'mask-rcnn': 'mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py',
+    'faster-rcnn': 'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py',
+    'fcn': 'mmseg::fcn/fcn_r50-d8_4xb2-40k_cityscapes-512x1024.py',
+}
+_OBJECTS = 10  # ground truth boxes in an image
+_CLASSES = {'mmdet': 80, 'mmseg': 19}
+
+
+@dataclass(frozen=True)
+class Network:
+    """A key of ``NETWORKS``, and the random images that it is trained on."""
+
+    name: str
+    images: int
+    height: int
+    width: int
+
+    def build(self, norm: str) -> nn.Module:
+        """The model with ``norm`` everywhere, nothing frozen, random weights of a fixed seed."""
+        cfg = Config.fromstring(f'_base_ = {NETWORKS[self.name]!r}', '.py')
+        norm_cfg = {'type': norm, **({'num_groups': 32} if norm == 'GN' else {})}
+        if norm == 'naive' and norm not in MODELS:
+            MODELS.register_module(name=norm, module=NaiveSN)
+        model = cfg.model
+        model.backbone.update(norm_cfg=norm_cfg, norm_eval=False, init_cfg=None)
+        if scope_of(cfg) == 'mmdet':
+            _detector(model, norm_cfg)
+        else:
+            model.update(pretrained=None)
+            model.data_preprocessor.update(size=(self.height, self.width))
+            for head in (model.decode_head, model.auxiliary_head):
+                head.update(norm_cfg=norm_cfg)
+        set_random_seed(0)
+        with DefaultScope.overwrite_default_scope(scope_of(cfg)):
+            built = MODELS.build(model)
+            with _quiet():
+                built.init_weights()
+        return built.train()
+
+    def data(self) -> dict[str, Any]:
+        """A batch for ``train_step``, the same at each call."""
+        if NETWORKS[self.name].startswith('mmdet'):
+            from mmdet.testing import demo_mm_inputs
+
+            return demo_mm_inputs(
+                batch_size=self.images,
+                image_shapes=(3, self.height, self.width),
+                num_items=[_OBJECTS] * self.images,
+                num_classes=_CLASSES['mmdet'],
+                with_mask=True,
+            )
+        from mmengine.structures import PixelData
+        from mmseg.structures import SegDataSample
+
+        draw = torch.Generator().manual_seed(0)
+        size = (self.height, self.width)
+        inputs, samples = [], []
+        for _ in range(self.images):
+            inputs.append(torch.randint(256, (3, *size), generator=draw, dtype=torch.uint8))
+            labels = torch.randint(_CLASSES['mmseg'], (1, *size), generator=draw)
+            sample = SegDataSample(metainfo=dict(img_shape=size, ori_shape=size))
+            sample.gt_sem_seg = PixelData(data=labels)
+            samples.append(sample)
+        return dict(inputs=inputs, data_samples=samples)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """init_weights tells mmengine's logger about every parameter."""
+    logger = MMLogger.get_current_instance()
+    level = logger.level
+    logger.setLevel('WARNING')
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def _detector(model: Config, norm_cfg: dict) -> None:
+    """As the papers' rows with a norm everywhere have it: a box head of four convolutions."""
+    model.backbone.update(frozen_stages=-1)
+    model.neck.update(norm_cfg=norm_cfg)
+    box_head = model.roi_head.bbox_head
+    box_head.update(type='Shared4Conv1FCBBoxHead', conv_out_channels=256, norm_cfg=norm_cfg)
+    if model.roi_head.get('mask_head'):
+        model.roi_head.mask_head.update(norm_cfg=norm_cfg)

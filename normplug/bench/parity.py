@@ -1,0 +1,86 @@
+"""A layer that computes something else is not measured."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+
+import torch
+from torch import Tensor
+
+from normplug.norms import BaseNorm
+from normplug.ops import normalize_reference
+from normplug.stats import Moments
+
+from .cases import DTYPES, LAYOUTS, Case
+from .contenders import Contender
+
+__all__ = ['ParityError', 'check_parity']
+
+# Largest |error| relative to the size of a tensor's values. float32: roundings of long sums add
+# up to some 1e-5. The half types round x-sized results once, by half of their last digit, which
+# is 2^-9 (bfloat16) or 2^-12 of the largest.
+TOLERANCE = {'float32': 1e-4, 'bfloat16': 2**-8, 'float16': 2**-10}
+
+
+class ParityError(Exception):
+    """A layer disagrees with the reference: its times mean nothing."""
+
+
+def check_parity(contender: Contender, case: Case, training: bool) -> None:
+    """Compare with the reference in float64, on the very tensors that are measured.
+
+    In training the output, dx and the gradients of all parameters; in evaluation the output.
+
+    Raises:
+        ParityError: naming the contender, the case and the tensor that differs.
+    """
+    layer = contender.layer.train(training)
+    x, dy = case.tensors()
+    want = _reference(deepcopy(layer).double(), x, dy, training)
+    contender.choose_backend()
+    y = contender.forward(x)
+    got = [y.detach(), *(contender.backward(y, x, dy) if training else ())]
+    names = ['the output', 'the gradient of x']
+    names += [f'the gradient of {name}' for name, _ in layer.named_parameters()]
+    where = f'{contender} on {case} in {"training" if training else "evaluation"}'
+    for name, actual, expected in zip(names, got, want, strict=False):
+        if actual.shape == x.shape:
+            _check_form(f'{where}: {name}', actual, case)
+        error, scale = _difference(actual, expected, x.numel())
+        if not error <= TOLERANCE[case.dtype] * scale:  # NaN fails too
+            raise ParityError(
+                f'{where}: {name} is off by {error:.1e} where values are about {scale:.1e} '
+                f'(allowed: {TOLERANCE[case.dtype]:.0e} of that); nothing is reported'
+            )
+
+
+def _reference(layer: BaseNorm, x: Tensor, dy: Tensor, training: bool) -> list[Tensor]:
+    x = x.detach().double().requires_grad_()
+    takes_batch = training and layer.batch_from is not None
+    running = None
+    if not training and layer.batch_from is not None:
+        running = Moments(layer.running_mean, layer.running_var)
+    y = normalize_reference(
+        x,
+        layer.rule(x),
+        layer.rule_params(),
+        given=running,
+        batch_from=layer.batch_from if takes_batch else None,
+        correction=layer.corrections(x)[0],
+    )
+    if not training:
+        return [y.detach()]
+    return [y.detach(), *torch.autograd.grad(y, (x, *layer.parameters()), dy.double())]
+
+
+def _check_form(what: str, tensor: Tensor, case: Case) -> None:
+    if tensor.dtype != DTYPES[case.dtype]:
+        raise ParityError(f'{what} is {tensor.dtype}, its input {case.dtype}; nothing is reported')
+    if not tensor.is_contiguous(memory_format=LAYOUTS[case.layout]):
+        raise ParityError(f'{what} is not {case.layout}, as its input is; nothing is reported')
+
+
+def _difference(actual: Tensor, expected: Tensor, total: int) -> tuple[float, float]:
+    """Largest |error|, and the size of values: a sum of k random terms is about √k, if not more."""
+    error = (actual.double() - expected).abs().max().item()
+    return error, max(expected.abs().max().item(), (total / expected.numel()) ** 0.5)

@@ -1,0 +1,46 @@
+"""The files of a report: which columns its tables show, and what its chart compares."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from .chart import chart
+from .output import to_csv, to_markdown
+
+__all__ = ['files']
+
+Row = Mapping[str, Any]
+
+_FORM = ('dtype', 'layout')
+_COSTS = ('kept_MB', 'peak_MB', 'first_use_s', 'compilations')
+_LAYER_COLUMNS = ('case', 'shape', 'norm', 'backend')
+_LAYER_COLUMNS += tuple(f'{part}_ms_p50' for part in ('forward', 'backward'))
+_LAYER_COLUMNS += tuple(f'total_ms_{point}' for point in ('p20', 'p50', 'p80'))
+_LAYER_COLUMNS += ('host_ms_p50', 'ratio', 'over_us', 'GB/s', 'share_of_copy', *_COSTS)
+_MODEL_COLUMNS = ('norm', 'backend', 'step_s_p20', 'step_s_p50', 'step_s_p80', 'images/s', 'ratio')
+_MODEL_COLUMNS += _COSTS
+
+
+def files(name: str, rows: Sequence[Row], source: Row) -> dict[str, bytes]:
+    """CSV, Markdown and, of times, a chart, by file name.
+
+    Args:
+        name: 'layers', 'random_sizes' or a network's.
+        rows: as measured.
+        source: their provenance.
+    """
+    if name == 'layers':  # all trainings before all evaluations
+        rows = sorted(rows, key=lambda row: row['mode'] != 'train')
+    made = {f'{name}.csv': to_csv(rows, source)}
+    title = f'{source["machine"]}, {source["threads"]} threads, torch {source["torch"]}'
+    title += f', {source["date"]}, {source["commit"] or "no commit"}'
+    if name == 'random_sizes':
+        return made | {f'{name}.md': to_markdown(rows, tuple(rows[0]), source)}
+    if name == 'layers':
+        table = to_markdown(rows, _LAYER_COLUMNS, source, ('mode', *_FORM))
+        picture = chart(rows, ('mode', *_FORM), ('case', 'shape'), ('norm', 'backend'), title)
+    else:
+        table = to_markdown(rows, _MODEL_COLUMNS, source, ('model', 'image_size', *_FORM))
+        picture = chart(rows, ('model', 'image_size'), _FORM, ('norm', 'backend'), title)
+    return made | {f'{name}.md': table, f'{name}.png': picture}

@@ -1,0 +1,168 @@
+"""The parts of the benchmark that have a right answer."""
+
+import os
+
+import pytest
+import torch
+from torch import nn
+
+from normplug.bench import parity
+from normplug.bench.cases import R50_FPN, Case, parse_shape
+from normplug.bench.compilation import compilations, empty_cache, ran_by
+from normplug.bench.contenders import Contender
+from normplug.bench.memory import kept_bytes
+from normplug.bench.output import to_csv, to_markdown
+from normplug.bench.timing import Times, in_turns, quantiles
+from normplug.launch.errors import UserError
+from normplug.ops import reference
+from normplug.ops.backend import get_backend, set_backend
+
+
+@pytest.fixture(autouse=True)
+def eager():
+    backend = get_backend()
+    set_backend('eager')
+    yield
+    set_backend(backend)
+
+
+def case(shape=(2, 6, 4, 5), dtype='float32', layout='contiguous'):
+    return Case('', shape, dtype, layout, 'cpu')
+
+
+@pytest.mark.parametrize('training', [True, False], ids=['train', 'eval'])
+@pytest.mark.parametrize('norm', ['SN', 'SyncSN', 'SSN', 'IBN', 'PortableSyncBN'])
+@pytest.mark.parametrize('dtype', ['float32', 'bfloat16', 'float16'])
+@pytest.mark.parametrize('layout', ['contiguous', 'channels_last'])
+def test_our_layers_pass_the_parity_check(norm, dtype, layout, training):
+    check = case(dtype=dtype, layout=layout)
+    parity.check_parity(Contender(norm, 6, 'eager', 'cpu'), check, training)
+
+
+@pytest.mark.parametrize(
+    ('function', 'message'),
+    [
+        (lambda f: lambda *a: f(*a) * 1.001, 'gradient of x is off by'),
+        (lambda f: lambda *a: f(*a) * float('nan'), 'gradient of x is off by nan'),
+        (lambda f: lambda *a: f(*a).mT.contiguous().mT, 'gradient of x is not contiguous'),
+    ],
+    ids=['value', 'nan', 'layout'],
+)  # fmt: skip
+def test_a_wrong_gradient_of_x_is_found(monkeypatch, function, message):
+    monkeypatch.setattr(reference, 'backward_input', function(reference.backward_input))
+    with pytest.raises(parity.ParityError, match=rf'SN \(eager\) on 2x6x4x5 .* {message}'):
+        parity.check_parity(Contender('SN', 6, 'eager', 'cpu'), case(), True)
+
+
+def test_a_wrong_gradient_of_a_parameter_is_found(monkeypatch):
+    honest = reference.backward_reduce
+
+    def reduce(*args):
+        dy_nc, dy_centred_nc = honest(*args)
+        return dy_nc * 1.001, dy_centred_nc
+
+    monkeypatch.setattr(reference, 'backward_reduce', reduce)
+    contender = Contender('IBN', 6, 'eager', 'cpu')
+    with pytest.raises(parity.ParityError, match='the gradient of'):
+        parity.check_parity(contender, case(), True)
+    parity.check_parity(contender, case(), False)  # which has no backward
+
+
+def test_what_is_kept_is_counted_by_storage():
+    x = torch.randn(4, 8, requires_grad=True)  # 128 bytes
+    module = nn.Linear(8, 8)
+
+    def kept(forward):
+        return kept_bytes(forward, module)
+
+    assert kept(lambda: x.exp()) == 128
+    assert kept(lambda: x * x) == 128  # the same storage twice
+    assert kept(lambda: x[:2] * x[2:]) == 128  # two views of it
+    assert kept(lambda: x.exp() * x.sin()) == 3 * 128
+    assert kept(lambda: x + 1) == 0
+    assert kept(lambda: module(x)) == 128  # x, not the weight
+
+
+def test_ours_keeps_x_and_what_is_n_by_c():
+    x, _ = case((2, 64, 16, 16)).tensors()
+    ours, naive = (Contender(name, 64, 'eager', 'cpu').layer for name in ('SN', 'naive'))
+    small = kept_bytes(lambda: ours(x), ours) - x.nbytes
+    assert 0 < small < 20 * 2 * 64 * 8
+    assert kept_bytes(lambda: naive(x), naive) > 2 * x.nbytes
+
+
+def test_steps_take_turns_and_each_begins_as_often():
+    seen = []
+    times = in_turns([lambda i=i: [lambda _: seen.append(i)] for i in range(3)], 'cpu', 0)
+    assert seen == [0, 1, 2, *[0, 1, 2], *[1, 2, 0], *[2, 0, 1], *[0, 1, 2], *[1, 2, 0]]
+    assert [len(own) for own in times] == [5, 5, 5]  # the first round is warm-up
+
+
+def test_parts_hand_on_their_values():
+    seen = []
+    (times,) = in_turns([lambda: [lambda _: 'y', seen.append]], 'cpu', 0)
+    assert set(seen) == {'y'}
+    assert all(type(t) is Times and len(t.parts) == 2 and min(t.parts) >= 0 for t in times)
+
+
+def test_quantiles():
+    assert quantiles([5, 1, 4, 2, 3, 0]) == (1, 2.5, 4)
+
+
+def test_shapes():
+    assert parse_shape('2,3,1,7') == (2, 3, 1, 7)
+    assert len(set(R50_FPN.values())) == len(R50_FPN)
+    for text in ('2,3,4', '2,3,0,4', 'a,b,c,d', '2x3x4x5', ''):
+        with pytest.raises(UserError, match=rf'--shapes {text}: a shape is four positive'):
+            parse_shape(text)
+    with pytest.raises(UserError, match=r'--shapes 1,64,1,1: nn\.BatchNorm2d cannot train'):
+        parse_shape('1,64,1,1')
+    with pytest.raises(ValueError, match='more than 1 value'):
+        nn.BatchNorm2d(64)(torch.ones(1, 64, 1, 1))
+
+
+def test_tables():
+    rows = [
+        {'mode': 'train', 'norm': 'SN', 'ms': 1.23456789, 'MB': None, 'count': 12345},
+        {'mode': 'train', 'norm': 'BN', 'ms': 123456.789, 'MB': None, 'count': 0},
+        {'mode': 'eval', 'norm': 'SN', 'ms': 0.0001, 'MB': 7.0, 'count': 1},
+    ]
+    source = {'command': 'tool --x', 'commit': ''}
+    assert to_csv(rows, source).decode() == (
+        'mode,norm,ms,MB,count,command,commit\n'
+        'train,SN,1.23457,,12345,tool --x,\n'
+        'train,BN,123457,,0,tool --x,\n'
+        'eval,SN,0.0001,7,1,tool --x,\n'
+    )
+    table = to_markdown(rows, ('norm', 'ms', 'MB', 'count'), source, ('mode',)).decode()
+    assert '### train\n\n| norm | ms | count |\n' in table
+    assert '| SN | 1.23 | 12345 |\n| BN | 123457 | 0 |\n' in table
+    assert '### eval\n\n| norm | ms | MB | count |\n' in table
+    assert table.endswith('- command: `tool --x`\n')
+
+
+def test_the_cache_of_the_user_is_back_after_an_empty_one(monkeypatch, tmp_path):
+    monkeypatch.setenv('TORCHINDUCTOR_CACHE_DIR', str(tmp_path))
+    monkeypatch.delenv('TRITON_CACHE_DIR', raising=False)
+    with empty_cache():
+        inside = os.environ['TORCHINDUCTOR_CACHE_DIR']
+        assert inside != str(tmp_path)
+    assert os.environ['TORCHINDUCTOR_CACHE_DIR'] == str(tmp_path)
+    assert 'TRITON_CACHE_DIR' not in os.environ
+    assert not os.path.exists(os.path.dirname(inside))
+
+
+def test_compilations_are_counted():
+    before = compilations()
+    compiled = torch.compile(lambda x: x + 1, backend='eager', dynamic=True)
+    for size in (3, 4, 5):
+        compiled(torch.ones(size))
+    assert compilations() == before + 1
+
+
+@pytest.mark.parametrize(
+    ('backend', 'compiled', 'name'),
+    [('auto', 0, 'eager'), ('auto', 3, 'compiled'), ('eager', 3, 'eager'), ('native', 1, 'native')],
+)
+def test_rows_tell_what_auto_came_to(backend, compiled, name):
+    assert ran_by(backend, compiled) == name

@@ -1,0 +1,111 @@
+"""The compiled backend computes what the eager one does, for any size, by few compilations."""
+
+import os
+import subprocess
+import sys
+import warnings
+
+import pytest
+import torch
+from torch._dynamo.utils import counters
+
+import normplug
+from normplug import IBN, SN
+
+
+@pytest.fixture
+def compiled():
+    """The compiled backend, with nothing compiled yet."""
+    torch._dynamo.reset()
+    counters.clear()
+    normplug.set_backend('compiled')
+    yield
+    normplug.set_backend('eager')
+    torch._dynamo.reset()
+
+
+def step(layer, x, dy, backend):
+    """Train one step; return y, all gradients and the state."""
+    normplug.set_backend(backend)
+    x = x.clone().requires_grad_()
+    y = layer(x)
+    grads = torch.autograd.grad(y, [x, *layer.parameters()], dy)
+    return [y, *grads, *(buffer.clone() for buffer in layer.buffers())]
+
+
+def twins(kind, channels):
+    """Two equal layers of random parameters."""
+    layer, twin = kind(channels), kind(channels)
+    for parameter in layer.parameters():
+        torch.nn.init.normal_(parameter)
+    twin.load_state_dict(layer.state_dict())
+    return layer, twin
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('kind', [SN, IBN])
+def test_the_same_as_eager_at_any_size(kind, compiled):
+    sizes = [(2, 6, 9, 7), (3, 8, 5, 5), (2, 3, 17, 4), (4, 64, 13, 21), (2, 16, 30, 31)]
+    for shape in sizes:
+        x, dy = 3 * torch.randn(shape) + 5, torch.randn(shape)
+        layer, twin = twins(kind, shape[1])
+        for ours, eager in zip(
+            step(layer, x, dy, 'compiled'), step(twin, x, dy, 'eager'), strict=True
+        ):
+            assert ours.stride() == eager.stride()
+            largest = eager.abs().max().clamp(min=1)
+            assert torch.allclose(ours / largest, eager / largest, rtol=0, atol=2e-5)
+    # Forward and backward, each at most a few times over.
+    assert 2 <= counters['stats']['unique_graphs'] <= 6
+
+
+@pytest.mark.slow
+def test_large_mean(compiled):
+    """What eager keeps at |mean|/std = 1e4, compiled keeps."""
+    x, dy = torch.randn(2, 8, 40, 40, dtype=torch.float64) + 1e4, torch.randn(2, 8, 40, 40)
+    layer, twin = twins(SN, 8)
+    single = step(layer, x.float(), dy, 'compiled')[:2]
+    exact = step(twin.double(), x.float().double(), dy.double(), 'eager')[:2]
+    for ours, truth in zip(single, exact, strict=True):
+        assert (ours.double() - truth).abs().max() < 1e-4 * truth.abs().max()
+
+
+def test_an_unknown_backend_is_refused():
+    with pytest.raises(ValueError, match='must be one of auto, eager, compiled'):
+        normplug.set_backend('fast')
+    assert normplug.get_backend() == 'eager'
+
+
+def test_the_environment_variable_is_checked():
+    done = subprocess.run(
+        [sys.executable, '-c', 'import normplug'],
+        env={**os.environ, 'NORMPLUG_BACKEND': 'fast'},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert 'environment variable NORMPLUG_BACKEND: the backend must be one of' in done.stderr
+
+
+def test_where_nothing_compiles(monkeypatch):
+    """auto warns once and runs eagerly; compiled raises."""
+
+    def broken(*_):
+        raise torch._dynamo.exc.BackendCompilerFailed(print, RuntimeError('no compiler'), None)
+
+    monkeypatch.setattr('normplug.ops.backend._compiled', lambda _: broken)
+    x, layer = torch.randn(2, 4, 3, 3), SN(4)
+    eager = layer(x)
+    try:
+        normplug.set_backend('compiled')
+        with pytest.raises(torch._dynamo.exc.BackendCompilerFailed):
+            layer(x)
+        normplug.set_backend('auto')
+        with pytest.warns(UserWarning, match='run uncompiled, and slower') as caught:
+            assert torch.equal(layer(x), eager)
+        assert len(caught) == 1
+        with warnings.catch_warnings():
+            warnings.simplefilter('error')
+            layer(x)
+    finally:
+        normplug.set_backend('eager')
