@@ -37,15 +37,17 @@ class BatchAverageHook(Hook):
             pipeline for validation.
 
     Raises:
-        ValueError: ``num_batches`` is below 1.
+        ValueError: ``num_batches`` is no integer from 1.
         PopulationError: the model has no such norm, or its features are NaN or infinite.
     """
 
     priority = 'LOW'  # after EMAHook has averaged, before a checkpoint is written
 
     def __init__(self, num_batches: int = 200, dataloader: dict | None = None) -> None:
-        if num_batches < 1:
-            raise ValueError(f'BatchAverageHook: num_batches must be at least 1, not {num_batches}')
+        if type(num_batches) is not int or num_batches < 1:
+            raise ValueError(
+                f'BatchAverageHook: num_batches must be an integer from 1, got {num_batches!r}'
+            )
         self.num_batches = num_batches
         self.dataloader = dataloader
         self._loader: DataLoader | None = None

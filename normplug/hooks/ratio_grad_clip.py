@@ -45,7 +45,9 @@ class RatioGradClipHook(Hook):
             if name in layer.own_names() and parameter.requires_grad
         ]
         if not logits:
-            raise ValueError('RatioGradClipHook: the model has no ratios to train; remove the hook')
+            raise UnsuitableModelError(
+                'RatioGradClipHook: the model has no ratios to train; remove the hook'
+            )
 
         wrapper = runner.optim_wrapper
         if isinstance(wrapper, OptimWrapperDict):

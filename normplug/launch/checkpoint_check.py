@@ -66,7 +66,7 @@ def read_checkpoint(path: str, asked_by: str) -> dict:
         asked_by: the option or config key that names it, for the message.
 
     Raises:
-        UserError: no such file, or it cannot be read, or it holds no state dict.
+        UserError: no such file, or it cannot be read, or it holds no state dict, or NaN in it.
     """
     try:
         checkpoint = CheckpointLoader.load_checkpoint(path, map_location='cpu', logger='silent')
@@ -85,7 +85,20 @@ def read_checkpoint(path: str, asked_by: str) -> dict:
             f'{asked_by}: {path} holds no state_dict{keys}; save the weights as '
             "torch.save({'state_dict': model.state_dict()}, ...)"
         )
+    # Infinity may be meant, as in the mask of an attention; NaN never is.
+    broken = [name for name, value in _state_dict(checkpoint).items() if _has_nan(value)]
+    if broken:
+        raise UserError(
+            f'{asked_by}: {path} has NaN in {len(broken)} tensors, {broken[0]} first: the training '
+            'that wrote it had diverged; take an earlier checkpoint'
+        )
     return checkpoint
+
+
+def _has_nan(value: object) -> bool:
+    return (
+        isinstance(value, torch.Tensor) and value.is_floating_point() and bool(value.isnan().any())
+    )
 
 
 def compare(model: nn.Module, checkpoint: dict, prefix: str = '') -> LoadReport:

@@ -94,6 +94,8 @@ def place_norms(model: nn.Module, norms: Sequence[Mapping]) -> None:
 
 
 def _check_entries(norms: Sequence[Mapping]) -> None:
+    if not isinstance(norms, (list, tuple)):
+        raise ValueError(f"norms must be a list of dicts of 'where' and 'norm_cfg', got {norms!r}")
     for i, entry in enumerate(norms):
         if not (
             isinstance(entry, Mapping)

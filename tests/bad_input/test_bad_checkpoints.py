@@ -67,6 +67,7 @@ def folder(p):
 
 
 GIVEN = 'given.pth'
+NAN = float('nan')
 # Whoever asks for them: resume, load_from, a test, init_cfg.
 UNREADABLE = [
     Row('a pickle that runs code', saved(lambda p: {'state_dict': RunsCode()}),
@@ -84,6 +85,8 @@ UNREADABLE = [
     Row('no weights', saved(lambda p: {'state_dict': {}}), (f'{GIVEN} holds no state_dict',)),
     Row('weights under another key', saved(lambda p: {'net': weights(p)}),
         (f'{GIVEN} holds no state_dict (only net)', "torch.save({'state_dict':")),
+    Row('NaN', saved(lambda p: {'state_dict': weights(p) | {'backbone.bn.bias': torch.tensor(NAN)}}),
+        (f'{GIVEN} has NaN in 1 tensors, backbone.bn.bias first', 'take an earlier checkpoint')),
     Row('a list', saved(lambda p: [1, 2]), (f'{GIVEN} holds no state_dict', 'save the weights')),
 ]  # fmt: skip
 

@@ -146,9 +146,10 @@ def test_no_more_batches_than_asked_for(tmp_path):
     assert 'running statistics recomputed from 2 batches' in tiny.log(tmp_path / 'work')
 
 
-def test_wrong_number():
-    with pytest.raises(ValueError, match='num_batches must be at least 1, not 0'):
-        BatchAverageHook(num_batches=0)
+@pytest.mark.parametrize('number', [0, '5', 2.0])
+def test_wrong_number(number):
+    with pytest.raises(ValueError, match=f'num_batches must be an integer from 1, got {number!r}'):
+        BatchAverageHook(num_batches=number)
 
 
 def test_nothing_to_recompute(tmp_path):

@@ -205,6 +205,8 @@ SN_AT = {'norm_cfg': {'type': 'SN'}}
         ([{'where': 'bn1', **SN_AT}, {'at': 'bn1', **SN_AT}], ['norms.1 must be a dict of two']),
         ([{'where': 'bn1', 'norm_cfg': {'num_groups': 2}}], ['norms.0 must be a dict of two']),
         ([{'where': 'bn1', 'norm_cfg': 'SN'}], ['norms.0 must be a dict of two']),
+        ({'where': 'bn1', **SN_AT}, ["norms must be a list of dicts of 'where' and 'norm_cfg'"]),
+        (3, ['norms must be a list of dicts', 'got 3']),
         (
             [{'where': 'layer1.*', **SN_AT}, {'where': 'layer2.*', 'norm_cfg': {'type': 'LN'}}],
             ['layer2.0.bn1 cannot become LN: LayerNorm normalizes the last axis, Batch'],
