@@ -85,7 +85,7 @@ UNREADABLE = [
     Row('no weights', saved(lambda p: {'state_dict': {}}), (f'{GIVEN} holds no state_dict',)),
     Row('weights under another key', saved(lambda p: {'net': weights(p)}),
         (f'{GIVEN} holds no state_dict (only net)', "torch.save({'state_dict':")),
-    Row('NaN', saved(lambda p: {'state_dict': weights(p) | {'backbone.bn.bias': torch.tensor(NAN)}}),
+    Row('NaN', saved(lambda p: weights(p) | {'backbone.bn.bias': torch.tensor(NAN)}),
         (f'{GIVEN} has NaN in 1 tensors, backbone.bn.bias first', 'take an earlier checkpoint')),
     Row('a list', saved(lambda p: [1, 2]), (f'{GIVEN} holds no state_dict', 'save the weights')),
 ]  # fmt: skip
