@@ -14,6 +14,8 @@ from typing import Literal
 
 from mmengine.config import Config
 from mmengine.device import get_device
+from mmengine.dist import is_main_process
+from mmengine.hooks import LoggerHook
 from mmengine.logging import MMLogger
 from mmengine.model import BaseTTAModel
 from mmengine.registry import MODELS, RUNNERS, DefaultScope, build_from_cfg
@@ -83,6 +85,10 @@ def build_runner(cfg: Config, mode: Literal['train', 'test'] = 'train') -> Runne
         runner.register_hook(NormReportHook())
     if runner.distributed and not any(isinstance(h, SyncNormStatsHook) for h in runner.hooks):
         runner.register_hook(SyncNormStatsHook())
+    if mode == 'test' and not is_main_process():
+        # mmengine's has every rank write the metrics, into one file at the same time.
+        for hook in [hook for hook in runner.hooks if isinstance(hook, LoggerHook)]:
+            runner.hooks.remove(hook)
     return runner
 
 

@@ -1,9 +1,12 @@
 """What the tools accept as a checkpoint; nothing is written otherwise."""
 
+import json
+
 import pytest
 import torch
 from launch_tiny import TinyModel
 
+from normplug.launch import build_runner, load_config
 from normplug.launch.checkpoint_check import compare
 
 
@@ -163,3 +166,14 @@ def test_compare_strips_the_prefix_of_parallel_wrappers_and_bn_counters():
     report = compare(model, {'state_dict': state})
     assert report.differences() == []
     assert len(report.used) == 8
+
+
+@pytest.mark.parametrize('main_process', [True, False])
+def test_one_rank_writes_the_metrics(project, monkeypatch, main_process):
+    """All ranks have them, and the file is one."""
+    monkeypatch.setattr('normplug.launch.runner.is_main_process', lambda: main_process)
+    cfg = load_config(str(project.config))
+    cfg.load_from = project.save_checkpoint('given.pth')
+    build_runner(cfg, 'test').test()
+    written = [json.loads(path.read_text()) for path in project.work_dir.glob('*/*.json')]
+    assert ['accuracy' in metrics for metrics in written] == [True] * main_process
