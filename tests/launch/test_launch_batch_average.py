@@ -66,13 +66,13 @@ def test_refuses(recompute, project, checkpoint, refuses):
     refuses(recompute, [config, config, output], 'tiny.py')
 
 
-def test_refuses_weights_of_nan(recompute, project, refuses):
+def test_refuses_weights_of_infinite_features(recompute, project, refuses):
     state = TinyModel({'type': 'TinyBackbone'}).state_dict()
-    state['backbone.fc.weight'][0] = float('nan')
-    path = project.folder / 'nan.pth'
+    state['backbone.fc.weight'][0] = float('inf')
+    path = project.folder / 'inf.pth'
     torch.save({'state_dict': state}, path)
     argv = [project.write_config(), path, project.folder / 'b.pth']
-    refuses(recompute, argv, 'nan.pth: the input of 1 norms, backbone.bn first, has NaN')
+    refuses(recompute, argv, 'inf.pth: the input of 1 norms, backbone.bn first, has NaN')
 
 
 def test_refuses_data_without_a_pipeline_for_validation(recompute, project, checkpoint, refuses):
