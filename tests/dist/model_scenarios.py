@@ -77,7 +77,8 @@ class Pyramid(nn.Module):
         width, norm_cfg = 4, {'type': norm}
         self.backbone = MODELS.build(
             {
-                'type': 'ResNet',
+                # By scope: a runner built before in this process left its own as the default.
+                'type': 'mmdet.ResNet',
                 'depth': 18,
                 'stem_channels': width,
                 'base_channels': width,
@@ -87,7 +88,7 @@ class Pyramid(nn.Module):
         )
         self.neck = MODELS.build(
             {
-                'type': 'FPN',
+                'type': 'mmdet.FPN',
                 'in_channels': [width * 2**i for i in range(4)],
                 'out_channels': 6,
                 'num_outs': 5,
