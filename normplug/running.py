@@ -73,4 +73,5 @@ def moved(tracked: Tracked, how: Tracking, batch: Moments, count: int | Tensor) 
 @torch.no_grad()
 def store(tracked: Tracked, values: Tracked) -> None:
     """Write ``values`` into the buffers."""
-    torch._foreach_copy_(list(tracked), list(values))
+    for buffer, value in zip(tracked, values, strict=True):
+        buffer.copy_(value)

@@ -27,11 +27,13 @@ def sparsemax(logits: Tensor) -> Tensor:
     Returns:
         Of the same shape; not negative, sums to 1 over the last axis.
     """
-    ordered = logits.sort(-1, descending=True).values
-    rank = torch.arange(1, logits.shape[-1] + 1, device=logits.device, dtype=logits.dtype)
-    excess = ordered.cumsum(-1) - 1
-    size = (rank * ordered > excess).sum(-1, keepdim=True)
-    threshold = excess.gather(-1, size - 1) / size
+    # All pairs instead of a sort: K is 3, and a sort would be an operator of its own, where
+    # everything else fuses. Tied logits count each other, and are all in the support or none.
+    others = logits.unsqueeze(-2)
+    not_smaller = (others >= logits.unsqueeze(-1)).to(logits.dtype)
+    rank, total = not_smaller.sum(-1), (not_smaller * others).sum(-1)
+    support = (1 + rank * logits > total).to(logits.dtype)
+    threshold = ((support * logits).sum(-1, keepdim=True) - 1) / support.sum(-1, keepdim=True)
     return (logits - threshold).clamp(min=0)
 
 

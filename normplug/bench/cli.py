@@ -13,6 +13,7 @@ import torch
 
 from normplug.launch.errors import UserError, exit_code
 from normplug.ops.backend import BACKENDS, get_backend, set_backend
+from normplug.ops.compiled import CompilationError
 from normplug.register import NORMS
 
 from . import report
@@ -131,7 +132,7 @@ def _benchmark(args: argparse.Namespace, argv: Sequence[str], prog: str) -> None
     with nullcontext() if args.keep_cache else empty_cache():
         try:
             name, rows = _rows(args, device)
-        except torch._dynamo.exc.BackendCompilerFailed as error:
+        except CompilationError as error:
             raise UserError(f'--backend compiled: {error}') from error
     files = report.files(name, rows, provenance(prog, argv, device))
     print(files[f'{name}.md'].decode())

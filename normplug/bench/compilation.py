@@ -7,8 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch
-from torch._dynamo.utils import counters
+from normplug.ops import compiled
 
 __all__ = ['compilations', 'empty_cache', 'forget_compiled', 'ran_by']
 
@@ -17,7 +16,7 @@ _CACHES = ('TORCHINDUCTOR_CACHE_DIR', 'TRITON_CACHE_DIR')
 
 def compilations() -> int:
     """Graphs compiled in this process so far."""
-    return counters['stats']['unique_graphs']
+    return compiled.count()
 
 
 def ran_by(backend: str, compiled: int) -> str:
@@ -29,7 +28,7 @@ def ran_by(backend: str, compiled: int) -> str:
 
 def forget_compiled() -> None:
     """Drop compiled code from memory; files in the cache stay."""
-    torch._dynamo.reset()
+    compiled.forget()
 
 
 @contextmanager

@@ -156,10 +156,10 @@ def _ssn_of_sn(sn: Entries, hard: bool = False) -> Entries:
     At radius 0 SparsestMax leaves what is on the simplex as it is: the ratios serve as logits.
     """
     ssn = dict(sn, radius=torch.full_like(sn['mean_weight'][0], float(hard)))
-    for part in ('mean', 'var'):
+    both = SN.to_ratios(sn['mean_weight'].double(), sn['var_weight'].double())
+    for part, ratios in zip(('mean', 'var'), both, strict=True):
         logits = sn[f'{part}_weight']
         choice = nn.functional.one_hot(logits.argmax(), len(logits)).to(logits.dtype)
-        ratios = SN.to_ratios(logits.double()).to(logits.dtype)
-        ssn[f'{part}_weight'] = choice if hard else ratios
+        ssn[f'{part}_weight'] = choice if hard else ratios.to(logits.dtype)
         ssn[f'{part}_choice'] = choice if hard else torch.zeros_like(choice)
     return ssn

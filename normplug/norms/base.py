@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from normplug.dist import group_reducer
 from normplug.ops import Reducer, Rule, is_exporting, normalize, normalize_exported
-from normplug.running import Tracked, Tracking, in_recomputation, store
+from normplug.running import Tracked, Tracking, in_recomputation
 from normplug.stats import Moments
 
 __all__ = ['BaseNorm']
@@ -118,7 +118,7 @@ class BaseNorm(nn.Module):
         tracked = None
         if live and not in_recomputation():
             tracked = Tracked(*running, self.num_batches_tracked)
-        y, values = normalize(
+        return normalize(
             x,
             self.rule(x),
             self.rule_params(),
@@ -129,9 +129,6 @@ class BaseNorm(nn.Module):
             tracked=tracked,
             tracking=Tracking(self.momentum, unbiased),
         )
-        if tracked is not None:
-            store(tracked, values)
-        return y
 
     def _exported(self, x: Tensor) -> Tensor:
         """The forward in evaluation as plain operators, without checks on a symbolic shape."""

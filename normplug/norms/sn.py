@@ -72,9 +72,9 @@ class SN(SwitchableNorm, BaseNorm):
                 self.var_weight[favoured] += _LOGIT_GAP
 
     @staticmethod
-    def to_ratios(weight: Tensor) -> Tensor:
+    def to_ratios(mean_weight: Tensor, var_weight: Tensor) -> tuple[Tensor, Tensor]:
         """The softmax under equation 5."""
-        return weight.softmax(0)
+        return mean_weight.softmax(0), var_weight.softmax(0)
 
 
 class SyncSN(SN, BaseNorm):

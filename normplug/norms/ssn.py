@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from normplug.norms.base import BaseNorm
 from normplug.norms.switchable import SwitchableNorm
-from normplug.ops import is_exporting
 from normplug.sparsestmax import sparsestmax
 
 __all__ = ['SSN', 'SyncSSN', 'set_radius']
@@ -66,31 +65,33 @@ class SSN(SwitchableNorm, BaseNorm):
         self.register_buffer('var_choice', torch.zeros_like(self.var_weight))
 
     @staticmethod
-    def to_ratios(weight: Tensor) -> Tensor:
-        """Nothing: the rule's parameters are the ratios already."""
-        return weight
+    def to_ratios(
+        mean_weight: Tensor,
+        var_weight: Tensor,
+        radius: Tensor,
+        mean_choice: Tensor,
+        var_choice: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """SparsestMax of the logits; decided ratios receive no gradient."""
+        choices = torch.stack((mean_choice, var_choice))
+        undecided = choices.sum(-1, keepdim=True) < 0.5
+        ratios = sparsestmax(torch.stack((mean_weight, var_weight)), radius.detach())
+        return torch.where(undecided, ratios, choices.detach()).unbind()
 
-    def rule_params(self) -> tuple[Tensor, ...]:
-        """γ, β and the ratios."""
-        return self.weight, self.bias, *self._ratios().unbind()
+    def ratio_params(self) -> tuple[Tensor, ...]:
+        """Logits, the radius, and the choices."""
+        return (
+            self.mean_weight,
+            self.var_weight,
+            self.radius,
+            self.mean_choice,
+            self.var_choice,
+        )
 
     @torch.no_grad()
     def ratios(self) -> tuple[Tensor, Tensor]:
-        """The ratios of means and of variances, each (K,) in the order of ``normalizers``."""
-        return self._ratios().unbind()
-
-    def _ratios(self) -> Tensor:
-        """(2, K) ratios, precise as the rule; decided ones receive no gradient."""
-        dtype = torch.float32 if is_exporting() else torch.float64
-        logits, choices = self._logits().to(dtype), self._choices().to(dtype)
-        undecided = choices.sum(-1, keepdim=True) < 0.5
-        return torch.where(undecided, sparsestmax(logits, self.radius), choices)
-
-    def _logits(self) -> Tensor:
-        return torch.stack((self.mean_weight, self.var_weight))
-
-    def _choices(self) -> Tensor:
-        return torch.stack((self.mean_choice, self.var_choice))
+        """The ratios of means and of variances, each (K,), as precise as the rule has them."""
+        return self.to_ratios(*(param.double() for param in self.ratio_params()))
 
     @torch.no_grad()
     def reset_ratios(self) -> None:

@@ -18,10 +18,8 @@ def switch_rule(
     batch: Moments | None,
     weight: Tensor,
     bias: Tensor,
-    mean_weight: Tensor,
-    var_weight: Tensor,
-    *,
-    to_ratios: Callable[[Tensor], Tensor],
+    *ratio_params: Tensor,
+    to_ratios: Callable[..., tuple[Tensor, Tensor]],
     using_in: bool,
     eps: float,
     layer_factor: float = 1.0,
@@ -29,14 +27,14 @@ def switch_rule(
 ) -> Affine:
     """Normalize by the mixed moments; the factors multiply the pooled variances.
 
-    ``to_ratios`` maps mean_weight and var_weight, (K,), to the ratios of the K normalizers.
+    ``to_ratios`` maps the last parameters to the ratios, (K,) each, of means and of variances.
     """
     layer = pool(instance, 1, keepdim=True)  # (N, 1)
     parts = [instance] if using_in else []
     parts.append(Moments(layer.mean, layer.var * layer_factor))
     if batch is not None:
         parts.append(Moments(batch.mean, batch.var * batch_factor))
-    mixed = mix(parts, to_ratios(mean_weight), to_ratios(var_weight))
+    mixed = mix(parts, *to_ratios(*ratio_params))
     return standardize(instance, mixed, weight, bias, eps)
 
 
@@ -47,7 +45,7 @@ def _bessel(count: int | None) -> float:
 class SwitchableNorm(BaseNorm):
     """Base of the normalizers that mix others, for (N, C) and (N, C, *spatial) inputs.
 
-    A subclass says, in :meth:`to_ratios`, how logits become ratios.
+    A subclass says, in :meth:`to_ratios`, how :meth:`ratio_params` become ratios.
 
     Args:
         num_features: C.
@@ -93,7 +91,7 @@ class SwitchableNorm(BaseNorm):
     @torch.no_grad()
     def ratios(self) -> tuple[Tensor, Tensor]:
         """The ratios of means and of variances, each (K,) in the order of ``normalizers``."""
-        return self.to_ratios(self.mean_weight), self.to_ratios(self.var_weight)
+        return self.to_ratios(*self.ratio_params())
 
     def rule(self, x: Tensor) -> Rule:
         """Moments mixed by the ratios, and the map that normalizes by them."""
@@ -112,13 +110,17 @@ class SwitchableNorm(BaseNorm):
         return (1, False) if self.released_statistics and x.dim() > 2 else (0, True)
 
     @staticmethod
-    def to_ratios(weight: Tensor) -> Tensor:
-        """The map, (K,) to (K,), from the rule's parameters to ratios; inside the rule."""
+    def to_ratios(*params: Tensor) -> tuple[Tensor, Tensor]:
+        """The map from :meth:`ratio_params` to the ratios, (K,) each; part of the rule."""
         raise NotImplementedError
 
+    def ratio_params(self) -> tuple[Tensor, ...]:
+        """What the ratios are made of."""
+        return self.mean_weight, self.var_weight
+
     def rule_params(self) -> tuple[Tensor, ...]:
-        """γ, β and the logits."""
-        return self.weight, self.bias, self.mean_weight, self.var_weight
+        """γ, β and what the ratios are made of."""
+        return self.weight, self.bias, *self.ratio_params()
 
     def extra_repr(self) -> str:
         """Arguments, with the normalizers that are mixed."""

@@ -1,15 +1,14 @@
 """Which code runs the steps: plain torch, or what Inductor compiles of the same functions."""
 
 import os
-import threading
 import warnings
-from collections.abc import Callable
-from functools import cache
 from types import FunctionType
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from normplug.ops import compiled
 
 __all__ = ['BACKENDS', 'get_backend', 'run', 'set_backend']
 
@@ -43,56 +42,32 @@ def get_backend() -> str:
 
 def run(step: FunctionType, *args: Any) -> Any:
     """Call ``step``, whose first argument is a full-size tensor, by the chosen backend."""
-    x_n = args[0]
-    if _chosen == 'eager' or torch.compiler.is_compiling() or not _can_compile(x_n):
+    if _chosen == 'eager' or torch.compiler.is_compiling() or not _can_compile(args[0]):
         return step(*args)
     try:
-        with _per_thread().settings:
-            return _compiled(step)(*args)
-    except torch._dynamo.exc.BackendCompilerFailed as error:
+        return compiled.call(step, args)
+    except compiled.CompilationError as error:
         if _chosen == 'compiled':
             raise
-        _without_compiler.add(x_n.device.type)
+        result = step(*args)  # which raises too where it was no fault of the compiler
+        _without_compiler.add(args[0].device.type)
         warnings.warn(
-            f'normalizers run uncompiled, and slower: {str(error).splitlines()[0]} '
-            f'({_VARIABLE}=compiled raises the whole error; {_VARIABLE}=eager says that it is '
-            'wanted)',
+            f'normalizers run uncompiled, and slower: {error} ({_VARIABLE}=compiled raises the '
+            f'whole error; {_VARIABLE}=eager says that it is wanted)',
             stacklevel=2,
         )
-        return step(*args)
-
-
-class _PerThread(threading.local):
-    """Dynamo's settings while it may compile a step; backward has a thread of its own on a GPU."""
-
-    def __init__(self) -> None:
-        self.settings = torch._dynamo.config.patch(
-            specialize_float=True,  # eps and momentum: an input costs more than it saves
-            optimize_ddp=False,  # it would split a step as if it were the model
-            # Norm types, arguments, dtypes and layouts, each once; not one per size.
-            recompile_limit=256,
-            accumulated_recompile_limit=2048,
-        )
-
-
-@cache
-def _per_thread() -> _PerThread:
-    return _PerThread()  # not on import, which would import Dynamo: seconds
+        return result
 
 
 def _can_compile(x_n: Tensor) -> bool:
     """Whether x is what a compiled step takes: values on a device with a compiler, no subclass."""
     return (
         type(x_n) in (Tensor, torch.nn.Parameter)
+        and torch._C._len_torch_dispatch_stack() == 0  # a mode wants to see the operators
         and x_n.device.type in ('cpu', 'cuda')
         and x_n.device.type not in _without_compiler
         and x_n.numel() > 0
     )
-
-
-@cache
-def _compiled(step: FunctionType) -> Callable:
-    return torch.compile(step, dynamic=True, fullgraph=True)
 
 
 def _checked(name: str, source: str) -> str:

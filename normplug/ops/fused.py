@@ -27,9 +27,10 @@ from normplug.ops.steps import (
     moments_step,
     output_step,
     pixels_of,
+    split,
     sums_step,
 )
-from normplug.running import Tracked, Tracking
+from normplug.running import Tracked, Tracking, store
 from normplug.stats import Moments
 
 __all__ = ['Reducer', 'Rule', 'normalize', 'normalize_reference']
@@ -47,41 +48,43 @@ class Reducer(Protocol):
 
 class _Normalize(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x_n, plan, given, tracked, reducer, *params):
-        # Detached, because requires_grad would be one more thing to compile variants for.
-        x_d, params_d = x_n.detach(), [p.detach() for p in params]
-        total = None
+    def forward(ctx, x, plan, given, tracked, reducer, *params):
+        (x_n,), total = _flattened(x), None
         if reducer is None:
-            y_n, instance, batch, values = run(forward_step, x_d, plan, given, params_d, tracked)
+            y_n, *values, mean_nc, var_nc, batch_mean, batch_var = run(
+                forward_step, x_n, plan, given, params, tracked
+            )
         else:
-            instance, batch = run(moments_step, x_d, plan)
-            batch, total = reducer.forward(batch, x_n.shape[0] * pixels_of(x_n))
-            y_n, values = run(output_step, x_d, plan, instance, batch, params_d, tracked, total)
-        ctx.save_for_backward(x_n, *instance, *(batch or (None, None)), total, *params)
+            mean_nc, var_nc, *local = run(moments_step, x_n, plan)
+            batch, total = reducer.forward(Moments(*local), x.shape[0] * pixels_of(x))
+            batch_mean, batch_var = batch
+            instance = Moments(mean_nc, var_nc)
+            y_n, *values = run(output_step, x_n, plan, instance, batch, params, tracked, total)
+        ctx.save_for_backward(x, mean_nc, var_nc, batch_mean, batch_var, total, *params)
         ctx.plan, ctx.reducer = plan, reducer
-        if values is None:
-            return y_n, None, None, None
-        ctx.mark_non_differentiable(*values)
-        return y_n, *values
+        if values[0] is not None:
+            ctx.mark_non_differentiable(*values)
+        return _shaped(y_n, x), *values
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, dy_n, *_values):
-        x_n, mean_nc, var_nc, batch_mean, batch_var, total, *params = ctx.saved_tensors
-        x_n, params = x_n.detach(), [p.detach() for p in params]
+    def backward(ctx, dy, *_values):
+        x, mean_nc, var_nc, batch_mean, batch_var, total, *params = ctx.saved_tensors
+        dy_n, x_n = _flattened(dy, x)
         instance = Moments(mean_nc, var_nc)
         batch = None if batch_mean is None else Moments(batch_mean, batch_var)
         args = ctx.plan, instance, batch
         needs_dx = ctx.needs_input_grad[0]
         if ctx.reducer is None:
-            dx_n, to_params = run(backward_step, dy_n, x_n, *args, params, needs_dx)
+            dx_n, *to_params = run(backward_step, dy_n, x_n, *args, params, needs_dx)
         else:
-            sums = run(sums_step, dy_n, x_n, *args, params)
+            sums, to_params = split(run(sums_step, dy_n, x_n, *args, params))
             # Also if x needs no gradient here: another rank's may.
-            sums = sums._replace(batch=ctx.reducer.backward(sums.batch))
-            dx_n = run(input_step, dy_n, x_n, *args, sums, total) if needs_dx else None
-            to_params = sums.params
-        return dx_n, None, None, None, None, *to_params
+            to_mean, to_var = ctx.reducer.backward(Moments(sums.to_batch_mean, sums.to_batch_var))
+            sums = sums._replace(to_batch_mean=to_mean, to_batch_var=to_var)
+            dx_n = run(input_step, dy_n, x_n, *args, sums, total)[0] if needs_dx else None
+        dx = _shaped(dx_n, x) if needs_dx else None
+        return dx, None, None, None, None, *to_params
 
 
 def normalize(
@@ -95,7 +98,7 @@ def normalize(
     correction: int = 0,
     tracked: Tracked | None = None,
     tracking: Tracking | None = None,
-) -> tuple[Tensor, Tracked | None]:
+) -> Tensor:
     """Normalize ``x_n`` by the statistics that ``rule`` makes of its moments.
 
     First-order gradients only: differentiating twice raises ``RuntimeError``.
@@ -109,30 +112,37 @@ def normalize(
         batch_from: compute differentiable batch moments of the channels from this one on.
         reducer: reduces the computed batch moments over ranks.
         correction: instance variances are divided by H·W − correction (at least by 1).
-        tracked: running statistics to move towards the batch moments; they stay as they are.
+        tracked: running statistics to move, in place, towards the batch moments.
         tracking: how ``tracked`` moves.
 
     Returns:
-        y in x's shape, dtype and memory format, and where ``tracked`` moves to.
+        y in x's shape, dtype and memory format.
     """
     plan = Plan(rule, None if given is not None else batch_from, correction, tracking)
-    y_n, *values = _Normalize.apply(_flattened(x_n), plan, given, tracked, reducer, *params)
-    if y_n.dim() != x_n.dim():
-        # No view for autograd: a block under with_cp may not hand out one that is then changed.
-        y_n = torch.ops.aten._unsafe_view(y_n, x_n.shape)
-    return y_n, None if tracked is None else Tracked(*values)
+    y_n, *values = _Normalize.apply(x_n, plan, given, tracked, reducer, *params)
+    if values[0] is not None:
+        store(tracked, Tracked(*values))
+    return y_n
 
 
-def _flattened(x_n: Tensor) -> Tensor:
-    """x as (N, C, H·W) where that is a view: a compiled step then serves any number of axes."""
-    if x_n.dim() == 2:
-        return x_n.unsqueeze(-1)
-    if torch.compiler.is_compiling() or x_n.dim() == 3 or x_n.numel() == 0:
-        return x_n
+def _flattened(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """Each as (N, C, H·W) where all can be viewed so: compiled code then serves any dimension."""
+    x = tensors[0]
+    if x.dim() == 2:
+        return tuple(t.unsqueeze(-1) for t in tensors)
+    if torch.compiler.is_compiling() or x.dim() == 3 or x.numel() == 0:
+        return tensors
     try:
-        return x_n.view(*x_n.shape[:2], -1)
+        return tuple(t.view(*x.shape[:2], -1) for t in tensors)
     except RuntimeError:  # a crop, say: never a copy
-        return x_n
+        return tensors
+
+
+def _shaped(y_n: Tensor, x: Tensor) -> Tensor:
+    if y_n.dim() == x.dim():
+        return y_n
+    # No view for autograd: a block under with_cp may not hand out one that is then changed.
+    return torch.ops.aten._unsafe_view(y_n, x.shape)
 
 
 def normalize_reference(

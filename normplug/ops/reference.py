@@ -44,7 +44,7 @@ def moments(x_n: Tensor, dtype: torch.dtype = torch.float64) -> Moments:
     # The mean of what is left corrects the rounding of a long sum. torch.var_mean is as exact,
     # but its CPU kernel takes five times as long as these three reductions.
     rest_nc = centred.mean(_spatial(x_n))
-    var_nc = centred.square_().mean(_spatial(x_n)) - rest_nc.square()
+    var_nc = centred.square().mean(_spatial(x_n)) - rest_nc.square()
     return Moments(mean_nc.to(dtype) + rest_nc, var_nc.clamp(min=0).to(dtype))
 
 

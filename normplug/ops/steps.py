@@ -5,6 +5,8 @@ Forward is :func:`moments_step` and :func:`output_step`, backward :func:`sums_st
 nothing to reduce, :func:`forward_step` and :func:`backward_step` do both in one go. A backend
 compiles each into one graph, so all here must be traceable by Dynamo.
 
+Arguments may be nested; results are flat tuples of tensors and None.
+
 Moments and rule are float64: they cost nothing at (N, C), and in float32 the difference of two
 means, such as the instance's and the layer's, would keep few digits where |mean|/std is large.
 The passes over x are float32 (float64 for float64), centred at the mean rounded to that.
@@ -18,18 +20,21 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from normplug.ops import reference
-from normplug.running import Tracked, Tracking, moved
+from normplug.running import Tracked, Tracking, moved, store
 from normplug.stats import Affine, Moments, pool
 
 __all__ = [
     'Plan',
     'Rule',
+    'Sums',
     'apply_rule',
     'backward_step',
     'forward_step',
     'input_step',
     'moments_step',
     'output_step',
+    'pixels_of',
+    'split',
     'sums_step',
 ]
 
@@ -53,16 +58,16 @@ class Sums(NamedTuple):
     Attributes:
         dy_nc: Σ dy, (N, C), in the rule's precision.
         scale_nc: the scale, (N, C).
-        instance: gradients of the instance moments through the rule, (N, C).
-        batch: gradients of the batch moments through the rule, (C',), or None without any.
-        params: gradients of the rule's parameters.
+        to_mean_nc, to_var_nc: gradients of the instance moments through the rule, (N, C).
+        to_batch_mean, to_batch_var: of the batch moments, (C',); None without any.
     """
 
     dy_nc: Tensor
     scale_nc: Tensor
-    instance: Moments
-    batch: Moments | None
-    params: tuple[Tensor, ...]
+    to_mean_nc: Tensor
+    to_var_nc: Tensor
+    to_batch_mean: Tensor | None
+    to_batch_var: Tensor | None
 
 
 def pixels_of(x_n: Tensor) -> int:
@@ -104,11 +109,12 @@ def apply_rule(rule: Rule, batch_given: bool, tensors: Sequence[Tensor]) -> Affi
     return rule(Moments(mean_nc, var_nc), batch, *[p.to(mean_nc.dtype) for p in params])
 
 
-def moments_step(x_n: Tensor, plan: Plan) -> tuple[Moments, Moments | None]:
-    """Instance moments, and those of the batch where the plan computes them."""
+def moments_step(x_n: Tensor, plan: Plan) -> tuple[Tensor | None, ...]:
+    """Mean and variance of every instance, and of the batch, or None, where the plan has none."""
     instance = instance_moments(x_n, plan.correction)
-    batch = None if plan.batch_from is None else batch_moments(instance, plan.batch_from)
-    return instance, batch
+    if plan.batch_from is None:
+        return *instance, None, None
+    return *instance, *batch_moments(instance, plan.batch_from)
 
 
 def output_step(
@@ -119,15 +125,25 @@ def output_step(
     params: Sequence[Tensor],
     tracked: Tracked | None,
     count: int | Tensor,
-) -> tuple[Tensor, Tracked | None]:
-    """y of x, its moments and the rule's parameters; where the running statistics move to."""
+) -> tuple[Tensor | None, ...]:
+    """y of x, its moments and the rule's parameters; running statistics that wait to be stored.
+
+    They are stored here, which a compiled step does in passing. But Dynamo, tracing a whole model,
+    takes no writes inside an autograd Function: there, the last three are their new values.
+    """
     scale_nc, offset_nc = apply_rule(
         plan.rule, batch is not None, (*instance, *(batch or ()), *params)
     )
     centre_nc, shift_nc = _centre(x_n, instance.mean)
     small = (scale_nc, offset_nc + shift_nc * scale_nc)
     y_n = reference.affine(x_n, centre_nc, *(t.to(centre_nc.dtype) for t in small))
-    return y_n, None if tracked is None else moved(tracked, plan.tracking, batch, count)
+    if tracked is None:
+        return y_n, None, None, None
+    values = moved(tracked, plan.tracking, batch, count)
+    if torch.compiler.is_compiling():
+        return y_n, *values
+    store(tracked, values)
+    return y_n, None, None, None
 
 
 def forward_step(
@@ -136,15 +152,17 @@ def forward_step(
     given: Moments | None,
     params: Sequence[Tensor],
     tracked: Tracked | None,
-) -> tuple[Tensor, Moments, Moments | None, Tracked | None]:
-    """y, the instance moments, the batch moments computed or given, the moved statistics."""
-    instance, batch = moments_step(x_n, plan)
+) -> tuple[Tensor | None, ...]:
+    """As :func:`output_step`; moments of the instances, and of the batch as used, or None."""
+    *instance, batch_mean, batch_var = moments_step(x_n, plan)
+    instance = Moments(*instance)
     if given is not None:
         # Copies: the buffers may move on between this forward and its backward.
-        batch = Moments(*(t.to(instance.mean.dtype, copy=True) for t in given))
+        batch_mean, batch_var = (t.to(instance.mean.dtype, copy=True) for t in given)
+    batch = None if batch_mean is None else Moments(batch_mean, batch_var)
     count = x_n.shape[0] * pixels_of(x_n)
-    y_n, values = output_step(x_n, plan, instance, batch, params, tracked, count)
-    return y_n, instance, batch, values
+    outputs = output_step(x_n, plan, instance, batch, params, tracked, count)
+    return *outputs, *instance, batch_mean, batch_var
 
 
 def sums_step(
@@ -154,11 +172,14 @@ def sums_step(
     instance: Moments,
     batch: Moments | None,
     params: Sequence[Tensor],
-) -> Sums:
+) -> tuple[Tensor | None, ...]:
     """Read x and dy for two sums per (n, c), and pull them back through the rule.
 
     The rule is run again here, and differentiated: a graph kept from forward would break
     ``retain_graph`` and gradcheck.
+
+    Returns:
+        :class:`Sums`, and the gradients of the rule's parameters.
     """
     centre_nc, shift_nc = _centre(x_n, instance.mean)
     sums = reference.backward_reduce(dy_n, x_n, centre_nc)
@@ -170,10 +191,15 @@ def sums_step(
         (*instance, *(batch or ()), *params),
         Affine(dy_centred_nc, dy_nc),
     )
-    to_mean_nc, to_var_nc, *rest = grads
-    to_batch = None if batch is None else Moments(rest[0], rest[1])
-    to_params = tuple(rest if batch is None else rest[2:])
-    return Sums(dy_nc, scale_nc, Moments(to_mean_nc, to_var_nc), to_batch, to_params)
+    if batch is None:
+        grads = (*grads[:2], None, None, *grads[2:])
+    return dy_nc, scale_nc, *grads
+
+
+def split(outputs: Sequence[Tensor | None]) -> tuple[Sums, tuple[Tensor, ...]]:
+    """The two parts of what :func:`sums_step` returns."""
+    fields = len(Sums._fields)
+    return Sums(*outputs[:fields]), tuple(outputs[fields:])
 
 
 def input_step(
@@ -184,19 +210,19 @@ def input_step(
     batch: Moments | None,
     sums: Sums,
     total: Tensor | None,
-) -> Tensor:
-    """dx, once ``sums.batch`` is that of all ranks; ``total`` is their count, if there are."""
+) -> tuple[Tensor]:
+    """dx, once ``sums`` has the gradients of the batch of all ranks; ``total`` is their count."""
     pixels = pixels_of(x_n)
     centre_nc, shift_nc = _centre(x_n, instance.mean)
     # y = (x − mean) · scale + offset depends on the mean directly too.
-    grad_mean_nc = sums.instance.mean - sums.scale_nc * sums.dy_nc
-    grad_var_nc = sums.instance.var
+    grad_mean_nc = sums.to_mean_nc - sums.scale_nc * sums.dy_nc
+    grad_var_nc = sums.to_var_nc
     start = plan.batch_from
     if start is not None:
         share = pixels / (x_n.shape[0] * pixels if total is None else total.clamp(min=1))
         spread_nc = instance.mean[:, start:] - batch.mean
-        to_mean_nc = share * (sums.batch.mean + 2 * spread_nc * sums.batch.var)
-        to_var_nc = (share * sums.batch.var).expand_as(spread_nc)
+        to_mean_nc = share * (sums.to_batch_mean + 2 * spread_nc * sums.to_batch_var)
+        to_var_nc = (share * sums.to_batch_var).expand_as(spread_nc)
         if start > 0:  # the channels before it take no part in the batch moments
             to_mean_nc, to_var_nc = (F.pad(t, (start, 0)) for t in (to_mean_nc, to_var_nc))
         grad_mean_nc = grad_mean_nc + to_mean_nc
@@ -204,7 +230,7 @@ def input_step(
     slope_nc = grad_var_nc * (2 / max(pixels - plan.correction, 1))
     level_nc = grad_mean_nc / max(pixels, 1) + shift_nc * slope_nc
     small = (t.to(centre_nc.dtype) for t in (sums.scale_nc, slope_nc, level_nc))
-    return reference.backward_input(dy_n, x_n, centre_nc, *small)
+    return (reference.backward_input(dy_n, x_n, centre_nc, *small),)
 
 
 def backward_step(
@@ -215,11 +241,12 @@ def backward_step(
     batch: Moments | None,
     params: Sequence[Tensor],
     needs_dx: bool,
-) -> tuple[Tensor | None, tuple[Tensor, ...]]:
-    """dx, if it is needed, and the gradients of the rule's parameters."""
-    sums = sums_step(dy_n, x_n, plan, instance, batch, params)
-    dx_n = input_step(dy_n, x_n, plan, instance, batch, sums, None) if needs_dx else None
-    return dx_n, sums.params
+) -> tuple[Tensor | None, ...]:
+    """dx, if it is needed, else None, and the gradients of the rule's parameters."""
+    sums, to_params = split(sums_step(dy_n, x_n, plan, instance, batch, params))
+    if not needs_dx:
+        return None, *to_params
+    return *input_step(dy_n, x_n, plan, instance, batch, sums, None), *to_params
 
 
 def _centre(x_n: Tensor, mean_nc: Tensor) -> tuple[Tensor, Tensor]:

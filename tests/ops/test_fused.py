@@ -36,7 +36,7 @@ def test_gradcheck_with_batch_moments(shape, correction):
     x = random_input(spatial(shape), torch.float64).requires_grad_()
 
     def function(x, *params):
-        return normalize(x, SN_RULE, params, batch_from=0, correction=correction)[0]
+        return normalize(x, SN_RULE, params, batch_from=0, correction=correction)
 
     assert gradcheck(function, (x, *sn_parameters(shape[1])))
 
@@ -45,24 +45,24 @@ def test_gradcheck_with_given_moments():
     x = random_input((2, 4, 3, 2), torch.float64).requires_grad_()
     given = Moments(torch.randn(4, dtype=torch.float64), torch.rand(4, dtype=torch.float64) + 0.1)
     params = sn_parameters(4)
-    assert gradcheck(lambda x, *p: normalize(x, SN_RULE, p, given=given)[0], (x, *params))
+    assert gradcheck(lambda x, *p: normalize(x, SN_RULE, p, given=given), (x, *params))
 
 
 def test_gradcheck_with_batch_moments_of_some_channels():
     x = random_input((3, 5, 2, 3), torch.float64).requires_grad_()
     params = parameters(5, 5)
-    assert gradcheck(lambda x, *p: normalize(x, IBN_RULE, p, batch_from=2)[0], (x, *params))
+    assert gradcheck(lambda x, *p: normalize(x, IBN_RULE, p, batch_from=2), (x, *params))
 
 
 def test_gradcheck_without_batch_moments():
     x = random_input((2, 5, 2, 3), torch.float64).requires_grad_()
     params = sn_parameters(5, logits=2)
-    assert gradcheck(lambda x, *p: normalize(x, SN_RULE, p)[0], (x, *params))
+    assert gradcheck(lambda x, *p: normalize(x, SN_RULE, p), (x, *params))
 
 
 def test_backward_twice_over_a_retained_graph():
     x = random_input((2, 4, 5, 3), torch.float64).requires_grad_()
-    y, *_ = normalize(x, SN_RULE, sn_parameters(4), batch_from=0)
+    y = normalize(x, SN_RULE, sn_parameters(4), batch_from=0)
     dy = torch.randn_like(y)
     (first,) = torch.autograd.grad(y, x, dy, retain_graph=True)
     (second,) = torch.autograd.grad(y, x, dy)
@@ -72,7 +72,7 @@ def test_backward_twice_over_a_retained_graph():
 
 def test_double_backward_raises():
     x = random_input((2, 4, 5, 3), torch.float64).requires_grad_()
-    y, *_ = normalize(x, SN_RULE, sn_parameters(4), batch_from=0)
+    y = normalize(x, SN_RULE, sn_parameters(4), batch_from=0)
     (dx,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
     with pytest.raises(RuntimeError, match='differentiate twice'):
         dx.sum().backward()
@@ -84,7 +84,7 @@ def test_compiles_as_one_graph_with_the_same_gradients(given):
     batch_from = 0 if given is None else None
 
     def function(x, *params):
-        return normalize(x, SN_RULE, params, given=given, batch_from=batch_from)[0]
+        return normalize(x, SN_RULE, params, given=given, batch_from=batch_from)
 
     # aot_eager: Dynamo and AOTAutograd as always, without the half minute of code generation.
     compiled = torch.compile(function, fullgraph=True, backend='aot_eager')
@@ -105,7 +105,7 @@ def test_compiles_as_one_graph_with_the_same_gradients(given):
 def test_equals_the_reference_graph(shape, dtype):
     """Our hand-derived backward against autograd through every step of the plain formula."""
     results = []
-    for function in (lambda *a, **k: normalize(*a, **k)[0], normalize_reference):
+    for function in (normalize, normalize_reference):
         x = random_input(spatial(shape), dtype).requires_grad_()
         params = sn_parameters(shape[1], dtype=dtype)
         y = function(x, SN_RULE, params, batch_from=0)
@@ -121,7 +121,7 @@ def test_keeps_only_the_input_and_small_tensors_for_backward():
     x = random_input((2, 4, 16, 16)).requires_grad_()
     kept = []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
-        y, *_ = normalize(x, SN_RULE, sn_parameters(4, dtype=torch.float32), batch_from=0)
+        y = normalize(x, SN_RULE, sn_parameters(4, dtype=torch.float32), batch_from=0)
     large = [tensor for tensor in kept if tensor.numel() > 2 * 4]
     assert y.grad_fn is not None
     assert len(large) == 1
@@ -131,10 +131,10 @@ def test_keeps_only_the_input_and_small_tensors_for_backward():
 def test_skips_the_input_gradient_that_nobody_needs():
     x = random_input((2, 4, 5, 3))
     params = sn_parameters(4, dtype=torch.float32)
-    y, *_ = normalize(x, SN_RULE, params, batch_from=0)
+    y = normalize(x, SN_RULE, params, batch_from=0)
     dy = torch.randn_like(y)
     y.backward(dy)
     with_input = sn_parameters(4, dtype=torch.float32)
-    normalize(x.requires_grad_(), SN_RULE, with_input, batch_from=0)[0].backward(dy)
+    normalize(x.requires_grad_(), SN_RULE, with_input, batch_from=0).backward(dy)
     for alone, together in zip(params, with_input, strict=True):
         assert torch.equal(alone.grad, together.grad)
