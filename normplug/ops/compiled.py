@@ -21,8 +21,10 @@ __all__ = ['CompilationError', 'call', 'count', 'forget']
 _MOST_GRAPHS = 256  # of one step; norm types, arguments, dtypes and layouts need some dozens
 _MOST_SIZES = 4096
 _SMALL = 32768  # values; ATen too starts no threads for fewer
+_LONG = 4096  # pixels; Inductor sums more by a slower loop that loses fewer digits
 
 Step = Callable[..., Sequence[Tensor | None]]
+Input = Tensor | int  # of compiled code
 
 _graphs: dict[Hashable, list['_Graph']] = {}  # by what does not vary with the sizes
 _known: dict[Hashable, '_Graph'] = {}  # by all of the arguments
@@ -33,8 +35,8 @@ _count = 0
 class _Graph(NamedTuple):
     """Compiled code, and the sizes for which it is right."""
 
-    function: Callable[[list[Tensor]], Sequence[Tensor | None]]  # empties the list
-    fits: Callable[[Sequence[Tensor]], bool]
+    function: Callable[[list[Input]], Sequence[Tensor | None]]  # empties the list
+    fits: Callable[[Sequence[Input]], bool]
 
 
 class CompilationError(Exception):
@@ -46,20 +48,21 @@ def call(step: Step, args: Sequence[Any]) -> Sequence[Tensor | None]:
 
     Args:
         step: returns a flat tuple of tensors and None.
-        args: tensors, constants, and tuples or lists of them; the first is a tensor.
+        args: tensors, integers, constants, and tuples or lists of them; the first is a tensor.
+            Sizes, and integers greater than 1, may vary without another compilation.
 
     Raises:
         CompilationError: it could not be compiled.
         RuntimeError: the constants are others at each call.
     """
-    tensors: list[Tensor] = []
-    key: list[Hashable] = [step, args[0].numel() < _SMALL]
-    _describe(args, tensors, key)
+    inputs: list[Input] = []
+    key: list[Hashable] = [step, _class(args[0])]
+    _describe(args, inputs, key)
     exact = tuple(key)
     graph = _known.get(exact)
     if graph is None:
-        graph = _find(step, args, tensors, exact)
-    return graph.function(tensors)
+        graph = _find(step, args, inputs, exact)
+    return graph.function(inputs)
 
 
 def count() -> int:
@@ -74,42 +77,62 @@ def forget() -> None:
         _known.clear()
 
 
-def _describe(args: Sequence[Any], tensors: list[Tensor], key: list[Hashable]) -> None:
-    """Append the tensors of ``args``, and all that code compiled for them depends on."""
-    for arg in args:
-        if isinstance(arg, Tensor):
-            tensors.append(arg)
-            key.append(_Tensor((arg.dtype, arg.device, arg.shape, arg.stride())))
-        elif isinstance(arg, (tuple, list)):
-            key.append(len(arg))
-            _describe(arg, tensors, key)
-        elif isinstance(arg, partial):  # equal where what it binds is equal
-            key.append(arg.func)
-            _describe(arg.args, tensors, key)
-            key.append(tuple(arg.keywords.items()))
-        else:
-            key.append(arg)
+def _class(x_n: Tensor) -> tuple[bool, bool]:
+    """What code for a CPU is specialized to besides: too small for threads; long sums."""
+    if x_n.device.type != 'cpu':
+        return False, False
+    return x_n.numel() < _SMALL, x_n[0, 0].numel() > _LONG
 
 
-class _Tensor(tuple):
+class _OfTensor(tuple):
     """The part of a key that stands for a tensor: (dtype, device, shape, stride)."""
 
     __slots__ = ()
 
 
-def _find(step: Step, args: Sequence[Any], tensors: Sequence[Tensor], exact: tuple) -> _Graph:
+class _OfInt(int):
+    """The part of a key that stands for an integer which may vary."""
+
+
+def _describe(args: Sequence[Any], inputs: list[Input], key: list[Hashable]) -> None:
+    """Append what the code takes as inputs, and all that it depends on."""
+    for arg in args:
+        if isinstance(arg, Tensor):
+            inputs.append(arg)
+            key.append(_OfTensor((arg.dtype, arg.device, arg.shape, arg.stride())))
+        elif _may_vary(arg):
+            inputs.append(arg)
+            key.append(_OfInt(arg))
+        elif isinstance(arg, (tuple, list)):
+            key.append(len(arg))
+            _describe(arg, inputs, key)
+        elif isinstance(arg, partial):  # equal where what it binds is equal
+            key.append((arg.func, arg.args, *arg.keywords.items()))
+        else:
+            key.append(arg)
+
+
+def _may_vary(arg: Any) -> bool:
+    return type(arg) is int and arg > 1
+
+
+def _coarse(part: Hashable) -> Hashable:
+    if isinstance(part, _OfTensor):
+        dtype, device, shape, _ = part
+        return dtype, device, len(shape)
+    return int if isinstance(part, _OfInt) else part
+
+
+def _find(step: Step, args: Sequence[Any], inputs: Sequence[Input], exact: tuple) -> _Graph:
     """The graph for these arguments: one compiled before for other sizes, or a new one."""
-    coarse = tuple(
-        (part[0], part[1], len(part[2])) if isinstance(part, _Tensor) else part for part in exact
-    )
     global _count
     with _lock:
-        graphs = _graphs.setdefault(coarse, [])
-        graph = next((graph for graph in graphs if graph.fits(tensors)), None)
+        graphs = _graphs.setdefault(tuple(map(_coarse, exact)), [])
+        graph = next((graph for graph in graphs if graph.fits(inputs)), None)
         if graph is None:
             _check_that_constants_recur(step)
             try:
-                graph = _compile(step, args, tensors)
+                graph = _compile(step, args, inputs)
             except Exception as error:
                 first = str(error).strip().split('\n', 1)[0]
                 raise CompilationError(
@@ -132,9 +155,8 @@ def _check_that_constants_recur(step: Step) -> None:
         )
 
 
-def _compile(step: Step, args: Sequence[Any], tensors: Sequence[Tensor]) -> _Graph:
+def _compile(step: Step, args: Sequence[Any], inputs: Sequence[Input]) -> _Graph:
     # Imported here: with Inductor they take seconds, which an eager process need not wait.
-    from torch._dynamo.source import LocalSource
     from torch._guards import TracingContext, tracing
     from torch._inductor import config
     from torch._inductor.compile_fx import compile_fx_inner
@@ -145,51 +167,57 @@ def _compile(step: Step, args: Sequence[Any], tensors: Sequence[Tensor]) -> _Gra
 
     shapes = ShapeEnv(duck_shape=False)  # N = C in the first batch must not mean always
     mode = FakeTensorMode(shape_env=shapes)
+    # The number of threads is compiled in, but no part of the key of Inductor's cache; sizes and
+    # strides are those of the key.
+    is_small, _ = _class(inputs[0])
+    options = {'cpp.threads': 1 if is_small else torch.get_num_threads(), 'size_asserts': False}
     # Whatever surrounds the first call, hooks, autocast or inference mode, is not part of the code.
-    with torch.inference_mode(False), torch.no_grad(), _no_autocast(tensors), _no_hooks():
-        fakes = [
-            mode.from_tensor(
-                tensor, source=LocalSource(f'x{i}'), symbolic_context=_all_dynamic(tensor.dim())
-            )
-            for i, tensor in enumerate(tensors)
-        ]
+    with torch.inference_mode(False), torch.no_grad(), _no_autocast(inputs[0]), _no_hooks():
+        symbolic = [_symbolic(value, f'x{i}', mode) for i, value in enumerate(inputs)]
         trace = make_fx(_flat(step, args), select_decomp_table(), tracing_mode='symbolic')
-        # The number of threads is compiled in, but no part of the key of Inductor's cache; sizes
-        # and strides are those of the key.
-        threads = 1 if tensors[0].numel() < _SMALL else torch.get_num_threads()
-        options = {'cpp.threads': threads, 'size_asserts': False}
         with tracing(TracingContext(mode)), config.patch(options):
-            function = compile_fx_inner(trace(*fakes), fakes)
-        guards = shapes.produce_guards_expression(fakes, ignore_static=False)
+            function = compile_fx_inner(trace(*symbolic), symbolic)
+        guards = shapes.produce_guards_expression(symbolic, ignore_static=False)
     code: CodeType = compile(guards, '<guards>', 'eval')
-    return _Graph(function, lambda tensors: shapes.evaluate_guards_expression(code, tensors))
+    return _Graph(function, lambda inputs: shapes.evaluate_guards_expression(code, inputs))
 
 
 def _flat(step: Step, args: Sequence[Any]) -> Step:
-    """``step`` as a function of the tensors of ``args`` alone."""
+    """``step`` as a function of the inputs among ``args`` alone."""
     leaves, structure = pytree.tree_flatten(args)
 
-    def flat(*tensors: Tensor) -> Sequence[Tensor | None]:
-        replaced = iter(tensors)
-        own = [next(replaced) if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+    def flat(*inputs: Input) -> Sequence[Tensor | None]:
+        replaced = iter(inputs)
+        own = [
+            next(replaced) if isinstance(leaf, Tensor) or _may_vary(leaf) else leaf
+            for leaf in leaves
+        ]
         return step(*pytree.tree_unflatten(own, structure))
 
     return flat
 
 
-def _all_dynamic(dim: int) -> Any:
+def _symbolic(value: Input, name: str, mode: Any) -> Any:
+    """A stand-in of ``value`` with symbols for its sizes."""
+    from torch._dynamo.source import LocalSource
     from torch.fx.experimental.symbolic_shapes import DimDynamic, StatelessSymbolicContext
 
-    return StatelessSymbolicContext(
+    source = LocalSource(name)
+    if isinstance(value, int):
+        symbol = mode.shape_env.create_symbol(value, source, DimDynamic.DYNAMIC)
+        return mode.shape_env.create_symintnode(symbol, hint=value, source=source)
+    dim = value.dim()
+    context = StatelessSymbolicContext(
         dynamic_sizes=[DimDynamic.DYNAMIC] * dim,
         dynamic_strides=[DimDynamic.INFER_STRIDE] * dim,
         constraint_sizes=[None] * dim,
         constraint_strides=[None] * dim,
     )
+    return mode.from_tensor(value, source=source, symbolic_context=context)
 
 
-def _no_autocast(tensors: Sequence[Tensor]) -> torch.autocast:
-    return torch.autocast(tensors[0].device.type, enabled=False)
+def _no_autocast(tensor: Tensor) -> torch.autocast:
+    return torch.autocast(tensor.device.type, enabled=False)
 
 
 def _no_hooks() -> torch.autograd.graph.saved_tensors_hooks:

@@ -48,7 +48,7 @@ def normalize_exported(
         y in x's shape and dtype.
     """
     dtype = reference.working_dtype(x_n)
-    mean_nc, var_nc = reference.moments(x_n, dtype)
+    mean_nc, var_nc = reference.moments(x_n, dtype, share=1)
     if correction:
         pixels = x_n[0, 0].numel()
         var_nc = var_nc * (pixels / max(pixels - correction, 1))

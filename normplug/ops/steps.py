@@ -13,13 +13,14 @@ The passes over x are float32 (float64 for float64), centred at the mean rounded
 """
 
 from collections.abc import Callable, Sequence
+from types import ModuleType
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from normplug.ops import reference
+from normplug.ops import blocked, reference
 from normplug.running import Tracked, Tracking, moved, store
 from normplug.stats import Affine, Moments, pool
 
@@ -83,7 +84,7 @@ def instance_moments(x_n: Tensor, correction: int) -> Moments:
     if x_n.numel() == 0:  # no instance, or none with a value: nothing to reduce
         empty = x_n.new_zeros(x_n.shape[:2], dtype=torch.float64)
         return Moments(empty, empty.clone())
-    instance = reference.moments(x_n)
+    instance = _passes(x_n).moments(x_n)
     if not correction:
         return instance
     pixels = pixels_of(x_n)
@@ -136,7 +137,7 @@ def output_step(
     )
     centre_nc, shift_nc = _centre(x_n, instance.mean)
     small = (scale_nc, offset_nc + shift_nc * scale_nc)
-    y_n = reference.affine(x_n, centre_nc, *(t.to(centre_nc.dtype) for t in small))
+    y_n = _passes(x_n).affine(x_n, centre_nc, *(t.to(centre_nc.dtype) for t in small))
     if tracked is None:
         return y_n, None, None, None
     values = moved(tracked, plan.tracking, batch, count)
@@ -182,7 +183,7 @@ def sums_step(
         :class:`Sums`, and the gradients of the rule's parameters.
     """
     centre_nc, shift_nc = _centre(x_n, instance.mean)
-    sums = reference.backward_reduce(dy_n, x_n, centre_nc)
+    sums = _passes(x_n, dy_n).backward_reduce(dy_n, x_n, centre_nc)
     dy_nc, dy_centred_nc = (t.to(instance.mean.dtype) for t in sums)
     dy_centred_nc = dy_centred_nc + shift_nc * dy_nc
     scale_nc, grads = _pull_back(
@@ -230,7 +231,7 @@ def input_step(
     slope_nc = grad_var_nc * (2 / max(pixels - plan.correction, 1))
     level_nc = grad_mean_nc / max(pixels, 1) + shift_nc * slope_nc
     small = (t.to(centre_nc.dtype) for t in (sums.scale_nc, slope_nc, level_nc))
-    return (reference.backward_input(dy_n, x_n, centre_nc, *small),)
+    return (_passes(x_n, dy_n).backward_input(dy_n, x_n, centre_nc, *small),)
 
 
 def backward_step(
@@ -247,6 +248,13 @@ def backward_step(
     if not needs_dx:
         return None, *to_params
     return *input_step(dy_n, x_n, plan, instance, batch, sums, None), *to_params
+
+
+def _passes(*tensors: Tensor) -> ModuleType:
+    """What runs the passes over the full tensors: blocked where they all can be cut alike."""
+    if blocked.fits(tensors[0]) and all(t.stride() == tensors[0].stride() for t in tensors):
+        return blocked
+    return reference
 
 
 def _centre(x_n: Tensor, mean_nc: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,102 @@
+"""The passes of :mod:`normplug.ops.reference` block by block, for plain torch on a CPU.
+
+Each of its operators would read and write main memory; what a block needs stays in the cache. So
+a pass moves as much as one fused kernel does, and takes about as long.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from normplug.ops import reference
+from normplug.stats import Moments, merge
+
+__all__ = ['affine', 'backward_input', 'backward_reduce', 'fits', 'moments']
+
+_BLOCK = 2**18  # values: 1 MiB of float32, half of a usual second-level cache
+
+
+def fits(x_n: Tensor) -> bool:
+    """Whether x is of more than one block, and laid out so that blocks are cheap to cut.
+
+    A tensor that is being traced is no plain one: compilers find blocks of their own.
+    """
+    return (
+        type(x_n) in (Tensor, torch.nn.Parameter)
+        and x_n.device.type == 'cpu'
+        and not torch.compiler.is_compiling()
+        and x_n.dim() == 3
+        and x_n.numel() > _BLOCK
+        and (x_n.is_contiguous() or x_n.transpose(1, 2).is_contiguous())
+    )
+
+
+def moments(x_n: Tensor) -> Moments:
+    """As :func:`normplug.ops.reference.moments`."""
+    groups = []
+    for group in _blocks(x_n):
+        parts = [reference.moments(x_b) for (x_b,) in group]
+        groups.append(
+            parts[0] if len(parts) == 1 else _merged(parts, [b.shape[2] for (b,) in group])
+        )
+    return Moments(*(torch.cat(t).reshape(x_n.shape[:2]) for t in zip(*groups, strict=True)))
+
+
+def affine(x_n: Tensor, mean_nc: Tensor, scale_nc: Tensor, offset_nc: Tensor) -> Tensor:
+    """As :func:`normplug.ops.reference.affine`."""
+    y_n = torch.empty_like(x_n)
+    for group in _blocks(x_n, y_n, mean_nc, scale_nc, offset_nc):
+        for x_b, y_b, *small in group:
+            y_b.copy_(reference.affine(x_b, *small))
+    return y_n
+
+
+def backward_reduce(dy_n: Tensor, x_n: Tensor, mean_nc: Tensor) -> tuple[Tensor, Tensor]:
+    """As :func:`normplug.ops.reference.backward_reduce`."""
+    groups = []
+    for group in _blocks(x_n, dy_n, mean_nc):
+        parts = [reference.backward_reduce(dy_b, x_b, mean_b) for x_b, dy_b, mean_b in group]
+        groups.append([sum(part) for part in zip(*parts, strict=True)])
+    first, second = (torch.cat(t).reshape(x_n.shape[:2]) for t in zip(*groups, strict=True))
+    return first, second
+
+
+def backward_input(
+    dy_n: Tensor, x_n: Tensor, mean_nc: Tensor, scale_nc: Tensor, slope_nc: Tensor, level_nc: Tensor
+) -> Tensor:
+    """As :func:`normplug.ops.reference.backward_input`."""
+    dx_n = torch.empty_like(x_n)
+    for group in _blocks(x_n, dy_n, dx_n, mean_nc, scale_nc, slope_nc, level_nc):
+        for x_b, dy_b, dx_b, *small in group:
+            dx_b.copy_(reference.backward_input(dy_b, x_b, *small))
+    return dx_n
+
+
+def _blocks(x_n: Tensor, *others: Tensor) -> Iterator[list[tuple[Tensor, ...]]]:
+    """Cut all tensors alike, into (n, c, pixels) and (n, c); the blocks of some (n, c) at a time.
+
+    Contiguous planes are cut apart; where channels lie innermost, a block has all of them.
+    """
+    apart = x_n.is_contiguous()
+    tensors = [_apart(t) if apart else t for t in (x_n, *others)]
+    channels, pixels = tensors[0].shape[1:]
+    at_once = max(1, _BLOCK // (channels * pixels))
+    piece = max(1, _BLOCK // channels)
+    for group in zip(*(t.split(at_once) for t in tensors), strict=True):
+        yield [
+            tuple(t[..., start : start + piece] if t.dim() == 3 else t for t in group)
+            for start in range(0, pixels, piece)
+        ]
+
+
+def _apart(t: Tensor) -> Tensor:
+    """(N, C, pixels) as (N·C, 1, pixels), (N, C) as (N·C, 1)."""
+    return t.reshape(t.shape[0] * t.shape[1], 1, *t.shape[2:])
+
+
+def _merged(parts: list[Moments], pixels: list[int]) -> Moments:
+    counts = torch.tensor(pixels, dtype=parts[0].mean.dtype)
+    flat = Moments(*(torch.stack(t).flatten(1) for t in zip(*parts, strict=True)))
+    merged, _ = merge(flat, counts)
+    return Moments(*(t.reshape(parts[0].mean.shape) for t in merged))
