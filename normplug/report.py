@@ -11,7 +11,9 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import importlib.util
+import os
 import platform
+import shutil
 from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
@@ -192,6 +194,7 @@ def report() -> tuple[str, bool]:
     rows |= {
         'mmcv.ops': _describe(versions, operators),
         'device': _device(),
+        'backend': _backend(),
         'norm types': ', '.join(_norm_types()) or 'none',
     }
     lines = [f'{name:<16}{value}' for name, value in rows.items()]
@@ -221,6 +224,26 @@ def _device() -> str:
     gpus = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
     names = ', '.join(f'{gpu.name} ({gpu.total_memory / 2**30:.0f} GiB)' for gpu in gpus)
     return f'{names}, CUDA {torch.version.cuda}'
+
+
+def _backend() -> str:
+    import torch
+
+    from normplug.ops import get_backend
+
+    name = get_backend()
+    if name == 'eager':
+        return 'eager: normalizers run as plain torch'
+    if torch.cuda.is_available():
+        compiler = 'Triton'
+        found = importlib.util.find_spec('triton') is not None
+    else:
+        compiler = os.environ.get('CXX', 'g++')  # as Inductor chooses it on Linux
+        found = shutil.which(compiler) is not None
+    if found:
+        return f'{name}: normalizers are compiled on first use, by {compiler}'
+    result = 'normalizers run as plain torch' if name == 'auto' else 'the first forward will fail'
+    return f'{name}: {result}, for want of {compiler}'
 
 
 def _norm_types() -> list[str]:

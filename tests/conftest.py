@@ -1,6 +1,11 @@
 """For every test."""
 
+import os
 import random
+
+# Before normplug is imported, here or in a process that a test starts: plain torch, so that no test
+# waits for a compiler unless it is about compiled code.
+os.environ['NORMPLUG_BACKEND'] = 'eager'
 
 import numpy as np
 import pytest

@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+import normplug
 from normplug import report
 from normplug.__main__ import main
 from normplug.report import Operators, Problem, check
@@ -172,3 +173,24 @@ def test_the_report_of_this_environment():
     assert done.returncode == 0, done.stdout + done.stderr
     assert 'norm types      ' in done.stdout
     assert 'Training can work here.' in done.stdout
+
+
+@pytest.mark.parametrize(
+    ('backend', 'compiler', 'line'),
+    [
+        ('auto', '/usr/bin/g++', 'auto: normalizers are compiled on first use, by g++'),
+        ('auto', None, 'auto: normalizers run as plain torch, for want of g++'),
+        ('compiled', None, 'compiled: the first forward will fail, for want of g++'),
+        ('eager', None, 'eager: normalizers run as plain torch'),
+    ],
+)
+def test_what_runs_the_normalizers(backend, compiler, line, monkeypatch):
+    monkeypatch.setattr('torch.cuda.is_available', lambda: False)
+    monkeypatch.setattr('shutil.which', lambda name: compiler)
+    monkeypatch.delenv('CXX', raising=False)
+    before = normplug.get_backend()
+    normplug.set_backend(backend)
+    try:
+        assert f'backend         {line}' in report.report()[0].splitlines()
+    finally:
+        normplug.set_backend(before)

@@ -21,11 +21,11 @@ def set_backend(name: str) -> None:
     """Choose what runs the normalizers from now on, in this process.
 
     Args:
-        name: ``'eager'``, the default: plain torch; ``'compiled'``: torch.compile (Inductor: C++
-            on the CPU, Triton on the GPU), which takes some seconds, cold half a minute, on first
-            use of each kind of layer; ``'auto'``: compiled, and eager, with a warning, where
-            nothing can be compiled. The environment variable NORMPLUG_BACKEND sets it for a
-            whole process.
+        name: ``'compiled'``: code that Inductor makes of the formulas (C++ on a CPU, Triton on a
+            GPU), which takes some seconds, cold half a minute, on first use of each kind of layer;
+            ``'eager'``: plain torch; ``'auto'``, the default: compiled, and eager, with a warning,
+            where nothing can be compiled. The environment variable NORMPLUG_BACKEND sets it for
+            a whole process.
 
     Raises:
         ValueError: there is no such backend.
@@ -78,4 +78,4 @@ def _checked(name: str, source: str) -> str:
     return name
 
 
-_chosen = _checked(os.environ.get(_VARIABLE, 'eager'), f'environment variable {_VARIABLE}')
+_chosen = _checked(os.environ.get(_VARIABLE, 'auto'), f'environment variable {_VARIABLE}')
