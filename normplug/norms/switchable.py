@@ -22,24 +22,25 @@ def switch_rule(
     to_ratios: Callable[..., tuple[Tensor, Tensor]],
     using_in: bool,
     eps: float,
-    layer_factor: float = 1.0,
-    batch_factor: float = 1.0,
+    layer_bessel: bool = False,
+    batch_bessel: bool = False,
 ) -> Affine:
-    """Normalize by the mixed moments; the factors multiply the pooled variances.
+    """Normalize by the mixed moments; pooled variances with Bessel's correction where asked for.
 
     ``to_ratios`` maps the last parameters to the ratios, (K,) each, of means and of variances.
     """
-    layer = pool(instance, 1, keepdim=True)  # (N, 1)
+    instances, channels = instance.mean.shape
     parts = [instance] if using_in else []
-    parts.append(Moments(layer.mean, layer.var * layer_factor))
+    layer = pool(instance, 1, keepdim=True)  # (N, 1)
+    parts.append(_unbiased(layer, channels) if layer_bessel else layer)
     if batch is not None:
-        parts.append(Moments(batch.mean, batch.var * batch_factor))
+        parts.append(_unbiased(batch, instances) if batch_bessel else batch)
     mixed = mix(parts, *to_ratios(*ratio_params))
     return standardize(instance, mixed, weight, bias, eps)
 
 
-def _bessel(count: int | None) -> float:
-    return 1.0 if count is None else count / max(count - 1, 1)
+def _unbiased(moments: Moments, count: int) -> Moments:
+    return Moments(moments.mean, moments.var * (count / max(count - 1, 1)))
 
 
 class SwitchableNorm(BaseNorm):
@@ -98,12 +99,12 @@ class SwitchableNorm(BaseNorm):
         rule = partial(switch_rule, to_ratios=self.to_ratios, using_in=self.using_in, eps=self.eps)
         if not self.released_statistics or x.dim() > 2:
             return rule
-        n = x.shape[0] if self.takes_batch_statistics(x) else None
+        live = self.takes_batch_statistics(x)
         self._require(
-            n is None or not self.synchronized,
+            not (live and self.synchronized),
             "released_statistics divides by one rank's N - 1 for (N, C) inputs: use type='SN'",
         )
-        return partial(rule, layer_factor=_bessel(x.shape[1]), batch_factor=_bessel(n))
+        return partial(rule, layer_bessel=True, batch_bessel=live)
 
     def corrections(self, x: Tensor) -> tuple[int, bool]:
         """The released code divides by H·W − 1, and keeps the batch's variance as it is."""

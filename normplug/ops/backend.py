@@ -15,6 +15,7 @@ __all__ = ['BACKENDS', 'get_backend', 'run', 'set_backend']
 BACKENDS = ('auto', 'eager', 'compiled')
 _VARIABLE = 'NORMPLUG_BACKEND'
 _without_compiler: set[str] = set()  # device types
+_warned: set[str] = set()
 
 
 def set_backend(name: str) -> None:
@@ -33,6 +34,7 @@ def set_backend(name: str) -> None:
     global _chosen
     _chosen = _checked(name, 'set_backend')
     _without_compiler.clear()
+    _warned.clear()
 
 
 def get_backend() -> str:
@@ -50,13 +52,20 @@ def run(step: FunctionType, *args: Any) -> Any:
         if _chosen == 'compiled':
             raise
         result = step(*args)  # which raises too where it was no fault of the compiler
-        _without_compiler.add(args[0].device.type)
-        warnings.warn(
-            f'normalizers run uncompiled, and slower: {error} ({_VARIABLE}=compiled raises the '
-            f'whole error; {_VARIABLE}=eager says that it is wanted)',
-            stacklevel=2,
-        )
+        if not compiled.count():  # nothing can be: do not try every kind of layer
+            _without_compiler.add(args[0].device.type)
+        _warn_once(str(error))
         return result
+
+
+def _warn_once(reason: str) -> None:
+    if reason not in _warned:
+        _warned.add(reason)
+        warnings.warn(
+            f'normalizers run uncompiled, and slower: {reason} ({_VARIABLE}=compiled raises the '
+            f'whole error; {_VARIABLE}=eager says that it is wanted)',
+            stacklevel=3,
+        )
 
 
 def _can_compile(x_n: Tensor) -> bool:

@@ -9,6 +9,7 @@ evaluated that tracing and Inductor laid down, such as "at least 2 instances".
 import threading
 from collections.abc import Callable, Hashable, Sequence
 from functools import partial
+from math import prod
 from types import CodeType
 from typing import Any, NamedTuple
 
@@ -27,15 +28,23 @@ Step = Callable[..., Sequence[Tensor | None]]
 Input = Tensor | int  # of compiled code
 
 _graphs: dict[Hashable, list['_Graph']] = {}  # by what does not vary with the sizes
-_known: dict[Hashable, '_Graph'] = {}  # by all of the arguments
+_known: dict[Hashable, tuple['_Graph', list[int]]] = {}  # by all of the arguments; sizes to pass
+_failed: dict[Hashable, str] = {}  # kinds that could not be compiled, and why
 _lock = threading.Lock()  # backward has a thread of its own on a GPU
 _count = 0
 
 
 class _Graph(NamedTuple):
-    """Compiled code, and the sizes for which it is right."""
+    """Compiled code, and the sizes for which it is right.
 
-    function: Callable[[list[Input]], Sequence[Tensor | None]]  # empties the list
+    Attributes:
+        function: takes sizes and inputs, in a list that it empties.
+        passed: which of all sizes and strides it takes.
+        fits: whether it may be called with these inputs.
+    """
+
+    function: Callable[[list[Input]], Sequence[Tensor | None]]
+    passed: Sequence[int]
     fits: Callable[[Sequence[Input]], bool]
 
 
@@ -52,17 +61,24 @@ def call(step: Step, args: Sequence[Any]) -> Sequence[Tensor | None]:
             Sizes, and integers greater than 1, may vary without another compilation.
 
     Raises:
-        CompilationError: it could not be compiled.
-        RuntimeError: the constants are others at each call.
+        CompilationError: it could not be compiled, or a constant is not hashable or another at
+            each call.
     """
     inputs: list[Input] = []
     key: list[Hashable] = [step, _class(args[0])]
     _describe(args, inputs, key)
     exact = tuple(key)
-    graph = _known.get(exact)
-    if graph is None:
-        graph = _find(step, args, inputs, exact)
-    return graph.function(inputs)
+    try:
+        known = _known.get(exact)
+    except TypeError as error:
+        raise CompilationError(
+            f'{step.__name__}: {error}: what functools.partial binds to a rule must be hashable, '
+            'such as a number, a string or a tuple'
+        ) from error
+    if known is None:
+        known = _find(step, args, inputs, exact)
+    graph, sizes = known
+    return graph.function([*sizes, *inputs])
 
 
 def count() -> int:
@@ -75,13 +91,15 @@ def forget() -> None:
     with _lock:
         _graphs.clear()
         _known.clear()
+        _failed.clear()
 
 
-def _class(x_n: Tensor) -> tuple[bool, bool]:
-    """What code for a CPU is specialized to besides: too small for threads; long sums."""
+def _class(x_n: Tensor) -> tuple[int, bool]:
+    """What code for a CPU is specialized to besides: its number of threads; long sums."""
     if x_n.device.type != 'cpu':
-        return False, False
-    return x_n.numel() < _SMALL, x_n[0, 0].numel() > _LONG
+        return 0, False
+    threads = 1 if prod(x_n.shape) < _SMALL else torch.get_num_threads()
+    return threads, prod(x_n.shape[2:]) > _LONG
 
 
 class _OfTensor(tuple):
@@ -98,6 +116,10 @@ def _describe(args: Sequence[Any], inputs: list[Input], key: list[Hashable]) -> 
     """Append what the code takes as inputs, and all that it depends on."""
     for arg in args:
         if isinstance(arg, Tensor):
+            if (
+                arg.is_neg()
+            ):  # the imaginary part of a conjugate: compiled code reads what is stored
+                arg = arg.resolve_neg()
             inputs.append(arg)
             key.append(_OfTensor((arg.dtype, arg.device, arg.shape, arg.stride())))
         elif _may_vary(arg):
@@ -123,36 +145,45 @@ def _coarse(part: Hashable) -> Hashable:
     return int if isinstance(part, _OfInt) else part
 
 
-def _find(step: Step, args: Sequence[Any], inputs: Sequence[Input], exact: tuple) -> _Graph:
+def _find(
+    step: Step, args: Sequence[Any], inputs: Sequence[Input], exact: tuple
+) -> tuple[_Graph, list[int]]:
     """The graph for these arguments: one compiled before for other sizes, or a new one."""
-    global _count
+    coarse = tuple(map(_coarse, exact))
     with _lock:
-        graphs = _graphs.setdefault(tuple(map(_coarse, exact)), [])
+        graphs = _graphs.get(coarse, [])
         graph = next((graph for graph in graphs if graph.fits(inputs)), None)
         if graph is None:
-            _check_that_constants_recur(step)
-            try:
-                graph = _compile(step, args, inputs)
-            except Exception as error:
-                first = str(error).strip().split('\n', 1)[0]
-                raise CompilationError(
-                    f'{step.__name__}: {type(error).__name__}: {first}'
-                ) from error
-            graphs.append(graph)
-            _count += 1
+            graph = _add(coarse, step, args, inputs)
         if len(_known) >= _MOST_SIZES:
             _known.clear()
-        _known[exact] = graph
+        sizes = _sizes(inputs)
+        _known[exact] = known = graph, [sizes[place] for place in graph.passed]
+    return known
+
+
+def _add(coarse: Hashable, step: Step, args: Sequence[Any], inputs: Sequence[Input]) -> _Graph:
+    global _count
+    if coarse in _failed:
+        raise CompilationError(_failed[coarse])
+    own = [graphs for key, graphs in _graphs.items() if key[0] is step]
+    try:
+        if sum(map(len, own)) >= _MOST_GRAPHS:
+            raise RuntimeError(
+                f'compiled {_MOST_GRAPHS} times: a rule must be a function of a module, or a '
+                'functools.partial of one with arguments that compare equal, not a new function '
+                'at each call'
+            )
+        graph = _compile(step, args, inputs)
+    except Exception as error:
+        first = str(error).strip().split('\n', 1)[0]
+        reason = f'{step.__name__}: {type(error).__name__}: {first}'
+        if len(_failed) < _MOST_GRAPHS:
+            _failed[coarse] = reason
+        raise CompilationError(reason) from error
+    _graphs.setdefault(coarse, []).append(graph)
+    _count += 1
     return graph
-
-
-def _check_that_constants_recur(step: Step) -> None:
-    if sum(len(graphs) for key, graphs in _graphs.items() if key[0] is step) >= _MOST_GRAPHS:
-        raise RuntimeError(
-            f'{step.__name__} was compiled {_MOST_GRAPHS} times: a rule must be a function of a '
-            'module, or a functools.partial of one with arguments that compare equal, not a new '
-            'function at each call'
-        )
 
 
 def _compile(step: Step, args: Sequence[Any], inputs: Sequence[Input]) -> _Graph:
@@ -167,27 +198,51 @@ def _compile(step: Step, args: Sequence[Any], inputs: Sequence[Input]) -> _Graph
 
     shapes = ShapeEnv(duck_shape=False)  # N = C in the first batch must not mean always
     mode = FakeTensorMode(shape_env=shapes)
-    # The number of threads is compiled in, but no part of the key of Inductor's cache; sizes and
-    # strides are those of the key.
-    is_small, _ = _class(inputs[0])
-    options = {'cpp.threads': 1 if is_small else torch.get_num_threads(), 'size_asserts': False}
     # Whatever surrounds the first call, hooks, autocast or inference mode, is not part of the code.
-    with torch.inference_mode(False), torch.no_grad(), _no_autocast(inputs[0]), _no_hooks():
+    with (
+        torch.inference_mode(False),
+        torch.no_grad(),
+        _no_autocast(inputs[0]),
+        _no_hooks(),
+        torch.autograd.set_detect_anomaly(False),  # would ask stand-ins for their values
+    ):
         symbolic = [_symbolic(value, f'x{i}', mode) for i, value in enumerate(inputs)]
-        trace = make_fx(_flat(step, args), select_decomp_table(), tracing_mode='symbolic')
+        # Inductor's cache keeps guards on integer inputs only, so sizes have to be such.
+        sizes = _sizes(symbolic)
+        passed = [place for place, size in enumerate(sizes) if isinstance(size, torch.SymInt)]
+        symbols = [sizes[place] for place in passed]
+        # Asked of symbols, this becomes a guard: Inductor's cache keeps the classes apart too.
+        threads, _ = _class(symbolic[0])
+        # As an option, the number of threads becomes part of the key of that cache, which it is
+        # not by itself. Sizes and strides are those of our key.
+        options = {'cpp.threads': threads, 'size_asserts': False}
+        flat = _flat(step, args, len(passed))
+        trace = make_fx(flat, select_decomp_table(), tracing_mode='symbolic')
+        graph = trace(*symbols, *symbolic)
+        graph.shape_env = None  # Inductor's cache cannot hash it, and the inputs have it
         with tracing(TracingContext(mode)), config.patch(options):
-            function = compile_fx_inner(trace(*symbolic), symbolic)
+            function = compile_fx_inner(graph, [*symbols, *symbolic])
         guards = shapes.produce_guards_expression(symbolic, ignore_static=False)
     code: CodeType = compile(guards, '<guards>', 'eval')
-    return _Graph(function, lambda inputs: shapes.evaluate_guards_expression(code, inputs))
+    return _Graph(function, passed, lambda inputs: shapes.evaluate_guards_expression(code, inputs))
 
 
-def _flat(step: Step, args: Sequence[Any]) -> Step:
-    """``step`` as a function of the inputs among ``args`` alone."""
+def _sizes(inputs: Sequence[Input]) -> list[int]:
+    """Every size and stride."""
+    return [
+        size
+        for value in inputs
+        if isinstance(value, Tensor)
+        for size in value.shape + value.stride()
+    ]
+
+
+def _flat(step: Step, args: Sequence[Any], skipped: int) -> Step:
+    """``step`` as a function of the inputs among ``args`` alone, after ``skipped`` others."""
     leaves, structure = pytree.tree_flatten(args)
 
     def flat(*inputs: Input) -> Sequence[Tensor | None]:
-        replaced = iter(inputs)
+        replaced = iter(inputs[skipped:])
         own = [
             next(replaced) if isinstance(leaf, Tensor) or _may_vary(leaf) else leaf
             for leaf in leaves
@@ -213,7 +268,8 @@ def _symbolic(value: Input, name: str, mode: Any) -> Any:
         constraint_sizes=[None] * dim,
         constraint_strides=[None] * dim,
     )
-    return mode.from_tensor(value, source=source, symbolic_context=context)
+    # An alias: of a tensor given twice, as y.backward(x) may do, there would be one stand-in only.
+    return mode.from_tensor(value.detach(), source=source, symbolic_context=context)
 
 
 def _no_autocast(tensor: Tensor) -> torch.autocast:

@@ -64,6 +64,8 @@ class _Normalize(torch.autograd.Function):
         ctx.plan, ctx.reducer = plan, reducer
         if values[0] is not None:
             ctx.mark_non_differentiable(*values)
+        elif tracked is not None:
+            torch.autograd.graph.increment_version(tracked)  # compiled code writes unnoticed
         return _shaped(y_n, x), *values
 
     @staticmethod

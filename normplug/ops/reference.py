@@ -44,7 +44,8 @@ def moments(x_n: Tensor, dtype: torch.dtype = torch.float64, share: int = 16) ->
     it more variance otherwise): the difference below loses at most log10(share + 1) digits.
     """
     x_n = _accumulate(x_n)
-    first = x_n if share == 1 else x_n[:, :, : (x_n.shape[2] + share - 1) // share]
+    # At least 2 pixels, if there are: a slice of 1 would be a case of its own to compile.
+    first = x_n if share == 1 else x_n[:, :, : (x_n.shape[2] + 2 * share - 1) // share]
     about_nc = first.mean(_spatial(x_n))
     centred = x_n - _broadcast(about_nc, x_n)
     rest_nc = centred.mean(_spatial(x_n))
