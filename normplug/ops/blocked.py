@@ -14,7 +14,7 @@ from normplug.stats import Moments, merge
 
 __all__ = ['affine', 'backward_input', 'backward_reduce', 'fits', 'moments']
 
-_BLOCK = 2**18  # values: 1 MiB of float32, half of a usual second-level cache
+_PER_THREAD = 2**18  # values: 1 MiB of float32, a usual second-level cache of a core
 
 
 def fits(x_n: Tensor) -> bool:
@@ -27,7 +27,7 @@ def fits(x_n: Tensor) -> bool:
         and x_n.device.type == 'cpu'
         and not torch.compiler.is_compiling()
         and x_n.dim() == 3
-        and x_n.numel() > _BLOCK
+        and x_n.numel() > _block()
         and (x_n.is_contiguous() or x_n.transpose(1, 2).is_contiguous())
     )
 
@@ -81,13 +81,17 @@ def _blocks(x_n: Tensor, *others: Tensor) -> Iterator[list[tuple[Tensor, ...]]]:
     apart = x_n.is_contiguous()
     tensors = [_apart(t) if apart else t for t in (x_n, *others)]
     channels, pixels = tensors[0].shape[1:]
-    at_once = max(1, _BLOCK // (channels * pixels))
-    piece = max(1, _BLOCK // channels)
+    at_once = max(1, _block() // (channels * pixels))
+    piece = max(1, _block() // channels)
     for group in zip(*(t.split(at_once) for t in tensors), strict=True):
         yield [
             tuple(t[..., start : start + piece] if t.dim() == 3 else t for t in group)
             for start in range(0, pixels, piece)
         ]
+
+
+def _block() -> int:
+    return _PER_THREAD * torch.get_num_threads()
 
 
 def _apart(t: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ CASES = [(60, (3, 4, 35)), (16, (2, 3, 35)), (30, (1, 1, 47)), (2, (2, 3, 5)), (
 @pytest.fixture(params=CASES, ids=str)
 def x(request, monkeypatch):
     block, shape = request.param
-    monkeypatch.setattr(blocked, '_BLOCK', block)
+    monkeypatch.setattr(blocked, '_block', lambda: block)
     return 3 * torch.randn(shape) + 7
 
 
@@ -61,7 +61,7 @@ def test_backward_input(x, layout):
 
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
 def test_half_precision(dtype, monkeypatch):
-    monkeypatch.setattr(blocked, '_BLOCK', 50)
+    monkeypatch.setattr(blocked, '_block', lambda: 50)
     x = torch.randn(2, 3, 40).to(dtype)
     args = small(x, 3)
     ours = blocked.affine(x, *args)
@@ -81,7 +81,7 @@ def test_a_layer_takes_the_blocks(kind, memory_format, monkeypatch):
         y = layer(x)
         grads = torch.autograd.grad(y, (x, *layer.parameters()), dy)
         with monkeypatch.context() as patch:
-            patch.setattr(blocked, '_BLOCK', 64)
+            patch.setattr(blocked, '_block', lambda: 64)
             assert blocked.fits(x.detach().flatten(2))
             y_blocked = layer(x)
             grads_blocked = torch.autograd.grad(y_blocked, (x, *layer.parameters()), dy)
