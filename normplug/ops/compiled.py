@@ -175,7 +175,7 @@ def _add(coarse: Hashable, step: Step, args: Sequence[Any], inputs: Sequence[Inp
                 'at each call'
             )
         graph = _compile(step, args, inputs)
-    except Exception as error:
+    except Exception as error:  # a rule and a compiler can fail in any way
         first = str(error).strip().split('\n', 1)[0]
         reason = f'{step.__name__}: {type(error).__name__}: {first}'
         if len(_failed) < _MOST_GRAPHS:
