@@ -7,6 +7,7 @@ import fcntl
 import os
 import os.path as osp
 import socket
+import time
 
 from mmengine.dist import is_main_process
 
@@ -15,6 +16,8 @@ from .errors import UserError
 __all__ = ['LOCK_FILE', 'lock_work_dir']
 
 LOCK_FILE = '.normplug-lock'
+# A killed process keeps its lock until the last of its threads has ended.
+_SECONDS_TO_DIE = 3.0
 # Descriptors by (device, inode), open until the process ends: closing any descriptor of the file
 # would release the process's lock.
 _held: dict[tuple[int, int], int] = {}
@@ -45,7 +48,7 @@ def lock_work_dir(work_dir: str) -> list[str]:
     try:
         # A record lock, not flock: a data loader's worker does not inherit it, and so cannot keep
         # it after this process was killed.
-        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _lock(descriptor, time.monotonic() + _SECONDS_TO_DIE)
     except OSError as error:
         owner = os.pread(descriptor, 300, 0).decode(errors='replace').strip()
         os.close(descriptor)
@@ -62,6 +65,16 @@ def lock_work_dir(work_dir: str) -> list[str]:
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, f'process {os.getpid()} on {socket.gethostname()}\n'.encode(), 0)
     return []
+
+
+def _lock(descriptor: int, deadline: float) -> None:
+    while True:
+        try:
+            return fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
 
 
 def _identity(status: os.stat_result) -> tuple[int, int]:

@@ -5,6 +5,7 @@ import fcntl
 import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -55,6 +56,13 @@ def test_a_second_training_is_refused_until_the_first_is_killed(project, train, 
     assert owner.startswith(f'process {os.getpid()} on ')
 
 
+def test_a_training_that_is_dying_is_waited_for(project, train, other):
+    timer = threading.Timer(1, other.kill)
+    timer.start()
+    assert train([str(project.config)]) == 0
+    timer.join()
+
+
 def test_a_test_needs_no_lock(project, run_test, other):
     checkpoint = project.save_checkpoint('whole.pth')
     assert run_test([str(project.config), checkpoint]) == 0
@@ -78,10 +86,15 @@ def test_a_file_system_without_locks(tmp_path, monkeypatch):
 
 
 def is_running(pid):
+    """Whether any thread lives: the first may be a zombie while others still hold the lock."""
     try:
-        return Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()[0] != 'Z'
-    except FileNotFoundError:
-        return False
+        states = [
+            path.read_text().rpartition(')')[2].split()[0]
+            for path in Path(f'/proc/{pid}/task').glob('*/stat')
+        ]
+    except (FileNotFoundError, ProcessLookupError):
+        return Path(f'/proc/{pid}').exists()
+    return any(state not in 'ZX' for state in states)
 
 
 @pytest.mark.slow
