@@ -2,7 +2,7 @@
 
 from mmengine.registry import MODELS
 
-from normplug.norms import IBN, SN, SSN, PortableSyncBN, SyncIBN, SyncSN, SyncSSN
+from normplug.norms import IBN, SN, SSN, GhostBN, PortableSyncBN, SyncIBN, SyncSN, SyncSSN
 
 __all__ = ['NORMS', 'register']
 
@@ -13,6 +13,7 @@ NORMS = {
     'SyncSSN': SyncSSN,
     'IBN': IBN,
     'SyncIBN': SyncIBN,
+    'GhostBN': GhostBN,
     'PortableSyncBN': PortableSyncBN,
 }
 

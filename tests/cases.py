@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from normplug.norms import IBN, SN, SSN, PortableSyncBN, SyncIBN, SyncSN, SyncSSN
+from normplug.norms import IBN, SN, SSN, GhostBN, PortableSyncBN, SyncIBN, SyncSN, SyncSSN
 
 # Largest |error| / max|reference| per dtype. A sum of n terms errs by about sqrt(n) roundings;
 # the shapes below have n < 1e3, and the half types round once more, at the output.
@@ -53,6 +53,7 @@ CASES = [
     Case('ibn_quarter', lambda c: IBN(c, ratio=0.25)),
     Case('ibn_all_in', lambda c: IBN(c, ratio=1)),
     Case('ibn_no_in', lambda c: IBN(c, ratio=0)),
+    Case('ghost_bn', GhostBN),
     # In one process: local statistics. tests/dist has them over ranks.
     Case('sync_sn', SyncSN),
     Case('sync_ssn', SyncSSN),

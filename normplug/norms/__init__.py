@@ -1,7 +1,7 @@
 """The normalizers, one file a paper."""
 
 from normplug.norms.base import BaseNorm
-from normplug.norms.bn import PortableSyncBN
+from normplug.norms.bn import GhostBN, PortableSyncBN
 from normplug.norms.ibn import IBN, SyncIBN
 from normplug.norms.sn import SN, SyncSN
 from normplug.norms.ssn import SSN, SyncSSN
@@ -11,6 +11,7 @@ __all__ = [
     'SN',
     'SSN',
     'BaseNorm',
+    'GhostBN',
     'PortableSyncBN',
     'SyncIBN',
     'SyncSN',

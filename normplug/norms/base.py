@@ -3,6 +3,7 @@
 import warnings
 from copy import deepcopy
 from numbers import Real
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +33,9 @@ class BaseNorm(nn.Module):
         frozen: always use the running statistics and train nothing. Parameters become buffers of
             the same names, which no optimizer, DDP or ``requires_grad`` loop can revive.
         batch_from: the first channel whose batch statistics the rule uses; None if it uses none.
+        virtual_batch_size: k, to take batch statistics over each k images in turn, as on ranks of
+            k images each; it must divide N. None for all images of the rank. Running statistics
+            follow the average over the groups.
 
     Attributes:
         weight, bias: γ and β, (C,).
@@ -60,6 +64,7 @@ class BaseNorm(nn.Module):
         *,
         frozen: bool = False,
         batch_from: int | None = 0,
+        virtual_batch_size: int | None = None,
     ) -> None:
         super().__init__()
         self._require(
@@ -74,11 +79,26 @@ class BaseNorm(nn.Module):
             f'momentum must lie in [0, 1] or be None, got {momentum!r}: it is the weight of the '
             'new batch, as in PyTorch, not of the old value',
         )
+        self._require(
+            virtual_batch_size is None
+            or (type(virtual_batch_size) is int and virtual_batch_size > 0),
+            f'virtual_batch_size must be a positive integer or None, got {virtual_batch_size!r}',
+        )
+        self._require(
+            virtual_batch_size is None or batch_from is not None,
+            'virtual_batch_size needs batch statistics, which this layer has none of',
+        )
+        self._require(
+            virtual_batch_size is None or not self.synchronized,
+            'virtual_batch_size splits a batch, and a synchronized layer joins the batches of all '
+            f"ranks: use type='{type(self).__name__.removeprefix('Sync')}'",
+        )
         self.num_features = num_features
         self.eps = eps
         self.momentum = momentum
         self.frozen = frozen
         self.batch_from = batch_from
+        self.virtual_batch_size = virtual_batch_size
         self.add_parameter('weight', torch.ones(num_features))
         self.add_parameter('bias', torch.zeros(num_features))
         if batch_from is not None:
@@ -111,23 +131,37 @@ class BaseNorm(nn.Module):
         if is_exporting():
             return self._exported(x)
         self._check_input(x)
-        has_batch = self.batch_from is not None
-        live = self.takes_batch_statistics(x)
-        running = Moments(self.running_mean, self.running_var) if has_batch else None
+        return self.normalized(x)
+
+    def normalized(self, x: Tensor) -> Tensor:
+        """The forward of a tensor that was found to fit."""
+        if self.takes_batch_statistics(x):
+            return normalize(x, self.rule(x), self.rule_params(), **self.of_batch(x))
+        running = None
+        if self.batch_from is not None:
+            running = Moments(self.running_mean, self.running_var)
+        correction, _ = self.corrections(x)
+        return normalize(x, self.rule(x), self.rule_params(), given=running, correction=correction)
+
+    def of_batch(self, x: Tensor) -> dict[str, Any]:
+        """The keyword arguments of :func:`normalize` that make and record batch statistics."""
+        group = self.virtual_batch_size
+        self._require(
+            group is None or x.shape[0] % group == 0,
+            f'virtual_batch_size={group} does not divide the batch of {x.shape[0]} images: change '
+            'one of them, or drop the last, smaller batch (drop_last=True of the dataloader)',
+        )
         correction, unbiased = self.corrections(x)
         tracked = None
-        if live and not in_recomputation():
-            tracked = Tracked(*running, self.num_batches_tracked)
-        return normalize(
-            x,
-            self.rule(x),
-            self.rule_params(),
-            given=None if live else running,
-            batch_from=self.batch_from if live else None,
-            reducer=self.reducer() if live else None,
+        if not in_recomputation():
+            tracked = Tracked(self.running_mean, self.running_var, self.num_batches_tracked)
+        return dict(
+            batch_from=self.batch_from,
+            reducer=self.reducer(),
             correction=correction,
             tracked=tracked,
             tracking=Tracking(self.momentum, unbiased),
+            group=group,
         )
 
     def _exported(self, x: Tensor) -> Tensor:
@@ -174,7 +208,9 @@ class BaseNorm(nn.Module):
     def extra_repr(self) -> str:
         """The arguments that differ between layers."""
         frozen = ', frozen=True' if self.frozen else ''
-        return f'{self.num_features}, eps={self.eps}, momentum={self.momentum}{frozen}'
+        group = self.virtual_batch_size
+        virtual = '' if group is None else f', virtual_batch_size={group}'
+        return f'{self.num_features}, eps={self.eps}, momentum={self.momentum}{frozen}{virtual}'
 
     def _require(self, condition: bool, message: str) -> None:
         if not condition:

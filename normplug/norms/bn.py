@@ -1,4 +1,4 @@
-"""Batch Normalization over all ranks, on any device.
+"""Batch Normalization over all ranks, or over a part of a rank's batch, on any device.
 
 Ioffe and Szegedy, "Batch Normalization: Accelerating Deep Network Training by Reducing Internal
 Covariate Shift", ICML 2015, algorithms 1 and 2; over the ranks as in Peng et al., "MegDet: A Large
@@ -13,7 +13,7 @@ from normplug.norms.base import BaseNorm
 from normplug.ops import Rule
 from normplug.stats import Affine, Moments, standardize
 
-__all__ = ['PortableSyncBN']
+__all__ = ['GhostBN', 'PortableSyncBN']
 
 
 def bn_rule(
@@ -50,6 +50,41 @@ class PortableSyncBN(BaseNorm):
         frozen: bool = False,
     ) -> None:
         super().__init__(num_features, eps, momentum, frozen=frozen)
+
+    def rule(self, x: Tensor) -> Rule:
+        """Batch norm."""
+        return partial(bn_rule, eps=self.eps)
+
+
+class GhostBN(BaseNorm):
+    """Batch norm over each k images of a rank's batch, as on ranks of k images each.
+
+    Hoffer, Hubara and Soudry, "Train longer, generalize better: closing the generalization gap in
+    large batch training of neural networks", NIPS 2017, algorithm 1. With it, one GPU shows what
+    micro-batches do to batch norm, under an optimizer batch of any size. Its state dict is a batch
+    norm's, in both directions. Evaluation is batch norm's. Deviation: running statistics follow the
+    average over the groups at each step, not one group after the other.
+
+    Args:
+        num_features: C.
+        virtual_batch_size: k, which must divide the rank's batch; None for all of its images.
+        eps: added to the variance.
+        momentum: weight of the new batch in the running statistics.
+        frozen: see :class:`BaseNorm`.
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        *,
+        virtual_batch_size: int | None = None,
+        frozen: bool = False,
+    ) -> None:
+        super().__init__(
+            num_features, eps, momentum, frozen=frozen, virtual_batch_size=virtual_batch_size
+        )
 
     def rule(self, x: Tensor) -> Rule:
         """Batch norm."""

@@ -24,7 +24,7 @@ def ibn_rule(
     """Normalize the last channels by the batch's moments, all others by the instance's."""
     by = instance
     if batch is not None:
-        half = weight.shape[0] - batch.mean.shape[0]
+        half = weight.shape[0] - batch.mean.shape[-1]
         by = Moments(
             *(
                 torch.cat([own[:, :half], shared.expand(own.shape[0], -1)], dim=1)
@@ -42,7 +42,7 @@ class IBN(BaseNorm):
         eps: added to the variances.
         momentum: weight of the new batch in the running statistics.
         ratio: share of channels under instance norm, in [0, 1]; the paper's best is 0.5.
-        frozen: see :class:`BaseNorm`.
+        frozen, virtual_batch_size: see :class:`BaseNorm`.
 
     Attributes:
         running_mean, running_var: of the batch norm part, (C − ⌊ratio · C⌋,); absent if empty.
@@ -61,12 +61,20 @@ class IBN(BaseNorm):
         *,
         ratio: float = 0.5,
         frozen: bool = False,
+        virtual_batch_size: int | None = None,
     ) -> None:
         valid = isinstance(ratio, Real) and 0 <= ratio <= 1
         self._require(valid, f'ratio must lie in [0, 1], got {ratio!r}')
         half = int(num_features * ratio)
         batch_from = half if half < num_features else None
-        super().__init__(num_features, eps, momentum, frozen=frozen, batch_from=batch_from)
+        super().__init__(
+            num_features,
+            eps,
+            momentum,
+            frozen=frozen,
+            batch_from=batch_from,
+            virtual_batch_size=virtual_batch_size,
+        )
         self.ratio = ratio
         self.half = half
 

@@ -32,7 +32,8 @@ class SN(SwitchableNorm, BaseNorm):
         momentum: weight of the new batch in the running statistics.
         logit_init: 'uniform' for equal ratios, as published, or 'in', 'ln', 'bn' to start at
             that normalizer: 'bn' for a backbone pretrained with BN.
-        using_in, using_bn, released_statistics, frozen: see :class:`SwitchableNorm`.
+        using_in, using_bn, released_statistics, frozen, virtual_batch_size: see
+            :class:`SwitchableNorm`.
     """
 
     _on_foreign_checkpoint = (
@@ -51,6 +52,7 @@ class SN(SwitchableNorm, BaseNorm):
         logit_init: str = 'uniform',
         released_statistics: bool = False,
         frozen: bool = False,
+        virtual_batch_size: int | None = None,
     ) -> None:
         super().__init__(
             num_features,
@@ -60,6 +62,7 @@ class SN(SwitchableNorm, BaseNorm):
             using_bn=using_bn,
             released_statistics=released_statistics,
             frozen=frozen,
+            virtual_batch_size=virtual_batch_size,
         )
         self._require(
             logit_init == 'uniform' or logit_init in self.normalizers,

@@ -28,7 +28,8 @@ class SSN(SwitchableNorm, BaseNorm):
         num_features: C.
         eps: added to the mixed variance.
         momentum: weight of the new batch in the running statistics.
-        using_in, using_bn, released_statistics, frozen: see :class:`SwitchableNorm`.
+        using_in, using_bn, released_statistics, frozen, virtual_batch_size: see
+            :class:`SwitchableNorm`.
 
     Attributes:
         radius: (), of SparsestMax; initially 0, which is sparsemax.
@@ -50,6 +51,7 @@ class SSN(SwitchableNorm, BaseNorm):
         using_bn: bool = True,
         released_statistics: bool = False,
         frozen: bool = False,
+        virtual_batch_size: int | None = None,
     ) -> None:
         super().__init__(
             num_features,
@@ -59,6 +61,7 @@ class SSN(SwitchableNorm, BaseNorm):
             using_bn=using_bn,
             released_statistics=released_statistics,
             frozen=frozen,
+            virtual_batch_size=virtual_batch_size,
         )
         self.register_buffer('radius', torch.zeros(()))
         self.register_buffer('mean_choice', torch.zeros_like(self.mean_weight))

@@ -59,7 +59,7 @@ class SwitchableNorm(BaseNorm):
         released_statistics: compute exactly what the released code computes: instance variances
             divided by H·W − 1 (for (N, C) inputs, layer and batch variances divided by C − 1 and
             N − 1) and a running variance without Bessel's correction.
-        frozen: see :class:`BaseNorm`.
+        frozen, virtual_batch_size: see :class:`BaseNorm`.
 
     Attributes:
         mean_weight, var_weight: logits of the ratios in the order IN, LN, BN, as far as used:
@@ -76,9 +76,17 @@ class SwitchableNorm(BaseNorm):
         using_bn: bool = True,
         released_statistics: bool = False,
         frozen: bool = False,
+        virtual_batch_size: int | None = None,
     ) -> None:
         batch_from = 0 if using_bn else None
-        super().__init__(num_features, eps, momentum, frozen=frozen, batch_from=batch_from)
+        super().__init__(
+            num_features,
+            eps,
+            momentum,
+            frozen=frozen,
+            batch_from=batch_from,
+            virtual_batch_size=virtual_batch_size,
+        )
         self.using_in, self.using_bn = using_in, using_bn
         self.released_statistics = released_statistics
         self.add_parameter('mean_weight', torch.ones(len(self.normalizers)))
@@ -101,8 +109,9 @@ class SwitchableNorm(BaseNorm):
             return rule
         live = self.takes_batch_statistics(x)
         self._require(
-            not (live and self.synchronized),
-            "released_statistics divides by one rank's N - 1 for (N, C) inputs: use type='SN'",
+            not (live and (self.synchronized or self.virtual_batch_size)),
+            "released_statistics divides by one rank's N - 1 for (N, C) inputs: use type='SN' "
+            'without virtual_batch_size',
         )
         return partial(rule, layer_bessel=True, batch_bessel=live)
 

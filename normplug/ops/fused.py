@@ -16,6 +16,7 @@ from torch.autograd.function import once_differentiable
 from normplug.ops import reference
 from normplug.ops.backend import run
 from normplug.ops.steps import (
+    Filter,
     Plan,
     Rule,
     apply_rule,
@@ -33,7 +34,7 @@ from normplug.ops.steps import (
 from normplug.running import Tracked, Tracking, store
 from normplug.stats import Moments
 
-__all__ = ['Reducer', 'Rule', 'normalize', 'normalize_reference']
+__all__ = ['Filter', 'Reducer', 'Rule', 'normalize', 'normalize_filtered', 'normalize_reference']
 
 
 class Reducer(Protocol):
@@ -51,7 +52,7 @@ class _Normalize(torch.autograd.Function):
     def forward(ctx, x, plan, given, tracked, reducer, *params):
         (x_n,), total = _flattened(x), None
         if reducer is None:
-            y_n, *values, mean_nc, var_nc, batch_mean, batch_var = run(
+            y_n, *more, mean_nc, var_nc, batch_mean, batch_var = run(
                 forward_step, x_n, plan, given, params, tracked
             )
         else:
@@ -59,28 +60,30 @@ class _Normalize(torch.autograd.Function):
             batch, total = reducer.forward(Moments(*local), x.shape[0] * pixels_of(x))
             batch_mean, batch_var = batch
             instance = Moments(mean_nc, var_nc)
-            y_n, *values = run(output_step, x_n, plan, instance, batch, params, tracked, total)
+            y_n, *more = run(output_step, x_n, plan, instance, batch, params, tracked, total)
+        values = more[:3]
         ctx.save_for_backward(x, mean_nc, var_nc, batch_mean, batch_var, total, *params)
         ctx.plan, ctx.reducer = plan, reducer
         if values[0] is not None:
             ctx.mark_non_differentiable(*values)
         elif tracked is not None:
             torch.autograd.graph.increment_version(tracked)  # compiled code writes unnoticed
-        return _shaped(y_n, x), *values
+        return _shaped(y_n, x), *more
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, dy, *_values):
+    def backward(ctx, dy, *others):
         x, mean_nc, var_nc, batch_mean, batch_var, total, *params = ctx.saved_tensors
         dy_n, x_n = _flattened(dy, x)
         instance = Moments(mean_nc, var_nc)
         batch = None if batch_mean is None else Moments(batch_mean, batch_var)
+        to_filtered = None if ctx.plan.filter is None else Moments(*others[3:])
         args = ctx.plan, instance, batch
         needs_dx = ctx.needs_input_grad[0]
         if ctx.reducer is None:
-            dx_n, *to_params = run(backward_step, dy_n, x_n, *args, params, needs_dx)
+            dx_n, *to_params = run(backward_step, dy_n, x_n, *args, params, to_filtered, needs_dx)
         else:
-            sums, to_params = split(run(sums_step, dy_n, x_n, *args, params))
+            sums, to_params = split(run(sums_step, dy_n, x_n, *args, params, to_filtered))
             # Also if x needs no gradient here: another rank's may.
             to_mean, to_var = ctx.reducer.backward(Moments(sums.to_batch_mean, sums.to_batch_var))
             sums = sums._replace(to_batch_mean=to_mean, to_batch_var=to_var)
@@ -100,6 +103,7 @@ def normalize(
     correction: int = 0,
     tracked: Tracked | None = None,
     tracking: Tracking | None = None,
+    group: int | None = None,
 ) -> Tensor:
     """Normalize ``x_n`` by the statistics that ``rule`` makes of its moments.
 
@@ -116,15 +120,58 @@ def normalize(
         correction: instance variances are divided by H·W − correction (at least by 1).
         tracked: running statistics to move, in place, towards the batch moments.
         tracking: how ``tracked`` moves.
+        group: compute batch moments of each ``group`` instances in turn, not of all; it must
+            divide N, and excludes a reducer. The running statistics follow the groups' average.
 
     Returns:
         y in x's shape, dtype and memory format.
     """
-    plan = Plan(rule, None if given is not None else batch_from, correction, tracking)
-    y_n, *values = _Normalize.apply(x_n, plan, given, tracked, reducer, *params)
-    if values[0] is not None:
-        store(tracked, Tracked(*values))
-    return y_n
+    plan = Plan(rule, None if given is not None else batch_from, correction, tracking, group)
+    return _run(x_n, plan, params, given, reducer, tracked)[0]
+
+
+def normalize_filtered(
+    x_n: Tensor,
+    rule: Rule,
+    params: Sequence[Tensor],
+    filter: Filter,
+    filter_inputs: Sequence[Tensor],
+    *,
+    batch_from: int = 0,
+    reducer: Reducer | None = None,
+    correction: int = 0,
+    tracked: Tracked | None = None,
+    tracking: Tracking | None = None,
+    group: int | None = None,
+) -> tuple[Tensor, Moments]:
+    """As :func:`normalize`, by batch moments that a filter has changed before the rule sees them.
+
+    Args:
+        filter: see :data:`Filter`; like a rule, a plain differentiable function.
+        filter_inputs: the tensors that it takes after the batch moments, in float64; each
+            receives a gradient.
+
+    Returns:
+        y, and the filtered moments, (C',) or (N / group, C'), float64 and differentiable. They are
+        what the running statistics follow.
+    """
+    plan = Plan(rule, batch_from, correction, tracking, group, filter, len(filter_inputs))
+    y_n, posterior = _run(x_n, plan, (*params, *filter_inputs), None, reducer, tracked)
+    return y_n, Moments(*posterior)
+
+
+def _run(
+    x_n: Tensor,
+    plan: Plan,
+    params: Sequence[Tensor],
+    given: Moments | None,
+    reducer: Reducer | None,
+    tracked: Tracked | None,
+) -> tuple[Tensor, list[Tensor | None]]:
+    y_n, *more = _Normalize.apply(x_n, plan, given, tracked, reducer, *params)
+    if more[0] is not None:
+        store(tracked, Tracked(*more[:3]))
+    return y_n, more[3:]
 
 
 def _flattened(*tensors: Tensor) -> tuple[Tensor, ...]:
@@ -155,12 +202,13 @@ def normalize_reference(
     given: Moments | None = None,
     batch_from: int | None = None,
     correction: int = 0,
+    group: int | None = None,
 ) -> Tensor:
     """What :func:`normalize` computes on one rank, differentiated by autograd step by step."""
     instance = instance_moments(x_n, correction)
     batch = given
     if batch is None and batch_from is not None:
-        batch = batch_moments(instance, batch_from)
+        batch = batch_moments(instance, batch_from, group)
     tensors = (*instance, *(batch or ()), *params)
-    scale_nc, offset_nc = apply_rule(rule, batch is not None, tensors)
+    (scale_nc, offset_nc), _ = apply_rule(Plan(rule, group=group), batch is not None, tensors)
     return reference.affine(x_n, instance.mean, scale_nc, offset_nc)

@@ -25,6 +25,7 @@ from normplug.running import Tracked, Tracking, moved, store
 from normplug.stats import Affine, Moments, pool
 
 __all__ = [
+    'Filter',
     'Plan',
     'Rule',
     'Sums',
@@ -44,13 +45,20 @@ __all__ = [
 Rule = Callable[..., Affine]
 
 
+# (batch moments (C,) or (groups, C), *its tensors) → moments of the same shape, to use instead.
+Filter = Callable[..., Moments]
+
+
 class Plan(NamedTuple):
     """What to compute, apart from the tensors: see :func:`normplug.ops.normalize`."""
 
     rule: Rule
-    batch_from: int | None
-    correction: int
-    tracking: Tracking | None
+    batch_from: int | None = None
+    correction: int = 0
+    tracking: Tracking | None = None
+    group: int | None = None
+    filter: Filter | None = None
+    filter_inputs: int = 0  # how many of the parameters are its, the last
 
 
 class Sums(NamedTuple):
@@ -60,7 +68,7 @@ class Sums(NamedTuple):
         dy_nc: Σ dy, (N, C), in the rule's precision.
         scale_nc: the scale, (N, C).
         to_mean_nc, to_var_nc: gradients of the instance moments through the rule, (N, C).
-        to_batch_mean, to_batch_var: of the batch moments, (C',); None without any.
+        to_batch_mean, to_batch_var: of the batch moments, in their shape; None without any.
     """
 
     dy_nc: Tensor
@@ -91,23 +99,47 @@ def instance_moments(x_n: Tensor, correction: int) -> Moments:
     return Moments(instance.mean, instance.var * (pixels / max(pixels - correction, 1)))
 
 
-def batch_moments(instance: Moments, start: int) -> Moments:
-    """Moments over the instances of the channels from ``start`` on, (C − start,) each."""
+def batch_moments(instance: Moments, start: int, group: int | None = None) -> Moments:
+    """Moments over the instances of the channels from ``start`` on, (C − start,) each.
+
+    With ``group``, over each ``group`` instances in turn, (N / group, C − start).
+    """
     of_batch = Moments(instance.mean[:, start:], instance.var[:, start:])
+    if group is not None:
+        return pool(Moments(*(t.unflatten(0, (-1, group)) for t in of_batch)), 1)
     if of_batch.mean.shape[0] == 0:  # a mean of nothing is NaN, which a reducer could not weigh
         return Moments(*(t.new_zeros(t.shape[1]) for t in of_batch))
     return pool(of_batch, 0)
 
 
-def apply_rule(rule: Rule, batch_given: bool, tensors: Sequence[Tensor]) -> Affine:
+def apply_rule(
+    plan: Plan, batch_given: bool, tensors: Sequence[Tensor]
+) -> tuple[Affine, Moments | None]:
     """The rule on a flat list: instance mean and variance, the batch's if given, parameters.
 
     Parameters may be stored in half precision; the rule sees them as precise as the moments.
+
+    Returns:
+        What the rule gives, and the batch moments as it saw them if the plan has a filter.
     """
     mean_nc, var_nc, *rest = tensors
     batch = Moments(rest[0], rest[1]) if batch_given else None
-    params = rest[2:] if batch_given else rest
-    return rule(Moments(mean_nc, var_nc), batch, *[p.to(mean_nc.dtype) for p in params])
+    params = [p.to(mean_nc.dtype) for p in (rest[2:] if batch_given else rest)]
+    filtered = None
+    if plan.filter is not None:
+        own = len(params) - plan.filter_inputs
+        batch = filtered = plan.filter(batch, *params[own:])
+        params = params[:own]
+    if batch is not None:
+        batch = Moments(*(_per_instance(t, plan.group) for t in batch))
+    return plan.rule(Moments(mean_nc, var_nc), batch, *params), filtered
+
+
+def _per_instance(of_batch: Tensor, group: int | None) -> Tensor:
+    """What belongs to groups, (N / group, C), for each of their instances: (N, C)."""
+    if group is None:
+        return of_batch
+    return of_batch.unsqueeze(1).expand(-1, group, -1).flatten(0, 1)
 
 
 def moments_step(x_n: Tensor, plan: Plan) -> tuple[Tensor | None, ...]:
@@ -115,7 +147,7 @@ def moments_step(x_n: Tensor, plan: Plan) -> tuple[Tensor | None, ...]:
     instance = instance_moments(x_n, plan.correction)
     if plan.batch_from is None:
         return *instance, None, None
-    return *instance, *batch_moments(instance, plan.batch_from)
+    return *instance, *batch_moments(instance, plan.batch_from, plan.group)
 
 
 def output_step(
@@ -127,24 +159,30 @@ def output_step(
     tracked: Tracked | None,
     count: int | Tensor,
 ) -> tuple[Tensor | None, ...]:
-    """y of x, its moments and the rule's parameters; running statistics that wait to be stored.
+    """y of x, its moments and the rule's parameters, and five more, or None.
 
-    They are stored here, which a compiled step does in passing. But Dynamo, tracing a whole model,
-    takes no writes inside an autograd Function: there, the last three are their new values.
+    The first three are running statistics that wait to be stored. They are stored here, which a
+    compiled step does in passing. But Dynamo, tracing a whole model, takes no writes inside an
+    autograd Function: there, they are their new values. The last two are the filtered moments.
     """
-    scale_nc, offset_nc = apply_rule(
-        plan.rule, batch is not None, (*instance, *(batch or ()), *params)
+    (scale_nc, offset_nc), filtered = apply_rule(
+        plan, batch is not None, (*instance, *(batch or ()), *params)
     )
     centre_nc, shift_nc = _centre(x_n, instance.mean)
     small = (scale_nc, offset_nc + shift_nc * scale_nc)
     y_n = _passes(x_n).affine(x_n, centre_nc, *(t.to(centre_nc.dtype) for t in small))
+    posterior = filtered or (None, None)
     if tracked is None:
-        return y_n, None, None, None
+        return y_n, None, None, None, *posterior
+    batch = filtered or batch
+    if plan.group is not None:  # as the ranks that the groups stand for would, on average
+        batch = Moments(*(t.mean(0) for t in batch))
+        count = plan.group * pixels_of(x_n)
     values = moved(tracked, plan.tracking, batch, count)
     if torch.compiler.is_compiling():
-        return y_n, *values
+        return y_n, *values, *posterior
     store(tracked, values)
-    return y_n, None, None, None
+    return y_n, None, None, None, *posterior
 
 
 def forward_step(
@@ -173,11 +211,12 @@ def sums_step(
     instance: Moments,
     batch: Moments | None,
     params: Sequence[Tensor],
+    to_filtered: Moments | None,
 ) -> tuple[Tensor | None, ...]:
     """Read x and dy for two sums per (n, c), and pull them back through the rule.
 
     The rule is run again here, and differentiated: a graph kept from forward would break
-    ``retain_graph`` and gradcheck.
+    ``retain_graph`` and gradcheck. ``to_filtered`` is the gradient of the filtered moments.
 
     Returns:
         :class:`Sums`, and the gradients of the rule's parameters.
@@ -187,10 +226,10 @@ def sums_step(
     dy_nc, dy_centred_nc = (t.to(instance.mean.dtype) for t in sums)
     dy_centred_nc = dy_centred_nc + shift_nc * dy_nc
     scale_nc, grads = _pull_back(
-        plan.rule,
+        plan,
         batch is not None,
         (*instance, *(batch or ()), *params),
-        Affine(dy_centred_nc, dy_nc),
+        (dy_centred_nc, dy_nc, *(to_filtered or ())),
     )
     if batch is None:
         grads = (*grads[:2], None, None, *grads[2:])
@@ -220,10 +259,15 @@ def input_step(
     grad_var_nc = sums.to_var_nc
     start = plan.batch_from
     if start is not None:
-        share = pixels / (x_n.shape[0] * pixels if total is None else total.clamp(min=1))
-        spread_nc = instance.mean[:, start:] - batch.mean
-        to_mean_nc = share * (sums.to_batch_mean + 2 * spread_nc * sums.to_batch_var)
-        to_var_nc = (share * sums.to_batch_var).expand_as(spread_nc)
+        together = x_n.shape[0] if plan.group is None else plan.group
+        share = pixels / (together * pixels if total is None else total.clamp(min=1))
+        batch_mean, to_batch_mean, to_batch_var = (
+            _per_instance(t, plan.group)
+            for t in (batch.mean, sums.to_batch_mean, sums.to_batch_var)
+        )
+        spread_nc = instance.mean[:, start:] - batch_mean
+        to_mean_nc = share * (to_batch_mean + 2 * spread_nc * to_batch_var)
+        to_var_nc = (share * to_batch_var).expand_as(spread_nc)
         if start > 0:  # the channels before it take no part in the batch moments
             to_mean_nc, to_var_nc = (F.pad(t, (start, 0)) for t in (to_mean_nc, to_var_nc))
         grad_mean_nc = grad_mean_nc + to_mean_nc
@@ -241,10 +285,11 @@ def backward_step(
     instance: Moments,
     batch: Moments | None,
     params: Sequence[Tensor],
+    to_filtered: Moments | None,
     needs_dx: bool,
 ) -> tuple[Tensor | None, ...]:
     """dx, if it is needed, else None, and the gradients of the rule's parameters."""
-    sums, to_params = split(sums_step(dy_n, x_n, plan, instance, batch, params))
+    sums, to_params = split(sums_step(dy_n, x_n, plan, instance, batch, params, to_filtered))
     if not needs_dx:
         return None, *to_params
     return *input_step(dy_n, x_n, plan, instance, batch, sums, None), *to_params
@@ -264,15 +309,20 @@ def _centre(x_n: Tensor, mean_nc: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _pull_back(
-    rule: Rule, batch_given: bool, tensors: Sequence[Tensor], cotangents: Affine
+    plan: Plan, batch_given: bool, tensors: Sequence[Tensor], cotangents: tuple[Tensor, ...]
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """The rule's scale, and the gradient of each tensor (zero where the rule does not use it)."""
+
+    def flat(*tensors: Tensor) -> tuple[Tensor, ...]:
+        affine, filtered = apply_rule(plan, batch_given, tensors)
+        return *affine, *(filtered or ())
+
     if torch.compiler.is_compiling():
-        affine, vjp = torch.func.vjp(lambda *flat: apply_rule(rule, batch_given, flat), *tensors)
-        return affine.scale, vjp(cotangents)
+        (scale_nc, *_), vjp = torch.func.vjp(flat, *tensors)
+        return scale_nc, vjp(cotangents)
     # The same derivative by plain autograd: two thirds of the time, but Dynamo cannot trace it.
     leaves = [tensor.detach().requires_grad_() for tensor in tensors]
     with torch.enable_grad():
-        affine = apply_rule(rule, batch_given, leaves)
-        grads = torch.autograd.grad(affine, leaves, cotangents, materialize_grads=True)
-    return affine.scale.detach(), grads
+        outputs = flat(*leaves)
+        grads = torch.autograd.grad(outputs, leaves, cotangents, materialize_grads=True)
+    return outputs[0].detach(), grads
