@@ -7,19 +7,23 @@ torch for each other where they need it.
 
 # The first says what is missing, before anything fails on it; the others register themselves.
 from normplug import _requirements, checkpoints, compat, deploy, hooks, models, optim  # noqa: F401
-from normplug.norms import IBN, SN, BaseNorm, PortableSyncBN, SyncIBN, SyncSN
+from normplug.kalman import link_kalman
+from normplug.norms import IBN, KN, SN, BaseNorm, PortableSyncBN, SyncIBN, SyncKN, SyncSN
 from normplug.ops import get_backend, set_backend
 from normplug.register import NORMS, register
 
 __all__ = [
     'IBN',
+    'KN',
     'NORMS',
     'SN',
     'BaseNorm',
     'PortableSyncBN',
     'SyncIBN',
+    'SyncKN',
     'SyncSN',
     'get_backend',
+    'link_kalman',
     'set_backend',
 ]
 

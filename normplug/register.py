@@ -2,7 +2,18 @@
 
 from mmengine.registry import MODELS
 
-from normplug.norms import IBN, SN, SSN, GhostBN, PortableSyncBN, SyncIBN, SyncSN, SyncSSN
+from normplug.norms import (
+    IBN,
+    KN,
+    SN,
+    SSN,
+    GhostBN,
+    PortableSyncBN,
+    SyncIBN,
+    SyncKN,
+    SyncSN,
+    SyncSSN,
+)
 
 __all__ = ['NORMS', 'register']
 
@@ -13,6 +24,8 @@ NORMS = {
     'SyncSSN': SyncSSN,
     'IBN': IBN,
     'SyncIBN': SyncIBN,
+    'KN': KN,
+    'SyncKN': SyncKN,
     'GhostBN': GhostBN,
     'PortableSyncBN': PortableSyncBN,
 }

@@ -1,6 +1,7 @@
 """Hooks for mmengine's runner, one file a hook; registered by the import."""
 
 from normplug.hooks.batch_average import BatchAverageHook
+from normplug.hooks.kalman_link import KalmanLinkHook
 from normplug.hooks.nonfinite_loss import NonFiniteLossHook
 from normplug.hooks.norm_ratio import NormRatioHook
 from normplug.hooks.norm_report import NormReportHook
@@ -12,6 +13,7 @@ from normplug.hooks.sync_norm_stats import SyncNormStatsHook
 
 __all__ = [
     'BatchAverageHook',
+    'KalmanLinkHook',
     'NonFiniteLossHook',
     'NormRatioHook',
     'NormReportHook',

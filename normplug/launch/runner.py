@@ -22,7 +22,8 @@ from mmengine.registry import MODELS, RUNNERS, DefaultScope, build_from_cfg
 from mmengine.runner import Runner
 from torch import nn
 
-from normplug.hooks import NormReportHook, SyncNormStatsHook
+from normplug.hooks import KalmanLinkHook, NormReportHook, SyncNormStatsHook
+from normplug.norms import KN
 from normplug.register import NORMS
 
 from . import checkpoint_check as ckpt
@@ -83,6 +84,9 @@ def build_runner(cfg: Config, mode: Literal['train', 'test'] = 'train') -> Runne
         runner.register_hook(CPUMemoryHook())
     if mode == 'train' and not any(isinstance(hook, NormReportHook) for hook in runner.hooks):
         runner.register_hook(NormReportHook())
+    if mode == 'train' and any(isinstance(module, KN) for module in runner.model.modules()):
+        if not any(isinstance(hook, KalmanLinkHook) for hook in runner.hooks):
+            runner.register_hook(KalmanLinkHook())
     if runner.distributed and not any(isinstance(h, SyncNormStatsHook) for h in runner.hooks):
         runner.register_hook(SyncNormStatsHook())
     if mode == 'test' and not is_main_process():

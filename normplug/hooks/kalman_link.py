@@ -1,0 +1,68 @@
+"""Links between KN layers, found in the first batch."""
+
+from copy import deepcopy
+from typing import Any
+
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.registry import HOOKS
+from mmengine.runner import Runner
+
+from normplug.errors import UnsuitableModelError
+from normplug.kalman import link_kalman, refuse_checkpointing
+from normplug.norms import KN
+
+__all__ = ['KalmanLinkHook']
+
+
+@HOOKS.register_module()
+class KalmanLinkHook(Hook):
+    """Link the model's KN layers, before the first iteration of each run of the program.
+
+    The first batch goes through the model's loss once more, without gradients, and its dataflow is
+    followed: see :func:`normplug.link_kalman`. Weights, buffers, random numbers and the batch are
+    as before then. The log shows the predecessor of each layer, or why it has none.
+
+    ``tools/train.py`` adds the hook to a model with KN; elsewhere, add
+    ``custom_hooks=[dict(type='KalmanLinkHook')]``.
+
+    Raises:
+        UnsuitableModelError: the model has no KN; its KN layers are under activation
+            checkpointing.
+    """
+
+    priority = 'HIGH'
+
+    def before_train(self, runner: Runner) -> None:
+        """Refuse a model that cannot be linked before the first batch is loaded."""
+        self._linked = False
+        model = _unwrapped(runner)
+        if not any(isinstance(module, KN) for module in model.modules()):
+            raise UnsuitableModelError(
+                "KalmanLinkHook: the model has no KN; remove the hook, or use norm_cfg=dict(type='KN')"
+            )
+        try:
+            refuse_checkpointing(model)
+        except ValueError as error:
+            raise UnsuitableModelError(str(error)) from error
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+        """Link, once."""
+        if self._linked:
+            return
+        model = _unwrapped(runner)
+
+        def forward() -> None:
+            model._run_forward(model.data_preprocessor(deepcopy(data_batch), True), mode='loss')
+
+        reports = link_kalman(model, forward)
+        plain = sum(not report.predecessors for report in reports)
+        runner.logger.info(
+            f'KN: {len(reports) - plain} layers are predicted by others, {plain} are plain batch '
+            'norm:\n' + '\n'.join(f'  {report}' for report in reports)
+        )
+        self._linked = True
+
+
+def _unwrapped(runner: Runner) -> Any:
+    return runner.model.module if is_model_wrapper(runner.model) else runner.model

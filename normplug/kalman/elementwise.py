@@ -1,0 +1,63 @@
+"""Moments of a Gaussian after an activation, or after a maximum over a window of them.
+
+All tensors are of shape (..., C), float64.
+"""
+
+from collections.abc import Callable
+from functools import cache
+from math import pi, sqrt
+
+import torch
+from torch import Tensor
+
+from normplug.stats import Moments
+
+__all__ = ['rectified', 'transformed']
+
+_TINY = 1e-30
+_REACH = 8.0  # standard deviations; what lies beyond has a probability of 1e-15
+_POINTS = 513
+
+
+def rectified(gaussian: Moments) -> Moments:
+    """Moments of max(X, 0) for X ~ N(mean, var).
+
+    E[max(X, 0)] = m Φ(m/s) + s φ(m/s), and E[max(X, 0)²] = (m² + s²) Φ(m/s) + m s φ(m/s): integrals
+    of the normal density φ, whose integral is Φ.
+    """
+    m, var = gaussian
+    s = var.clamp(min=_TINY).sqrt()
+    z = m / s
+    above = torch.special.ndtr(z)
+    s_phi = s * torch.exp(-z.square() / 2) / sqrt(2 * pi)
+    mean = m * above + s_phi
+    square = (m.square() + var) * above + m * s_phi
+    return Moments(mean, (square - mean.square()).clamp(min=0))
+
+
+def transformed(
+    gaussian: Moments, function: Callable[[Tensor], Tensor] | None = None, window: int = 1
+) -> Moments:
+    """Moments of the largest of ``window`` independent f(X), X ~ N(mean, var), by quadrature.
+
+    Args:
+        gaussian: (..., C).
+        function: f, elementwise and, where ``window`` exceeds 1, increasing; None for the identity.
+        window: how many values the maximum is taken of.
+    """
+    z, weight = _rule(window, gaussian.mean.device)
+    m, var = (t.unsqueeze(-1) for t in gaussian)
+    value = m + var.clamp(min=_TINY).sqrt() * z
+    if function is not None:
+        value = function(value)
+    mean = (value * weight).sum(-1)
+    var = ((value - mean.unsqueeze(-1)).square() * weight).sum(-1)
+    return Moments(mean, var)
+
+
+@cache
+def _rule(window: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Points and weights for the maximum of ``window`` standard normals."""
+    z = torch.linspace(-_REACH, _REACH, _POINTS, dtype=torch.float64)
+    weight = torch.exp(-z.square() / 2) * torch.special.ndtr(z) ** (window - 1)
+    return z.to(device), (weight / weight.sum()).to(device)

@@ -1,0 +1,222 @@
+"""Who precedes whom: the links between the Kalman-normalized layers of a model."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
+
+from torch import nn
+from torch.utils.hooks import RemovableHandle
+
+from normplug.kalman.snapshot import undisturbed
+from normplug.kalman.states import MissingStateError, Node, Posterior, State
+from normplug.kalman.trace import Observation, Trace
+from normplug.norms.kn import KN
+from normplug.stats import Moments
+
+__all__ = ['LinkReport', 'link_kalman', 'refuse_checkpointing']
+
+# OpenMMLab's names for the parts that a model is put together from.
+_PART = re.compile(r'backbone|neck|head|.*_head')
+_AGAIN = 'Link the model again: normplug.link_kalman(model, ...)'
+_handles: WeakKeyDictionary[nn.Module, RemovableHandle] = WeakKeyDictionary()
+
+
+class LinkReport(NamedTuple):
+    """What became of one layer.
+
+    Attributes:
+        name: of the layer in the model.
+        predecessors: the layers whose posteriors its prediction is made of; none for a plain
+            batch norm.
+        through: the convolutions on the way, from the farthest to the nearest.
+        reason: why there is no predecessor; '' if there is one.
+    """
+
+    name: str
+    predecessors: tuple[str, ...]
+    through: tuple[str, ...]
+    reason: str
+
+    def __str__(self) -> str:
+        """One line for the log."""
+        if self.reason:
+            return f'{self.name}: plain batch norm, {self.reason}'
+        beside = self.name.rpartition('.')[0] + '.'
+        names = ', '.join(name.removeprefix(beside) for name in self.through)
+        through = f' through {names}' if names else ''
+        return f'{self.name} ← {" + ".join(self.predecessors)}{through}'
+
+
+class Link:
+    """A layer's place among the others: a :class:`normplug.norms.kn.KalmanLink`."""
+
+    def __init__(self, model: nn.Module, name: str, posterior: Posterior, prior: Node | None):
+        self._model, self._name = model, name
+        self._posterior, self._prior = posterior, prior
+        self._convolutions = [] if prior is None else list(prior.convolutions())
+        self.successors: list[KN] = []
+        self.is_first = prior is None
+
+    def predict(self, sampled: bool) -> Moments:
+        for node in self._convolutions:
+            if _module(self._model, node.name) is not node.conv:
+                raise RuntimeError(
+                    f'KN layer {self._name} was linked through {node.name}, which was replaced '
+                    f'since. {_AGAIN}'
+                )
+        try:
+            return self._prior.state(sampled).moments
+        except MissingStateError as error:
+            raise RuntimeError(
+                f'KN layer {self._name} is linked to {error}, which has not run before it in this '
+                f'forward: it was replaced, or the model computes something else now. {_AGAIN}'
+            ) from None
+
+    def predecessor(self) -> Moments | None:
+        leaves = set(self._prior.leaves())
+        self.predict(sampled=False)
+        return leaves.pop().state().moments if len(leaves) == 1 else None
+
+    def post(self, posterior: Moments, size: tuple[int, ...]) -> None:
+        self._posterior.set(State(posterior, size))
+
+    def is_awaited(self) -> bool:
+        return any(layer.training and not layer.frozen for layer in self.successors)
+
+
+def link_kalman(model: nn.Module, forward: Callable[[], Any]) -> list[LinkReport]:
+    """Link the KN layers of ``model``, by following one forward of it; once, before training.
+
+    Followed are convolutions, activations, max and average pooling, sums and concatenations; what
+    else there is, and a layer that runs several times in a forward, ends a chain, and so does the
+    border between two parts of an OpenMMLab model (backbone, neck, each head). Linking again
+    replaces the links. Copies of the model (deepcopy, pickle) have none.
+
+    Args:
+        model: on its device and in training mode; its buffers and the random numbers are as before
+            afterwards. States are dropped at the end of each of its forwards.
+        forward: runs the model as a training step does, on a batch of any size: for instance
+            ``lambda: model(images)``.
+
+    Returns:
+        What became of each layer, in the order of ``model.named_modules()``; none without KN.
+
+    Raises:
+        ValueError: KN layers under activation checkpointing (``with_cp=True``).
+    """
+    layers = {name: m for name, m in model.named_modules() if isinstance(m, KN)}
+    if not layers:
+        return []
+    refuse_checkpointing(model)
+    for name, layer in layers.items():
+        layer.link = Link(model, name, Posterior(name), None)
+    trace = Trace(model)
+    with undisturbed(model), trace.watch():
+        forward()
+    reports, links = [], {}
+    for name, layer in layers.items():
+        seen = trace.observations.get(name)
+        reason = _reason(name, layer, seen, trace, layers)
+        links[name] = Link(
+            model,
+            name,
+            Posterior(name) if seen is None else seen.posterior,
+            None if reason else seen.prior,
+        )
+        reports.append(_report(name, None if reason else seen.prior, reason))
+    for report in reports:
+        for predecessor in report.predecessors:
+            links[predecessor].successors.append(layers[report.name])
+    for name, layer in layers.items():
+        layer.link = links[name]
+    _forget_after_each_forward(model, trace)
+    return reports
+
+
+def _report(name: str, prior: Node | None, reason: str) -> LinkReport:
+    if prior is None:
+        return LinkReport(name, (), (), reason)
+    predecessors = dict.fromkeys(leaf.name for leaf in prior.leaves())
+    through = dict.fromkeys(node.name for node in prior.convolutions())
+    return LinkReport(name, tuple(predecessors), tuple(reversed(through)), '')
+
+
+def _reason(
+    name: str, layer: KN, seen: Observation | None, trace: Trace, layers: dict[str, KN]
+) -> str:
+    """Why a layer is a plain batch norm; '' where it is not."""
+    if seen is None:
+        return 'it did not run in the forward that was followed'
+    if name in trace.shared:
+        return 'it runs several times in a forward'
+    if seen.prior is None:
+        return 'no normalizer before it could be followed to its input'
+    for leaf in seen.prior.leaves():
+        before = layers[leaf.name]
+        if leaf.name in trace.shared:
+            return f'{leaf.name} before it runs several times in a forward'
+        if _part_of(leaf.name) != _part_of(name):
+            return f'{leaf.name} before it is in another part of the model'
+        if before.synchronized != layer.synchronized:
+            return f'of it and {leaf.name} before it, only one is synchronized'
+    return ''
+
+
+def _part_of(name: str) -> str:
+    """The innermost part of an OpenMMLab model that a layer is in."""
+    segments = name.split('.')
+    last = max((i for i, segment in enumerate(segments) if _PART.fullmatch(segment)), default=-1)
+    return '.'.join(segments[: last + 1])
+
+
+def refuse_checkpointing(model: nn.Module) -> None:
+    """Raise ``ValueError`` where a part of ``model`` with KN is run again in backward."""
+    for name, module in model.named_modules():
+        if getattr(module, 'with_cp', False) and any(isinstance(m, KN) for m in module.modules()):
+            raise ValueError(
+                f'{name or type(module).__name__}: with_cp=True runs its KN layers again in '
+                'backward, when the states of the layers before are gone: set with_cp=False'
+            )
+
+
+def _module(model: nn.Module, name: str) -> nn.Module | None:
+    try:
+        return model.get_submodule(name)
+    except AttributeError:
+        return None
+
+
+class _Forget:
+    """A forward hook that drops the states of that forward; copies of the model have none."""
+
+    def __init__(self, nodes: Iterable[Node]) -> None:
+        self._nodes = tuple(nodes)
+
+    def __call__(self, *_: Any) -> None:
+        for node in self._nodes:
+            node.forget()
+
+    def __deepcopy__(self, memo: dict) -> _Forget:
+        return _Forget(())
+
+    def __reduce__(self) -> tuple:
+        return _Forget, ((),)
+
+
+def _forget_after_each_forward(model: nn.Module, trace: Trace) -> None:
+    handle = _handles.pop(model, None)
+    if handle is not None:
+        handle.remove()
+    nodes: set[Node] = set()
+    waiting = [
+        node for seen in trace.observations.values() for node in (seen.prior, seen.posterior)
+    ]
+    while waiting:
+        node = waiting.pop()
+        if node is not None and node not in nodes:
+            nodes.add(node)
+            waiting += node.parts
+    _handles[model] = model.register_forward_hook(_Forget(nodes), always_call=True)

@@ -1,0 +1,237 @@
+"""The states that travel between Kalman-normalized layers, as a graph of what happens to them.
+
+A node stands for a tensor of the model; its value in a forward is the mean and variance of each
+channel, as the layers before it estimate them. Leaves are the posteriors of normalizers, set in
+each forward; the other nodes are computed when they are asked for, once in a forward.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import count
+from math import ceil
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from normplug.kalman.convolution import Conv, convolved, convolved_sample, output_size
+from normplug.kalman.elementwise import rectified, transformed
+from normplug.stats import Moments
+
+__all__ = [
+    'Activated',
+    'Concatenated',
+    'Convolved',
+    'MissingStateError',
+    'Node',
+    'Pooled',
+    'Posterior',
+    'State',
+    'Summed',
+]
+
+_ticks = count()
+
+
+class MissingStateError(RuntimeError):
+    """A layer needs the posterior of one that has not run in this forward."""
+
+
+class State(NamedTuple):
+    """Moments of each channel of a tensor, (C,) or (groups, C) each; the tensor's spatial size."""
+
+    moments: Moments
+    size: tuple[int, ...]
+
+
+class Node:
+    """A tensor whose state is known from its ``parts``."""
+
+    def __init__(self, *parts: Node) -> None:
+        self.parts = parts
+        self._cache: dict[bool, tuple[int, State]] = {}
+
+    def tick(self) -> int:
+        """When the newest of the leaves below was set."""
+        return max(part.tick() for part in self.parts)
+
+    def leaves(self) -> Iterator[Posterior]:
+        """The posteriors that the state is computed from."""
+        for part in self.parts:
+            yield from part.leaves()
+
+    def convolutions(self) -> Iterator[Convolved]:
+        """The convolutions between the leaves and here, the nearest first."""
+        for part in self.parts:
+            yield from part.convolutions()
+
+    def state(self, sampled: bool = False) -> State:
+        """The state in this forward; ``sampled`` as the released code has it.
+
+        Raises:
+            MissingStateError: a leaf was not set.
+        """
+        tick = self.tick()
+        known = self._cache.get(sampled)
+        if known is None or known[0] != tick:
+            known = self._cache[sampled] = tick, self._compute(sampled)
+        return known[1]
+
+    def _compute(self, sampled: bool) -> State:
+        raise NotImplementedError
+
+    def draw(self, sampled: bool) -> Tensor:
+        """A map of independent values for each group, (groups, C, *size)."""
+        (mean, var), size = self.state(sampled)
+        mean, var = (torch.atleast_2d(t)[(..., *[None] * len(size))] for t in (mean, var))
+        noise = torch.randn((*mean.shape[:2], *size), dtype=mean.dtype, device=mean.device)
+        return mean + var.clamp(min=1e-30).sqrt() * noise
+
+    def forget(self) -> None:
+        """Drop what this forward computed."""
+        self._cache.clear()
+
+
+class Posterior(Node):
+    """A normalizer's own estimate: of its input, before it normalizes."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name
+        self._set: tuple[int, State] | None = None
+
+    def set(self, state: State) -> None:
+        """Set what this forward found."""
+        self._set = next(_ticks), state
+
+    def tick(self) -> int:
+        """When it was set."""
+        return self._known()[0]
+
+    def state(self, sampled: bool = False) -> State:
+        """What was set."""
+        return self._known()[1]
+
+    def _known(self) -> tuple[int, State]:
+        if self._set is None:
+            raise MissingStateError(self.name)
+        return self._set
+
+    def leaves(self) -> Iterator[Posterior]:
+        """Itself."""
+        yield self
+
+    def forget(self) -> None:
+        """Drop what this forward found."""
+        self._set = None
+
+
+class Activated(Node):
+    """After an activation; ReLU in closed form, others by quadrature."""
+
+    def __init__(self, part: Node, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__(part)
+        self.function = function
+
+    def _compute(self, sampled: bool) -> State:
+        moments, size = self.parts[0].state(sampled)
+        if self.function is F.relu:
+            return State(rectified(moments), size)
+        return State(transformed(moments, self.function), size)
+
+    def draw(self, sampled: bool) -> Tensor:
+        """The map before, activated."""
+        return self.function(self.parts[0].draw(sampled))
+
+
+class Pooled(Node):
+    """After max or average pooling over windows of independent values.
+
+    A maximum is taken of what was before an activation, and then activated: they commute where the
+    activation increases, as ReLU does.
+    """
+
+    def __init__(
+        self,
+        part: Node,
+        pool: Callable[..., Tensor],
+        kernel: tuple[int, ...],
+        stride: tuple[int, ...],
+        padding: tuple[int, ...],
+        dilation: tuple[int, ...],
+        ceil_mode: bool,
+    ) -> None:
+        super().__init__(part)
+        self.pool, self.kernel, self.stride = pool, kernel, stride
+        self.padding, self.dilation, self.ceil_mode = padding, dilation, ceil_mode
+        self.is_max = pool in (F.max_pool1d, F.max_pool2d, F.max_pool3d)
+
+    def _compute(self, sampled: bool) -> State:
+        (mean, var), size = self.parts[0].state(sampled)
+        window = 1
+        for width in self.kernel:
+            window *= width
+        size = tuple(self._size(i, n) for i, n in enumerate(size))
+        if not self.is_max:
+            return State(Moments(mean, var / window), size)
+        below, function = self.parts[0], None
+        if isinstance(below, Activated) and below.function is F.relu:
+            below, function = below.parts[0], F.relu
+        return State(transformed(below.state(sampled).moments, function, window), size)
+
+    def _size(self, i: int, size: int) -> int:
+        reach = self.dilation[i] * (self.kernel[i] - 1) + 1
+        steps = (size + 2 * self.padding[i] - reach) / self.stride[i]
+        if not self.ceil_mode:
+            return int(steps) + 1
+        last = ceil(steps)  # a window that starts beyond the values is left out
+        return last + (last * self.stride[i] < size + self.padding[i])
+
+    def draw(self, sampled: bool) -> Tensor:
+        """The map before, pooled."""
+        options = dict(ceil_mode=self.ceil_mode)
+        if self.is_max:
+            options['dilation'] = self.dilation
+        drawn = self.parts[0].draw(sampled)
+        return self.pool(drawn, self.kernel, self.stride, self.padding, **options)
+
+
+class Summed(Node):
+    """Of tensors that are taken for independent: means add, and variances."""
+
+    def _compute(self, sampled: bool) -> State:
+        states = [part.state(sampled) for part in self.parts]
+        means, variances = zip(*(state.moments for state in states), strict=True)
+        return State(Moments(sum(means), sum(variances)), states[0].size)
+
+
+class Concatenated(Node):
+    """Along the channels."""
+
+    def _compute(self, sampled: bool) -> State:
+        states = [part.state(sampled) for part in self.parts]
+        moments = zip(*(state.moments for state in states), strict=True)
+        return State(Moments(*(torch.cat(t, -1) for t in moments)), states[0].size)
+
+
+class Convolved(Node):
+    """After a convolution, whose weights are read anew in each forward."""
+
+    def __init__(self, part: Node, name: str, conv: Conv) -> None:
+        super().__init__(part)
+        self.name, self.conv = name, conv
+
+    def convolutions(self) -> Iterator[Convolved]:
+        """Itself first."""
+        yield self
+        yield from super().convolutions()
+
+    def _compute(self, sampled: bool) -> State:
+        (mean, var), size = self.parts[0].state(sampled)
+        out_size = output_size(self.conv, size)
+        if not sampled:
+            return State(convolved(self.conv, Moments(mean, var), size), out_size)
+        moments = convolved_sample(self.conv, self.parts[0].draw(sampled))
+        return State(Moments(*(t if mean.dim() > 1 else t[0] for t in moments)), out_size)

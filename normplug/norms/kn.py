@@ -1,0 +1,261 @@
+"""Kalman Normalization: a layer's batch statistics, corrected by what the layers before predict.
+
+Wang, Peng, Luo et al., "Kalman Normalization: Normalizing Internal Representations Across Network
+Layers", NIPS 2018, and the slides of Luo, VALSE 2018: with the mini-batch's mean z and variance C,
+
+    predict   μ⁻, Σ⁻ of this layer's input from the posterior μ, Σ of the layers before
+    correct   μ = μ⁻ + q (z − μ⁻),    Σ = Σ⁻ + q (C − Σ⁻) + (1 − q) q (z − μ⁻)²
+
+and the layer normalizes by μ and Σ, the moments of a mixture of the prediction and the batch.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from math import log
+from numbers import Real
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from normplug.norms.base import BaseNorm
+from normplug.norms.bn import bn_rule
+from normplug.ops import Rule, normalize_filtered
+from normplug.running import in_recomputation
+from normplug.stats import Moments
+
+__all__ = ['KN', 'KalmanLink', 'SyncKN', 'kalman_filter']
+
+TRANSITIONS = ('conv', 'sample', 'linear')
+_LEARNED_START = 0.1
+_NOISE_START = 1e-3
+
+
+class KalmanLink(Protocol):
+    """A layer's place in its model: see :mod:`normplug.kalman.links`."""
+
+    is_first: bool
+
+    def predict(self, sampled: bool) -> Moments:
+        """The state of this layer's input, (C,) or (groups, C) each."""
+
+    def predecessor(self) -> Moments | None:
+        """The posterior of the one layer before, where it is one."""
+
+    def post(self, posterior: Moments, size: tuple[int, ...]) -> None:
+        """Hand the posterior on."""
+
+    def is_awaited(self) -> bool:
+        """Whether a layer after this one is going to ask for its posterior."""
+
+
+def kalman_filter(
+    batch: Moments,
+    prior_mean: Tensor,
+    prior_var: Tensor,
+    gain_logit: Tensor | None = None,
+    *,
+    gain: float | None = None,
+    limit: float,
+) -> Moments:
+    """The correction above; where the prediction is far off, the batch's own moments.
+
+    Far off is, as released, a prior variance of ``limit`` times the batch's or more, on average
+    over the channels.
+
+    Args:
+        batch: z and C, (C,) or (groups, C).
+        prior_mean, prior_var: μ⁻ and Σ⁻, likewise.
+        gain_logit: (), q before the sigmoid, where q is learned.
+        gain: q, where it is not.
+        limit: see above.
+    """
+    q = gain_logit.sigmoid() if gain is None else gain
+    innovation = batch.mean - prior_mean
+    mean = prior_mean + q * innovation
+    var = prior_var + q * (batch.var - prior_var) + (1 - q) * q * innovation.square()
+    # NaN, of 0 / 0, is no reason to trust.
+    trusted = (prior_var / batch.var).mean(-1, keepdim=True) < limit
+    return Moments(torch.where(trusted, mean, batch.mean), torch.where(trusted, var, batch.var))
+
+
+def observed(batch: Moments, *unused: Tensor) -> Moments:
+    """The first of a chain: nothing is predicted. What would be learned gets gradients of 0."""
+    return Moments(batch.mean.clone(), batch.var.clone())
+
+
+class KN(BaseNorm):
+    """Batch norm by statistics that are filtered along the layers; for 1 or 2 images per GPU.
+
+    The layers of a model have to be linked, once, before training: the hook ``KalmanLinkHook`` does
+    it, or :func:`normplug.link_kalman`. The first layer of a chain, and one whose predecessor
+    cannot be followed, is a plain batch norm. Evaluation is batch norm's, by the running averages
+    of the filtered moments (without Bessel's correction, as released).
+
+    Args:
+        num_features: C.
+        eps: added to Σ.
+        momentum: weight of the new batch in the running statistics.
+        gain: q in (0, 1), the weight of the batch against the prediction: as released 0.1 for
+            micro-batches, 0.95 for large ones; or 'learned', from 0.1 on.
+        transition: how the posterior becomes the next layer's prediction. 'conv': moments of the
+            activation and of the layer's own convolution, in closed form; 'sample': the same from
+            one random map a step, as released; 'linear': μ⁻ = e μ, Σ⁻ = e² Σ + r with learned e
+            and r ≥ 0 per channel, where one layer of as many channels precedes, and e and r on
+            the closed form elsewhere: this project's reading of "optimized in training".
+        state: what travels. 'posterior': μ and Σ of the input, before normalization, which is the
+            recursion; 'affine': β and γ², an ablation that forgets both.
+        limit: the ratio of variances from which on a prediction is not used; infinity for never.
+        virtual_batch_size: see :class:`BaseNorm`; each group has its own chain.
+        frozen: see :class:`BaseNorm`.
+
+    Attributes:
+        gain_logit: (), with gain='learned'.
+        transition_weight, transition_noise: e and softplus⁻¹(r), (C,), with transition='linear'.
+    """
+
+    _on_foreign_checkpoint = 'It has no learned gain or transition, so they stay as initialized.'
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        *,
+        gain: float | str = 0.1,
+        transition: str = 'conv',
+        state: str = 'posterior',
+        limit: float = 100.0,
+        virtual_batch_size: int | None = None,
+        frozen: bool = False,
+    ) -> None:
+        super().__init__(
+            num_features, eps, momentum, frozen=frozen, virtual_batch_size=virtual_batch_size
+        )
+        is_number = isinstance(gain, Real) and not isinstance(gain, bool) and 0 < gain < 1
+        self._require(
+            gain == 'learned' or is_number,
+            f"gain must lie between 0 and 1, or be 'learned', got {gain!r}: it is the weight of "
+            'the batch; 1 would be batch norm',
+        )
+        self._require(
+            transition in TRANSITIONS,
+            f'transition must be one of {", ".join(TRANSITIONS)}, got {transition!r}',
+        )
+        self._require(
+            state in ('posterior', 'affine'),
+            f"state must be 'posterior' or 'affine', got {state!r}",
+        )
+        self._require(
+            isinstance(limit, Real) and limit > 0, f'limit must be positive, got {limit!r}'
+        )
+        self.gain, self.transition, self.state, self.limit = gain, transition, state, float(limit)
+        if gain == 'learned':
+            logit = log(_LEARNED_START / (1 - _LEARNED_START))
+            self.add_parameter('gain_logit', torch.tensor(logit))
+        if transition == 'linear':
+            self.add_parameter('transition_weight', torch.ones(num_features))
+            noise = torch.full((num_features,), _NOISE_START).expm1().log()
+            self.add_parameter('transition_noise', noise)
+        self.link: KalmanLink | None = None
+
+    def rule(self, x: Tensor) -> Rule:
+        """Batch norm, of the filtered moments."""
+        return partial(bn_rule, eps=self.eps)
+
+    def corrections(self, x: Tensor) -> tuple[int, bool]:
+        """The moments of a mixture have no Bessel's correction."""
+        return 0, False
+
+    def normalized(self, x: Tensor) -> Tensor:
+        """The forward; in training, with what the layers before predict."""
+        live = self.takes_batch_statistics(x)
+        self._require(
+            self.link is not None or not live,
+            'this layer was never linked to its predecessor, or is a copy: add '
+            "custom_hooks=[dict(type='KalmanLinkHook')] to the config, or call "
+            'normplug.link_kalman(model, ...) before training',
+        )
+        if self.link is None:
+            return super().normalized(x)
+        return self._filtered(x, live)
+
+    # Traced by no compiler: what travels from layer to layer is no argument of the layer.
+    @torch.compiler.disable
+    def _filtered(self, x: Tensor, live: bool) -> Tensor:
+        if live:
+            self._require(
+                not (in_recomputation() and (self.link.is_awaited() or not self.link.is_first)),
+                'activation checkpointing runs this layer again, when the states of the layers '
+                'before are gone: set with_cp=False',
+            )
+            y_n, posterior = self._run(x)
+        else:
+            y_n = super().normalized(x)
+            posterior = Moments(self.running_mean.double(), self.running_var.double())
+        if self.link.is_awaited():
+            if self.state == 'affine':
+                posterior = Moments(self.bias.double(), self.weight.double().square())
+            self.link.post(posterior, tuple(x.shape[2:]))
+        return y_n
+
+    def _run(self, x: Tensor) -> tuple[Tensor, Moments]:
+        arguments = self.of_batch(x)
+        inputs, filter = self._learned(), observed
+        if self.link.is_first and self.transition == 'linear':
+            inputs += self.transition_weight, self.transition_noise
+        elif not self.link.is_first:
+            with torch.autocast(x.device.type, enabled=False):
+                prior = self._predict()
+            self._check_groups(x, prior)
+            inputs = (*prior, *inputs)
+            gain = None if self.gain == 'learned' else float(self.gain)
+            filter = partial(kalman_filter, gain=gain, limit=self.limit)
+        return normalize_filtered(x, self.rule(x), self.rule_params(), filter, inputs, **arguments)
+
+    def _predict(self) -> Moments:
+        if self.transition != 'linear':
+            return self.link.predict(sampled=self.transition == 'sample')
+        before = self.link.predecessor()
+        if before is None or before.mean.shape[-1] != self.num_features:
+            before = self.link.predict(sampled=False)
+        e, noise = self.transition_weight.double(), self.transition_noise.double()
+        return Moments(e * before.mean, e.square() * before.var + F.softplus(noise))
+
+    def _check_groups(self, x: Tensor, prior: Moments) -> None:
+        group = self.virtual_batch_size
+        groups = () if group is None else (x.shape[0] // group,)
+        self._require(
+            prior.mean.shape[:-1] == groups,
+            f'virtual_batch_size={group} is not that of the layers before: give all KN layers of '
+            'the model the same',
+        )
+
+    def _learned(self) -> tuple[Tensor, ...]:
+        return (self.gain_logit,) if self.gain == 'learned' else ()
+
+    # A link is no part of the layer: it belongs to the model that was traced. Copies have none.
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the link."""
+        return {**self.__dict__, 'link': None}
+
+    def __deepcopy__(self, memo: dict) -> KN:
+        """A copy without the link."""
+        link, self.link = self.link, None
+        try:
+            return super().__deepcopy__(memo)
+        finally:
+            self.link = link
+
+    def extra_repr(self) -> str:
+        """Arguments, and those of the recursion."""
+        affine = '' if self.state == 'posterior' else f', state={self.state}'
+        return f'{super().extra_repr()}, gain={self.gain}, transition={self.transition}{affine}'
+
+
+class SyncKN(KN, BaseNorm):
+    """KN whose batch statistics are those of all ranks; arguments as :class:`KN`."""
+
+    synchronized = True
