@@ -11,13 +11,15 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import parametrize
 
-from normplug.norms import SSN, BaseNorm, PortableSyncBN
+from normplug.norms import KN, SSN, BaseNorm, GhostBN, PortableSyncBN
 
 from .dataflow import Dataflow
 from .description import names_of
 
 __all__ = ['Plan', 'make_plan']
 
+# In evaluation.
+_BATCH_NORMS = (PortableSyncBN, GhostBN, KN)
 _NATIVE = {'bn': 'BatchNorm2d', 'in': 'InstanceNorm2d', 'ln': 'GroupNorm'}
 
 
@@ -92,11 +94,11 @@ def _native(layer: nn.Module, flow: Dataflow) -> tuple[str | None, str]:
     if isinstance(layer, _BatchNorm):
         whole = layer.affine and layer.track_running_stats
         return ('bn', '') if whole else (None, 'without weights or running statistics')
-    if not isinstance(layer, (SSN, PortableSyncBN)):
+    if not isinstance(layer, (SSN, *_BATCH_NORMS)):
         return None, 'which has no native layer'
     if any(len(shape) != 4 for shape in flow.shapes[layer]):
         return None, 'its input has other axes than (N, C, H, W)'
-    if isinstance(layer, PortableSyncBN):
+    if isinstance(layer, _BATCH_NORMS):
         return 'bn', ''
     if layer.mean_choice.sum() < 0.5 or layer.var_choice.sum() < 0.5:
         return None, 'undecided (its ratios are not one-hot yet)'

@@ -39,7 +39,8 @@ class KalmanLinkHook(Hook):
         model = _unwrapped(runner)
         if not any(isinstance(module, KN) for module in model.modules()):
             raise UnsuitableModelError(
-                "KalmanLinkHook: the model has no KN; remove the hook, or use norm_cfg=dict(type='KN')"
+                'KalmanLinkHook: the model has no KN; remove the hook, or use '
+                "norm_cfg=dict(type='KN')"
             )
         try:
             refuse_checkpointing(model)

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from normplug.stats import Moments
 
@@ -42,27 +43,56 @@ def convolved(conv: Conv, moments: Moments, size: tuple[int, ...]) -> Moments:
     Returns:
         (..., C_out), float64, differentiable in the moments and the convolution's parameters.
     """
-    mean, var = moments
-    weight = conv.weight.flatten(2).to(working_dtype(conv.weight))  # (C_out, C_in / groups, taps)
-    axes = _axes(conv, size)
-    cover, positions = _coverage(axes, weight.device), prod(axis.positions() for axis in axes)
-    # Over the taps in the weights' precision, over the channels in that of the moments.
-    to_mean = (weight * cover.share.to(weight.dtype)).sum(-1).double()
-    of_mean = (weight @ cover.by_value.to(weight.dtype)).square().sum(-1)
-    if cover.same is None:
-        large = (weight.square() * cover.share.to(weight.dtype)).sum(-1)
-    else:
-        large = ((weight @ cover.same.to(weight.dtype)) * weight).sum(-1)
-    to_var = (large - of_mean / positions**2).double()
-    out_mean = _over_channels(conv, mean, to_mean)
-    out_var = _over_channels(conv, var, to_var)
-    if cover.together is not None:
-        by_tap = _over_channels(conv, mean, weight.double())  # (..., C_out, taps)
-        square = ((by_tap @ cover.together) * by_tap).sum(-1)
-        out_var = out_var + (square - out_mean.square())
-    if conv.bias is not None:
-        out_mean = out_mean + conv.bias.double()
-    return Moments(out_mean, out_var.clamp(min=0))
+    cover = _coverage(_axes(conv, size), conv.weight.device)
+    weight = conv.weight.flatten(2).to(working_dtype(conv.weight)).unflatten(0, (conv.groups, -1))
+    rows = [torch.atleast_2d(t).unflatten(1, (conv.groups, -1)).transpose(0, 1) for t in moments]
+    shape = (*moments.mean.shape[:-1], conv.out_channels)
+    mean, var = (t.flatten(0, 1).T.reshape(shape) for t in _Sums.apply(weight, *rows, cover))
+    return Moments(mean if conv.bias is None else mean + conv.bias.double(), var)
+
+
+class _Sums(torch.autograd.Function):
+    """The sums of :func:`convolved`, with as few passes over the weights as there can be.
+
+    Tensors: weight (G, O, I, T) of G groups of channels and T taps; mean and var (G, R, I) of R
+    groups of images; both results (G, O, R). What is as large as the weights is in their
+    precision, all else in float64.
+    """
+
+    @staticmethod
+    def forward(ctx, weight, mean, var, cover):
+        like = weight.dtype
+        by_tap = torch.matmul(mean.to(like).unsqueeze(1), weight).double()  # (G, O, R, T)
+        of_var = (_times(weight, cover.variance) * weight).sum(-1)  # (G, O, I)
+        out_var = torch.matmul(of_var, var.to(like).transpose(1, 2)).double()
+        if cover.border is not None:
+            out_var = out_var + ((by_tap @ cover.border) * by_tap).sum(-1)
+        ctx.save_for_backward(weight, mean, var, by_tap, of_var)
+        ctx.cover = cover
+        return by_tap @ cover.share, out_var.clamp(min=0)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, to_mean, to_var):
+        weight, mean, var, by_tap, of_var = ctx.saved_tensors
+        cover, like = ctx.cover, weight.dtype
+        to_tap = to_mean.unsqueeze(-1) * cover.share
+        if cover.border is not None:
+            to_tap = to_tap + 2 * to_var.unsqueeze(-1) * (by_tap @ cover.border)
+        to_tap, to_var = to_tap.to(like), to_var.to(like)
+        to_in_mean = torch.matmul(to_tap, weight.transpose(2, 3)).sum(1).double()
+        to_in_var = torch.matmul(to_var.transpose(1, 2), of_var).double()
+        to_weight = None
+        if ctx.needs_input_grad[0]:
+            to_weight = torch.matmul(mean.to(like).transpose(1, 2).unsqueeze(1), to_tap)
+            to_of_var = torch.matmul(to_var, var.to(like))
+            to_weight.addcmul_(_times(weight, cover.variance), to_of_var.unsqueeze(-1), value=2)
+        return to_weight, to_in_mean, to_in_var, None
+
+
+def _times(weight: Tensor, matrix: Tensor) -> Tensor:
+    matrix = matrix.to(weight.dtype)
+    return weight * matrix if matrix.numel() == 1 else weight @ matrix
 
 
 def convolved_sample(conv: Conv, x_n: Tensor) -> Moments:
@@ -76,15 +106,6 @@ def convolved_sample(conv: Conv, x_n: Tensor) -> Moments:
 def working_dtype(weight: Tensor) -> torch.dtype:
     """Float64 for float64, else float32: half precision is for the large tensors."""
     return torch.float64 if weight.dtype == torch.float64 else torch.float32
-
-
-def _over_channels(conv: Conv, value: Tensor, matrix: Tensor) -> Tensor:
-    """Σ_c matrix[o, c, ...] · value[..., c] over the input channels c of o's group."""
-    apart = value.unflatten(-1, (conv.groups, -1))
-    matrix = matrix.unflatten(0, (conv.groups, -1))  # (groups, C_out / groups, C_in / groups, ...)
-    if matrix.dim() == 3:
-        return torch.einsum('...gc,goc->...go', apart, matrix).flatten(-2)
-    return torch.einsum('...gc,goct->...got', apart, matrix).flatten(-3, -2)
 
 
 class _Axis(NamedTuple):
@@ -135,36 +156,38 @@ class _Coverage(NamedTuple):
 
     Attributes:
         share: (taps,), the share of positions at which a tap sees a value.
-        together: (taps, taps), at which two taps do; None where all always do.
-        same: (taps, taps), at which they see the same value; None where no two ever do.
-        by_value: (taps, kinds of values), how often a value is seen by each tap, times the square
-            root of the number of values of that kind.
+        border: (taps, taps), the covariance of two taps' seeing one; None where all always do.
+        variance: (taps, taps), V with w V w the first and the last term of the variance, for one
+            input channel of variance 1.
     """
 
     share: Tensor
-    together: Tensor | None
-    same: Tensor | None
-    by_value: Tensor
+    border: Tensor | None
+    variance: Tensor
 
 
 @lru_cache(4096)
 def _coverage(axes: tuple[_Axis, ...], device: torch.device) -> _Coverage:
-    parts = [_coverage_of_axis(axis) for axis in axes]
-    together, same, by_value = zip(*parts, strict=True)
-    together, same = reduce(torch.kron, together), reduce(torch.kron, same)
+    parts = zip(*(_coverage_of_axis(axis) for axis in axes), strict=True)
+    together, same, by_value = (reduce(torch.kron, part) for part in parts)
     share = together.diagonal().clone()
+    border = together - share.outer(share)
     return _Coverage(
         share.to(device),
-        None if bool(together.eq(1).all()) else together.to(device),
-        None if torch.equal(same, share.diag()) else same.to(device),
-        # The columns of all axes in all combinations.
-        reduce(torch.kron, by_value).to(device),
+        border.to(device) if border.any() else None,
+        (same - by_value @ by_value.T / prod(axis.positions() for axis in axes) ** 2).to(device),
     )
 
 
 @lru_cache(4096)
 def _coverage_of_axis(axis: _Axis) -> tuple[Tensor, Tensor, Tensor]:
-    """``together``, ``same`` and ``by_value`` of one axis."""
+    """Of one axis: what all axes' are Kronecker products of.
+
+    Returns:
+        (taps, taps), the share of positions at which two taps both see a value; at which they see
+        the same one; and (taps, kinds), how often a value is seen by each tap, times the square
+        root of the number of values of that kind.
+    """
     values = _values_seen(axis)
     count = len(values)
     seen = (values >= 0).double()

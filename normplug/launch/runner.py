@@ -84,9 +84,9 @@ def build_runner(cfg: Config, mode: Literal['train', 'test'] = 'train') -> Runne
         runner.register_hook(CPUMemoryHook())
     if mode == 'train' and not any(isinstance(hook, NormReportHook) for hook in runner.hooks):
         runner.register_hook(NormReportHook())
-    if mode == 'train' and any(isinstance(module, KN) for module in runner.model.modules()):
-        if not any(isinstance(hook, KalmanLinkHook) for hook in runner.hooks):
-            runner.register_hook(KalmanLinkHook())
+    has_kn = any(isinstance(module, KN) for module in runner.model.modules())
+    if mode == 'train' and has_kn and not any(isinstance(h, KalmanLinkHook) for h in runner.hooks):
+        runner.register_hook(KalmanLinkHook())
     if runner.distributed and not any(isinstance(h, SyncNormStatsHook) for h in runner.hooks):
         runner.register_hook(SyncNormStatsHook())
     if mode == 'test' and not is_main_process():

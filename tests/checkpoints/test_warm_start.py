@@ -181,7 +181,8 @@ def test_what_is_not_known_is_an_error(have, norm):
 def test_every_registered_kind_is_told_from_its_tensors():
     """A new normalizer that is not must be added to kind_of, or its checkpoints pass as BN's."""
     for name, cls in NORMS.items():
-        kind = {'PortableSyncBN': 'BN'}.get(name, name.removeprefix('Sync'))
+        batch_norms = ('PortableSyncBN', 'GhostBN', 'KN', 'SyncKN')
+        kind = 'BN' if name in batch_norms else name.removeprefix('Sync')
         assert kind_of(cls(4).state_dict()) == kind
     assert kind_of(nn.BatchNorm2d(4).state_dict()) == 'BN'
     assert kind_of(nn.GroupNorm(2, 4).state_dict()) is None

@@ -8,7 +8,7 @@ from torch.nn.utils import parametrizations
 
 from normplug.deploy.dataflow import record
 from normplug.deploy.plan import make_plan
-from normplug.norms import IBN, SN, SSN, PortableSyncBN
+from normplug.norms import IBN, KN, SN, SSN, GhostBN, PortableSyncBN
 from tests.cases import random_input, ssn
 
 pytest.importorskip('mmcv')
@@ -188,6 +188,8 @@ def decided(mean, var, **options):
         (decided('bn', 'bn'), dict(type='BN', eps=1e-3)),
         (decided('bn', 'bn', released_statistics=True), dict(type='BN', eps=1e-3)),
         (PortableSyncBN(4), dict(type='BN', eps=1e-5)),
+        (GhostBN(4, virtual_batch_size=2), dict(type='BN', eps=1e-5)),
+        (KN(4, transition='linear', gain='learned'), dict(type='BN', eps=1e-5)),
     ],
 )
 def test_what_becomes_native(layer, norm_cfg):
