@@ -21,7 +21,7 @@ LAYERS = [
     {'ops'},
     {'norms'},
     {'register', 'models', 'hooks', 'optim', 'checkpoints', 'compat', 'launch', 'reports', 'data'}
-    | {'kalman', 'report', 'resume', 'nonfinite', 'deploy', 'population', 'bench'},
+    | {'kalman', 'report', 'resume', 'nonfinite', 'deploy', 'population', 'bench', 'experiments'},
     {'__init__', '__main__'},
 ]
 LAYER = {unit: number for number, units in enumerate(LAYERS) for unit in units}

@@ -169,7 +169,7 @@ class _Coverage(NamedTuple):
 @lru_cache(4096)
 def _coverage(axes: tuple[_Axis, ...], device: torch.device) -> _Coverage:
     parts = zip(*(_coverage_of_axis(axis) for axis in axes), strict=True)
-    together, same, by_value = (reduce(torch.kron, part) for part in parts)
+    together, same, by_value = (reduce(_kron, part) for part in parts)
     share = together.diagonal().clone()
     border = together - share.outer(share)
     return _Coverage(
@@ -198,3 +198,8 @@ def _coverage_of_axis(axis: _Axis) -> tuple[Tensor, Tensor, Tensor]:
     times.index_put_((values % (axis.size + 1), taps), torch.ones_like(values), accumulate=True)
     kinds, counts = times[:-1].unique(dim=0, return_counts=True)
     return together, same.double().mean(0), kinds.T * counts.double().sqrt()
+
+
+def _kron(a: Tensor, b: Tensor) -> Tensor:
+    """The Kronecker product; torch's fails on some strides."""
+    return (a[:, None, :, None] * b[:, None]).flatten(2).flatten(0, 1)

@@ -21,10 +21,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from normplug.norms.base import BaseNorm
-from normplug.norms.bn import bn_rule
 from normplug.ops import Rule, normalize_filtered
 from normplug.running import in_recomputation
-from normplug.stats import Moments
+from normplug.stats import Affine, Moments, standardize
 
 __all__ = ['KN', 'KalmanLink', 'SyncKN', 'kalman_filter']
 
@@ -84,6 +83,13 @@ def kalman_filter(
 def observed(batch: Moments, *unused: Tensor) -> Moments:
     """The first of a chain: nothing is predicted. What would be learned gets gradients of 0."""
     return Moments(batch.mean.clone(), batch.var.clone())
+
+
+def kn_rule(
+    instance: Moments, batch: Moments, weight: Tensor, bias: Tensor, *, eps: float
+) -> Affine:
+    """Normalize by μ and Σ."""
+    return standardize(instance, batch, weight, bias, eps)
 
 
 class KN(BaseNorm):
@@ -163,7 +169,7 @@ class KN(BaseNorm):
 
     def rule(self, x: Tensor) -> Rule:
         """Batch norm, of the filtered moments."""
-        return partial(bn_rule, eps=self.eps)
+        return partial(kn_rule, eps=self.eps)
 
     def corrections(self, x: Tensor) -> tuple[int, bool]:
         """The moments of a mixture have no Bessel's correction."""

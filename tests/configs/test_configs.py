@@ -26,6 +26,11 @@ EXPECTED = {
     'pretrain/resnet18-w32_sn_digits.py': {'backbone': {'SN': 20}},
     'pretrain/resnet18-w32_ssn_digits.py': {'backbone': {'SSN': 20}},
     'pretrain/resnet18-w32_ibn-b_digits.py': {'backbone': {'IBN': 3, 'BatchNorm2d': 19}},
+    'micro_batch/resnet18-w16_cluttered-digits.py': {'backbone': {'BatchNorm2d': 16}},
+    'micro_batch/resnet18-w16_bn_cluttered-digits.py': {'backbone': {'GhostBN': 16}},
+    'micro_batch/resnet18-w16_gn_cluttered-digits.py': {'backbone': {'GroupNorm': 16}},
+    'micro_batch/resnet18-w16_sn_cluttered-digits.py': {'backbone': {'SN': 16}},
+    'micro_batch/resnet18-w16_kn_cluttered-digits.py': {'backbone': {'KN': 16}},
     'faster_rcnn/faster-rcnn_r18-w32_fpn_digits.py': {'backbone': {'BatchNorm2d': 20}},
     'faster_rcnn/faster-rcnn_r18-w32_fpn_bn_digits.py': {
         'backbone': {'BatchNorm2d': 20},
@@ -69,7 +74,7 @@ for norm, layer in {'syncbn': 'SyncBatchNorm', 'gn': 'GroupNorm', 'sn': 'SN'}.it
         EXPECTED[f'fcn/fcn_r18-d8-w32_{norm}_digits-{data}.py'] = fcn(layer)
 
 
-NEEDS = {'faster_rcnn': 'mmdet', 'fcn': 'mmseg', 'pretrain': 'mmpretrain'}
+NEEDS = {'faster_rcnn': 'mmdet', 'fcn': 'mmseg', 'pretrain': 'mmpretrain', 'micro_batch': 'mmpretrain'}
 
 
 def load(name):
@@ -97,7 +102,8 @@ def test_norms_are_where_the_config_promises(name):
 
 
 # `fcn_r18-d8-w32_digits.py` leaves the norm, and with it the weights, to the files that take it up.
-FINE_TUNED = [n for n in EXPECTED if not n.startswith('pretrain/') and 'w32_digits' not in n]
+FROM_SCRATCH = ('pretrain/', 'micro_batch/')
+FINE_TUNED = [n for n in EXPECTED if not n.startswith(FROM_SCRATCH) and 'w32_digits' not in n]
 
 
 @pytest.mark.parametrize('name', FINE_TUNED)

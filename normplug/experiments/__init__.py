@@ -1,0 +1,1 @@
+"""Experiments: the questions that this project answers by training, one folder each."""
