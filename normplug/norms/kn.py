@@ -203,7 +203,8 @@ class KN(BaseNorm):
             posterior = Moments(self.running_mean.double(), self.running_var.double())
         if self.link.is_awaited():
             if self.state == 'affine':
-                posterior = Moments(self.bias.double(), self.weight.double().square())
+                own = self.bias.double(), self.weight.double().square()
+                posterior = Moments(*(t.expand_as(posterior.mean) for t in own))
             self.link.post(posterior, tuple(x.shape[2:]))
         return y_n
 

@@ -31,6 +31,8 @@ EXPECTED = {
     'micro_batch/resnet18-w16_gn_cluttered-digits.py': {'backbone': {'GroupNorm': 16}},
     'micro_batch/resnet18-w16_sn_cluttered-digits.py': {'backbone': {'SN': 16}},
     'micro_batch/resnet18-w16_kn_cluttered-digits.py': {'backbone': {'KN': 16}},
+    'micro_batch/resnet18-w16_kn-gain-0.1_cluttered-digits.py': {'backbone': {'KN': 16}},
+    'micro_batch/resnet18-w16_kn-affine_cluttered-digits.py': {'backbone': {'KN': 16}},
     'faster_rcnn/faster-rcnn_r18-w32_fpn_digits.py': {'backbone': {'BatchNorm2d': 20}},
     'faster_rcnn/faster-rcnn_r18-w32_fpn_bn_digits.py': {
         'backbone': {'BatchNorm2d': 20},
@@ -74,7 +76,12 @@ for norm, layer in {'syncbn': 'SyncBatchNorm', 'gn': 'GroupNorm', 'sn': 'SN'}.it
         EXPECTED[f'fcn/fcn_r18-d8-w32_{norm}_digits-{data}.py'] = fcn(layer)
 
 
-NEEDS = {'faster_rcnn': 'mmdet', 'fcn': 'mmseg', 'pretrain': 'mmpretrain', 'micro_batch': 'mmpretrain'}
+NEEDS = {
+    'faster_rcnn': 'mmdet',
+    'fcn': 'mmseg',
+    'pretrain': 'mmpretrain',
+    'micro_batch': 'mmpretrain',
+}
 
 
 def load(name):
