@@ -97,7 +97,8 @@ def _times(weight: Tensor, matrix: Tensor) -> Tensor:
 
 def convolved_sample(conv: Conv, x_n: Tensor) -> Moments:
     """Moments of the convolution of one drawn map a group, (groups, C_in, *size)."""
-    y_n = conv(x_n.to(conv.weight.dtype)).double()
+    # Not a call of the module: its hooks are for the model's own forward.
+    y_n = conv._conv_forward(x_n.to(conv.weight.dtype), conv.weight, conv.bias).double()
     axes = tuple(range(2, y_n.dim()))
     var, mean = torch.var_mean(y_n, axes, correction=0)
     return Moments(mean, var)

@@ -23,16 +23,23 @@ def rectified(gaussian: Moments) -> Moments:
     """Moments of max(X, 0) for X ~ N(mean, var).
 
     E[max(X, 0)] = m Φ(m/s) + s φ(m/s), and E[max(X, 0)²] = (m² + s²) Φ(m/s) + m s φ(m/s): integrals
-    of the normal density φ, whose integral is Φ.
+    of the normal density φ, whose integral is Φ. Where m > 0, max(X, 0) = X + max(−X, 0), and the
+    two are computed for −m: the variance would be the difference of two squares otherwise.
     """
     m, var = gaussian
     s = var.clamp(min=_TINY).sqrt()
-    z = m / s
-    above = torch.special.ndtr(z)
-    s_phi = s * torch.exp(-z.square() / 2) / sqrt(2 * pi)
-    mean = m * above + s_phi
-    square = (m.square() + var) * above + m * s_phi
-    return Moments(mean, (square - mean.square()).clamp(min=0))
+    positive = m > 0
+    t = torch.where(positive, m, -m)
+    below = torch.special.ndtr(-t / s)
+    s_phi = s * torch.exp(-(m / s).square() / 2) / sqrt(2 * pi)
+    part = s_phi - t * below  # E[max(−|m| + s Z, 0)], and of its square:
+    square = (m.square() + var) * below - t * s_phi
+    mean = torch.where(positive, m, 0.0) + part
+    variance = square - part.square()
+    return Moments(
+        mean,
+        torch.where(positive, var - square - part.square() - 2 * m * part, variance).clamp(min=0),
+    )
 
 
 def transformed(

@@ -111,11 +111,17 @@ def link_kalman(model: nn.Module, forward: Callable[[], Any]) -> list[LinkReport
     if not layers:
         return []
     refuse_checkpointing(model)
+    before = {name: layer.link for name, layer in layers.items()}
     for name, layer in layers.items():
         layer.link = Link(model, name, Posterior(name), None)
     trace = Trace(model)
-    with undisturbed(model), trace.watch():
-        forward()
+    try:
+        with undisturbed(model), trace.watch():
+            forward()
+    except BaseException:
+        for name, layer in layers.items():
+            layer.link = before[name]
+        raise
     reports, links = [], {}
     for name, layer in layers.items():
         seen = trace.observations.get(name)

@@ -89,9 +89,11 @@ class Trace(TorchFunctionMode):
         self._nodes = WeakTensorKeyDictionary()
         self._model = model
         self._convolutions: dict[int, tuple[str, Conv]] = {
-            id(module.weight): (name, module)
+            id(module._parameters['weight']): (name, module)
             for name, module in model.named_modules()
+            # A parametrized weight is another tensor at each access.
             if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d))
+            and module._parameters.get('weight') is not None
         }
 
     def __torch_function__(self, func, types, args=(), kwargs=None):

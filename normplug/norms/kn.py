@@ -75,20 +75,31 @@ def kalman_filter(
     innovation = batch.mean - prior_mean
     mean = prior_mean + q * innovation
     var = prior_var + q * (batch.var - prior_var) + (1 - q) * q * innovation.square()
+    if limit == float('inf'):
+        return Moments(mean, var)
     # NaN, of 0 / 0, is no reason to trust.
     trusted = (prior_var / batch.var).mean(-1, keepdim=True) < limit
     return Moments(torch.where(trusted, mean, batch.mean), torch.where(trusted, var, batch.var))
 
 
-def observed(batch: Moments, *unused: Tensor) -> Moments:
-    """The first of a chain: nothing is predicted. What would be learned gets gradients of 0."""
+def observed(batch: Moments) -> Moments:
+    """The first of a chain: nothing is predicted."""
     return Moments(batch.mean.clone(), batch.var.clone())
 
 
 def kn_rule(
-    instance: Moments, batch: Moments, weight: Tensor, bias: Tensor, *, eps: float
+    instance: Moments,
+    batch: Moments,
+    weight: Tensor,
+    bias: Tensor,
+    *unused: Tensor,
+    eps: float,
 ) -> Affine:
-    """Normalize by μ and Σ."""
+    """Normalize by μ and Σ.
+
+    What the filter learns is passed here too: where nothing is filtered (the first of a chain, an
+    empty batch), it gets gradients of 0, which DDP waits for.
+    """
     return standardize(instance, batch, weight, bias, eps)
 
 
@@ -113,7 +124,7 @@ class KN(BaseNorm):
             the closed form elsewhere: this project's reading of "optimized in training".
         state: what travels. 'posterior': μ and Σ of the input, before normalization, which is the
             recursion; 'affine': β and γ², an ablation that forgets both.
-        limit: the ratio of variances from which on a prediction is not used; infinity for never.
+        limit: the ratio of variances from which on a prediction is not used; infinity for any.
         virtual_batch_size: see :class:`BaseNorm`; each group has its own chain.
         frozen: see :class:`BaseNorm`.
 
@@ -151,6 +162,10 @@ class KN(BaseNorm):
             f'transition must be one of {", ".join(TRANSITIONS)}, got {transition!r}',
         )
         self._require(
+            not (self.synchronized and transition == 'sample'),
+            "transition='sample' draws another map on each rank: use type='KN', or 'conv'",
+        )
+        self._require(
             state in ('posterior', 'affine'),
             f"state must be 'posterior' or 'affine', got {state!r}",
         )
@@ -166,6 +181,11 @@ class KN(BaseNorm):
             noise = torch.full((num_features,), _NOISE_START).expm1().log()
             self.add_parameter('transition_noise', noise)
         self.link: KalmanLink | None = None
+
+    def rule_params(self) -> tuple[Tensor, ...]:
+        """γ, β, and what the filter learns."""
+        names = ('gain_logit', 'transition_weight', 'transition_noise')
+        return self.weight, self.bias, *(getattr(self, n) for n in names if hasattr(self, n))
 
     def rule(self, x: Tensor) -> Rule:
         """Batch norm, of the filtered moments."""
@@ -200,7 +220,7 @@ class KN(BaseNorm):
             y_n, posterior = self._run(x)
         else:
             y_n = super().normalized(x)
-            posterior = Moments(self.running_mean.double(), self.running_var.double())
+            posterior = self._running(x)
         if self.link.is_awaited():
             if self.state == 'affine':
                 own = self.bias.double(), self.weight.double().square()
@@ -210,15 +230,14 @@ class KN(BaseNorm):
 
     def _run(self, x: Tensor) -> tuple[Tensor, Moments]:
         arguments = self.of_batch(x)
-        inputs, filter = self._learned(), observed
-        if self.link.is_first and self.transition == 'linear':
-            inputs += self.transition_weight, self.transition_noise
-        elif not self.link.is_first:
+        inputs, filter = (), observed
+        if not self.link.is_first:
             with torch.autocast(x.device.type, enabled=False):
                 prior = self._predict()
             self._check_groups(x, prior)
-            inputs = (*prior, *inputs)
-            gain = None if self.gain == 'learned' else float(self.gain)
+            is_learned = self.gain == 'learned'
+            inputs = (*prior, self.gain_logit) if is_learned else prior
+            gain = None if is_learned else float(self.gain)
             filter = partial(kalman_filter, gain=gain, limit=self.limit)
         return normalize_filtered(x, self.rule(x), self.rule_params(), filter, inputs, **arguments)
 
@@ -240,8 +259,13 @@ class KN(BaseNorm):
             'the model the same',
         )
 
-    def _learned(self) -> tuple[Tensor, ...]:
-        return (self.gain_logit,) if self.gain == 'learned' else ()
+    def _running(self, x: Tensor) -> Moments:
+        """What a layer hands on that takes no batch statistics: the same for each group."""
+        running = self.running_mean.double(), self.running_var.double()
+        group = self.virtual_batch_size
+        if group is not None and x.shape[0] > 0 and x.shape[0] % group == 0:
+            running = (t.expand(x.shape[0] // group, -1) for t in running)
+        return Moments(*running)
 
     # A link is no part of the layer: it belongs to the model that was traced. Copies have none.
     def __getstate__(self) -> dict[str, Any]:

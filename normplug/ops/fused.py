@@ -49,7 +49,9 @@ class Reducer(Protocol):
 
 class _Normalize(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, plan, given, tracked, reducer, *params):
+    def forward(ctx, *args):
+        # Not spelled out: Dynamo (torch 2.11) takes ctx for one of them where the numbers agree.
+        x, plan, given, tracked, reducer, *params = args
         (x_n,), total = _flattened(x), None
         if reducer is None:
             y_n, *more, mean_nc, var_nc, batch_mean, batch_var = run(
