@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from normplug.norms import IBN, SN, SSN, GhostBN, PortableSyncBN, SyncIBN, SyncSN, SyncSSN
+from normplug.kalman import link_kalman
+from normplug.norms import IBN, KN, SN, SSN, GhostBN, PortableSyncBN, SyncIBN, SyncSN, SyncSSN
 
 # Largest |error| / max|reference| per dtype. A sum of n terms errs by about sqrt(n) roundings;
 # the shapes below have n < 1e3, and the half types round once more, at the output.
@@ -40,6 +41,13 @@ def ssn(channels: int, radius: float = 0.0, **choices: list[float]) -> SSN:
     return layer
 
 
+def kn(channels: int, **options) -> KN:
+    """A KN that is linked, as the first of its chain."""
+    layer = KN(channels, **options)
+    link_kalman(layer, lambda: layer(torch.zeros(1, channels, 2)))
+    return layer
+
+
 CASES = [
     Case('sn', SN),
     Case('sn_no_bn', lambda c: SN(c, using_bn=False)),
@@ -54,6 +62,8 @@ CASES = [
     Case('ibn_all_in', lambda c: IBN(c, ratio=1)),
     Case('ibn_no_in', lambda c: IBN(c, ratio=0)),
     Case('ghost_bn', GhostBN),
+    Case('kn', kn),
+    Case('kn_learned', lambda c: kn(c, gain='learned', transition='linear')),
     # In one process: local statistics. tests/dist has them over ranks.
     Case('sync_sn', SyncSN),
     Case('sync_ssn', SyncSSN),

@@ -109,7 +109,7 @@ class KN(BaseNorm):
     The layers of a model have to be linked, once, before training: the hook ``KalmanLinkHook`` does
     it, or :func:`normplug.link_kalman`. The first layer of a chain, and one whose predecessor
     cannot be followed, is a plain batch norm. Evaluation is batch norm's, by the running averages
-    of the filtered moments (without Bessel's correction, as released).
+    of the filtered moments.
 
     Args:
         num_features: C.
@@ -191,10 +191,6 @@ class KN(BaseNorm):
         """Batch norm, of the filtered moments."""
         return partial(kn_rule, eps=self.eps)
 
-    def corrections(self, x: Tensor) -> tuple[int, bool]:
-        """The moments of a mixture have no Bessel's correction."""
-        return 0, False
-
     def normalized(self, x: Tensor) -> Tensor:
         """The forward; in training, with what the layers before predict."""
         live = self.takes_batch_statistics(x)
@@ -204,7 +200,7 @@ class KN(BaseNorm):
             "custom_hooks=[dict(type='KalmanLinkHook')] to the config, or call "
             'normplug.link_kalman(model, ...) before training',
         )
-        if self.link is None:
+        if self.link is None or not (live or self.link.is_awaited()):
             return super().normalized(x)
         return self._filtered(x, live)
 

@@ -69,7 +69,11 @@ def check_forward(items, group=None, seed=None, images=4, **options):
     """Outputs and running statistics of two steps."""
     model, x = made(items, images=images, virtual_batch_size=group, **options)
     running = {name: (0.0, 1.0) for name, m in model.named_modules() if isinstance(m, KN)}
-    guarded = []
+    pixels, guarded = {}, []
+    for name in running:
+        model.get_submodule(name).register_forward_pre_hook(
+            lambda _, args, name=name: pixels.update({name: args[0][0, 0].numel()})
+        )
     for step in (1, 2):
         x = x * step - 0.3
         if seed is not None:
@@ -80,6 +84,8 @@ def check_forward(items, group=None, seed=None, images=4, **options):
         guarded += more
         for name, old in running.items():
             average = [np.mean([posterior[name][i] for posterior in found], 0) for i in (0, 1)]
+            values = (group or images) * pixels[name]
+            average[1] = average[1] * values / (values - 1)
             new = [0.9 * a + 0.1 * b for a, b in zip(old, average, strict=True)]
             layer = model.get_submodule(name)
             assert_close(layer.running_mean, new[0])
