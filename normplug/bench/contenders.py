@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from normplug.norms import BaseNorm
+from normplug.norms import BaseNorm, SyncKN
 from normplug.ops.backend import get_backend, set_backend
 from normplug.register import NORMS
 
+from .linked_kn import LinkedKN
 from .naive import NaiveSN
 
 __all__ = ['GROUPS', 'LAYERS', 'Contender', 'contenders']
@@ -18,6 +20,8 @@ __all__ = ['GROUPS', 'LAYERS', 'Contender', 'contenders']
 GROUPS = 32
 LAYERS: dict[str, Callable[[int], nn.Module]] = {
     **NORMS,
+    'KN': LinkedKN,
+    'SyncKN': partial(LinkedKN, norm=SyncKN),
     'naive': NaiveSN,
     'BN': nn.BatchNorm2d,
     'GN': lambda channels: nn.GroupNorm(GROUPS, channels),
@@ -46,7 +50,7 @@ class Contender:
     @property
     def is_ours(self) -> bool:
         """Whether the layer goes through normplug.ops."""
-        return isinstance(self.layer, BaseNorm)
+        return isinstance(self.layer, (BaseNorm, LinkedKN))
 
     def __str__(self) -> str:
         """The name and, where there is a choice, the backend."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from copy import deepcopy
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from normplug.norms import BaseNorm
 from normplug.ops import normalize_reference
@@ -13,6 +13,7 @@ from normplug.stats import Moments
 
 from .cases import DTYPES, LAYOUTS, Case
 from .contenders import Contender
+from .linked_kn import LinkedKN
 
 __all__ = ['ParityError', 'check_parity']
 
@@ -54,13 +55,20 @@ def check_parity(contender: Contender, case: Case, training: bool) -> None:
             )
 
 
-def _reference(layer: BaseNorm, x: Tensor, dy: Tensor, training: bool) -> list[Tensor]:
+def _reference(layer: nn.Module, x: Tensor, dy: Tensor, training: bool) -> list[Tensor]:
     x = x.detach().double().requires_grad_()
+    y = layer.reference(x) if isinstance(layer, LinkedKN) else _normalized(layer, x, training)
+    if not training:
+        return [y.detach()]
+    return [y.detach(), *torch.autograd.grad(y, (x, *layer.parameters()), dy.double())]
+
+
+def _normalized(layer: BaseNorm, x: Tensor, training: bool) -> Tensor:
     takes_batch = training and layer.batch_from is not None
     running = None
     if not training and layer.batch_from is not None:
         running = Moments(layer.running_mean, layer.running_var)
-    y = normalize_reference(
+    return normalize_reference(
         x,
         layer.rule(x),
         layer.rule_params(),
@@ -68,9 +76,6 @@ def _reference(layer: BaseNorm, x: Tensor, dy: Tensor, training: bool) -> list[T
         batch_from=layer.batch_from if takes_batch else None,
         correction=layer.corrections(x)[0],
     )
-    if not training:
-        return [y.detach()]
-    return [y.detach(), *torch.autograd.grad(y, (x, *layer.parameters()), dy.double())]
 
 
 def _check_form(what: str, tensor: Tensor, case: Case) -> None:

@@ -13,10 +13,12 @@ from normplug.bench.contenders import Contender
 from normplug.bench.memory import kept_bytes
 from normplug.bench.output import to_csv, to_markdown
 from normplug.bench.timing import Times, in_turns, quantiles
+from normplug.kalman import states
 from normplug.launch.errors import UserError
 from normplug.ops import reference
 from normplug.ops.backend import get_backend, set_backend
 from normplug.ops.compiled import call
+from normplug.stats import Moments
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +34,7 @@ def case(shape=(2, 6, 4, 5), dtype='float32', layout='contiguous'):
 
 
 @pytest.mark.parametrize('training', [True, False], ids=['train', 'eval'])
-@pytest.mark.parametrize('norm', ['SN', 'SyncSN', 'SSN', 'IBN', 'PortableSyncBN'])
+@pytest.mark.parametrize('norm', ['SN', 'SyncSN', 'SSN', 'IBN', 'KN', 'GhostBN'])
 @pytest.mark.parametrize('dtype', ['float32', 'bfloat16', 'float16'])
 @pytest.mark.parametrize('layout', ['contiguous', 'channels_last'])
 def test_our_layers_pass_the_parity_check(norm, dtype, layout, training):
@@ -67,6 +69,16 @@ def test_a_wrong_gradient_of_a_parameter_is_found(monkeypatch):
     with pytest.raises(parity.ParityError, match='the gradient of'):
         parity.check_parity(contender, case(), True)
     parity.check_parity(contender, case(), False)  # which has no backward
+
+
+def test_a_wrong_prediction_is_found(monkeypatch):
+    """The reference of KN has it from the formula, the layer through its link."""
+    contender = Contender('KN', 6, 'eager', 'cpu')
+    parity.check_parity(contender, case(), True)
+    honest = states.convolved
+    monkeypatch.setattr(states, 'convolved', lambda *a: Moments(*(t * 1.01 for t in honest(*a))))
+    with pytest.raises(parity.ParityError, match='the output is off by'):
+        parity.check_parity(contender, case(), True)
 
 
 def test_what_is_kept_is_counted_by_storage():

@@ -1,0 +1,62 @@
+"""KN with its link, as a block of a ResNet has it: the prediction is part of what it costs."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from normplug.kalman import link_kalman
+from normplug.kalman.convolution import convolved
+from normplug.kalman.elementwise import rectified
+from normplug.norms import KN
+from normplug.norms.kn import kalman_filter
+from normplug.ops import normalize_reference
+from normplug.stats import Moments
+
+__all__ = ['LinkedKN']
+
+_WIDE = 256
+
+
+class LinkedKN(nn.Module):
+    """A KN behind another, ReLU, and a convolution that is not run.
+
+    From 256 channels on the convolution is 1x1 on a quarter of them, as the last of a bottleneck;
+    below it is 3x3. The state that comes from the layer before is a constant.
+    """
+
+    def __init__(self, channels: int, norm: type[KN] = KN) -> None:
+        super().__init__()
+        wide = channels >= _WIDE
+        before = channels // 4 if wide else channels
+        size = 1 if wide else 3
+        self.conv = nn.Conv2d(before, channels, size, padding=size // 2, bias=False)
+        self.norm = norm(channels)
+        first = norm(before)
+        chain = nn.Sequential(first, nn.ReLU(), self.conv, self.norm)
+        link_kalman(chain, lambda: chain(torch.zeros(2, before, 8, 8)))
+        self._before = (first,)  # no part of what is trained
+        # A prediction about as large as what there is: with weights of size 1.
+        mean = torch.zeros(before, dtype=torch.float64)
+        self._state = Moments(mean, torch.full_like(mean, 4 / (before * size**2)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The output of the KN, predicted anew."""
+        if self.training:
+            self._before[0].link.post(self._state, tuple(x.shape[2:]))
+        return self.norm(x)
+
+    def reference(self, x: Tensor) -> Tensor:
+        """The same in plain torch, differentiated step by step."""
+        norm = self.norm
+        rule, params = norm.rule(x), norm.rule_params()
+        if not self.training:
+            running = Moments(norm.running_mean, norm.running_var)
+            return normalize_reference(x, rule, params, given=running)
+        prior = convolved(self.conv, rectified(self._state), tuple(x.shape[2:]))
+        axes = (0, *range(2, x.dim()))
+        batch = Moments(x.mean(axes), x.var(axes, correction=0))
+        used = kalman_filter(batch, *prior, gain=norm.gain, limit=norm.limit)
+        scale = norm.weight * (used.var + norm.eps).rsqrt()
+        mean, scale, bias = (t[:, None, None] for t in (used.mean, scale, norm.bias))
+        return (x - mean) * scale + bias
