@@ -8,7 +8,18 @@ import torch
 from torch import Tensor, nn
 
 from normplug.kalman import link_kalman
-from normplug.norms import IBN, KN, SN, SSN, GhostBN, PortableSyncBN, SyncIBN, SyncSN, SyncSSN
+from normplug.norms import (
+    IBN,
+    KN,
+    SN,
+    SSN,
+    GhostBN,
+    PortableSyncBN,
+    SyncIBN,
+    SyncKN,
+    SyncSN,
+    SyncSSN,
+)
 
 # Largest |error| / max|reference| per dtype. A sum of n terms errs by about sqrt(n) roundings;
 # the shapes below have n < 1e3, and the half types round once more, at the output.
@@ -41,9 +52,9 @@ def ssn(channels: int, radius: float = 0.0, **choices: list[float]) -> SSN:
     return layer
 
 
-def kn(channels: int, **options) -> KN:
+def kn(channels: int, kind: type[KN] = KN, **options) -> KN:
     """A KN that is linked, as the first of its chain."""
-    layer = KN(channels, **options)
+    layer = kind(channels, **options)
     link_kalman(layer, lambda: layer(torch.zeros(1, channels, 2)))
     return layer
 
@@ -68,6 +79,7 @@ CASES = [
     Case('sync_sn', SyncSN),
     Case('sync_ssn', SyncSSN),
     Case('sync_ibn', SyncIBN),
+    Case('sync_kn', lambda c: kn(c, SyncKN)),
     Case('portable_sync_bn', PortableSyncBN),
 ]
 
