@@ -7,9 +7,11 @@ each forward; the other nodes are computed when they are asked for, once in a fo
 
 from __future__ import annotations
 
+import itertools
+from collections import Counter
 from collections.abc import Callable, Iterator
-from itertools import count
-from math import ceil
+from functools import lru_cache
+from math import ceil, prod
 from typing import NamedTuple
 
 import torch
@@ -30,9 +32,10 @@ __all__ = [
     'Posterior',
     'State',
     'Summed',
+    'Window',
 ]
 
-_ticks = count()
+_ticks = itertools.count()
 
 
 class MissingStateError(RuntimeError):
@@ -146,56 +149,80 @@ class Activated(Node):
         return self.function(self.parts[0].draw(sampled))
 
 
+class Window(NamedTuple):
+    """The arguments of a pooling, one number an axis."""
+
+    kernel: tuple[int, ...]
+    stride: tuple[int, ...]
+    padding: tuple[int, ...]
+    dilation: tuple[int, ...]
+    ceil_mode: bool
+    counts_padding: bool
+
+
 class Pooled(Node):
     """After max or average pooling over windows of independent values.
 
     A maximum is taken of what was before an activation, and then activated: they commute where the
-    activation increases, as ReLU does.
+    activation increases, as ReLU does. Windows at the border hold fewer values; overlaps, and the
+    variance of the map's own mean, are neglected.
     """
 
-    def __init__(
-        self,
-        part: Node,
-        pool: Callable[..., Tensor],
-        kernel: tuple[int, ...],
-        stride: tuple[int, ...],
-        padding: tuple[int, ...],
-        dilation: tuple[int, ...],
-        ceil_mode: bool,
-    ) -> None:
+    def __init__(self, part: Node, pool: Callable[..., Tensor], window: Window) -> None:
         super().__init__(part)
-        self.pool, self.kernel, self.stride = pool, kernel, stride
-        self.padding, self.dilation, self.ceil_mode = padding, dilation, ceil_mode
+        self.pool, self.window = pool, window
         self.is_max = pool in (F.max_pool1d, F.max_pool2d, F.max_pool3d)
 
     def _compute(self, sampled: bool) -> State:
-        (mean, var), size = self.parts[0].state(sampled)
-        window = 1
-        for width in self.kernel:
-            window *= width
-        size = tuple(self._size(i, n) for i, n in enumerate(size))
-        if not self.is_max:
-            return State(Moments(mean, var / window), size)
         below, function = self.parts[0], None
-        if isinstance(below, Activated) and below.function is F.relu:
+        if self.is_max and isinstance(below, Activated) and below.function is F.relu:
             below, function = below.parts[0], F.relu
-        return State(transformed(below.state(sampled).moments, function, window), size)
+        (mean, var), size = below.state(sampled)
+        positions, shares = _filled(self.window, size)
+        parts = [(share, self._of(mean, var, n, function)) for n, share in shares.items()]
+        # Around the mean of the most frequent, and not around 0: no digits are lost.
+        base = parts[0][1].mean
+        shift = sum(share * (m - base) for share, (m, _) in parts)
+        square = sum(share * (v + (m - base).square()) for share, (m, v) in parts)
+        return State(Moments(base + shift, square - shift.square()), positions)
 
-    def _size(self, i: int, size: int) -> int:
-        reach = self.dilation[i] * (self.kernel[i] - 1) + 1
-        steps = (size + 2 * self.padding[i] - reach) / self.stride[i]
-        if not self.ceil_mode:
-            return int(steps) + 1
-        last = ceil(steps)  # a window that starts beyond the values is left out
-        return last + (last * self.stride[i] < size + self.padding[i])
+    def _of(self, mean: Tensor, var: Tensor, count: int, function: Callable | None) -> Moments:
+        """The moments of one window that holds ``count`` values."""
+        if self.is_max:
+            return transformed(Moments(mean, var), function, count)
+        divisor = prod(self.window.kernel) if self.window.counts_padding else count
+        return Moments(mean * (count / divisor), var * (count / divisor**2))
 
     def draw(self, sampled: bool) -> Tensor:
         """The map before, pooled."""
-        options = dict(ceil_mode=self.ceil_mode)
+        window, drawn = self.window, self.parts[0].draw(sampled)
+        options = dict(ceil_mode=window.ceil_mode)
         if self.is_max:
-            options['dilation'] = self.dilation
-        drawn = self.parts[0].draw(sampled)
-        return self.pool(drawn, self.kernel, self.stride, self.padding, **options)
+            options['dilation'] = window.dilation
+        else:
+            options['count_include_pad'] = window.counts_padding
+        return self.pool(drawn, window.kernel, window.stride, window.padding, **options)
+
+
+@lru_cache(1024)
+def _filled(window: Window, size: tuple[int, ...]) -> tuple[tuple[int, ...], dict[int, float]]:
+    """Spatial size after pooling; number of values in a window → share, the most frequent first."""
+    axes = []
+    for i, n in enumerate(size):
+        kernel, stride, padding, dilation = (part[i] for part in window[:4])
+        steps = (n + 2 * padding - dilation * (kernel - 1) - 1) / stride
+        last = ceil(steps) if window.ceil_mode else int(steps)
+        last -= last * stride >= n + padding  # a window that begins beyond the values is left out
+        starts = [p * stride - padding for p in range(last + 1)]
+        axes.append([sum(0 <= s + t * dilation < n for t in range(kernel)) for s in starts])
+    counts = Counter({1: 1})
+    for axis in axes:
+        product = Counter()
+        for (a, times), (b, more) in itertools.product(counts.items(), Counter(axis).items()):
+            product[a * b] += times * more
+        counts = product
+    total = counts.total()
+    return tuple(map(len, axes)), {n: times / total for n, times in counts.most_common()}
 
 
 class Summed(Node):

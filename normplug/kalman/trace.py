@@ -22,6 +22,7 @@ from normplug.kalman.states import (
     Pooled,
     Posterior,
     Summed,
+    Window,
 )
 from normplug.norms.kn import KN
 
@@ -212,16 +213,24 @@ def _pooled(
 ) -> Node | None:
     axes = _MAX_POOLS.get(func) or _AVERAGE_POOLS[func]
     if func in _AVERAGE_POOLS:
-        dilation = 1
-        ceil_mode = rest[0] if rest else kwargs.get('ceil_mode', False)
+        names = ('ceil_mode', 'count_include_pad', 'divisor_override')
     else:
-        dilation = rest[0] if rest else kwargs.get('dilation', 1)
-        ceil_mode = rest[1] if len(rest) > 1 else kwargs.get('ceil_mode', False)
+        names = ('dilation', 'ceil_mode', 'return_indices')
 
     def wide(value: Any) -> tuple[int, ...]:
         value = tuple(value) if isinstance(value, (tuple, list)) else (value,)
         return value * axes if len(value) == 1 else value
 
+    options = dict(zip(names, rest, strict=False)) | kwargs
+    if options.get('divisor_override') is not None:
+        return None
     kernel = wide(kernel_size)
-    stride = wide(stride) if stride else kernel
-    return Pooled(node, func, kernel, stride, wide(padding), wide(dilation), bool(ceil_mode))
+    window = Window(
+        kernel,
+        wide(stride) if stride else kernel,
+        wide(padding),
+        wide(options.get('dilation', 1)),
+        bool(options.get('ceil_mode', False)),
+        bool(options.get('count_include_pad', True)),
+    )
+    return Pooled(node, func, window)

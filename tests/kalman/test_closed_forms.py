@@ -9,7 +9,7 @@ from torch import nn
 from torch.distributions import Normal
 
 from normplug.kalman.elementwise import rectified, transformed
-from normplug.kalman.states import Activated, Pooled, Posterior, State
+from normplug.kalman.states import Activated, Pooled, Posterior, State, Window
 from normplug.stats import Moments
 from tests.kalman.sampling import assert_in_standard_errors, drawn, extremes
 
@@ -66,6 +66,10 @@ POOLS = {
     'max, dilation': (nn.MaxPool2d(2, 1, dilation=2), True),
     'average': (nn.AvgPool2d(2), False),
     'average after relu': (nn.AvgPool2d(3, 2), True),
+    'max, padded': (nn.MaxPool2d(3, 2, 1), True),
+    'max, ceil': (nn.MaxPool2d((2, 3), (3, 2), ceil_mode=True), False),
+    'average, padded': (nn.AvgPool2d(3, 2, 1), True),
+    'average, not of padding': (nn.AvgPool2d(3, 1, 1, count_include_pad=False), True),
 }
 
 
@@ -74,10 +78,16 @@ def test_pooling_against_samples(name):
     pool, relu = POOLS[name]
     leaf = Posterior('before')
     below = Activated(leaf, F.relu) if relu else leaf
-    options = [(t if isinstance(t, tuple) else (t, t)) for t in (pool.kernel_size, pool.stride)]
-    dilation = getattr(pool, 'dilation', 1)
+    dilation, counts_padding = (
+        getattr(pool, key, default)
+        for key, default in (('dilation', 1), ('count_include_pad', True))
+    )
+    options = [
+        t if isinstance(t, tuple) else (t, t)
+        for t in (pool.kernel_size, pool.stride, pool.padding, dilation)
+    ]
     function = F.max_pool2d if name.startswith('max') else F.avg_pool2d
-    node = Pooled(below, function, *options, (0, 0), (dilation, dilation), False)
+    node = Pooled(below, function, Window(*options, pool.ceil_mode, counts_padding))
     size = (7, 8)
     leaf.set(State(SPREAD, size))
     x = drawn(SPREAD, size, 4000)

@@ -29,6 +29,13 @@ class TinyBackbone(BaseModule):
 
 
 @MODELS.register_module()
+class TinyKNBackbone(TinyBackbone):
+    def __init__(self, width=4, init_cfg=None):
+        super().__init__(width, init_cfg)
+        self.bn = MODELS.build({'type': 'KN', 'num_features': width})
+
+
+@MODELS.register_module()
 class TinyModel(BaseModel):
     def __init__(self, backbone, classes=2, data_preprocessor=None):
         super().__init__(data_preprocessor)
