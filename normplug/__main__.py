@@ -45,6 +45,11 @@ _TOOLS = {
         'main_benchmark',
         'time and memory beside batch norm (tools/benchmark.py)',
     ),
+    'micro-batch': (
+        'normplug.experiments.micro_batch.cli',
+        'main_micro_batch',
+        'compare normalizers at small batches (tools/micro_batch.py)',
+    ),
     'make-digits': (
         'normplug.data.cli',
         'main_make_digits',

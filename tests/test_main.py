@@ -34,6 +34,7 @@ def test_the_commands_are_those_of_tools(capsys, tmp_path):
         ('convert-checkpoint', '--logit-init'),
         ('batch-average', '--batches'),
         ('plot-ratios', '--out'),
+        ('micro-batch', '--batches'),
         ('export-onnx', '--shape'),
         ('deploy', '--fold'),
         ('benchmark', '--shapes'),

@@ -15,6 +15,7 @@ from mmengine.device import get_device
 
 from normplug.bench.output import write_all
 from normplug.bench.provenance import provenance
+from normplug.compat.base_configs import find_config
 from normplug.launch.errors import UserError, exit_code
 from normplug.launch.runner import build_checked_model
 from normplug.launch.work_dir_lock import lock_work_dir
@@ -29,6 +30,7 @@ from .workers import train_all
 __all__ = ['RESULTS', 'main_micro_batch']
 
 RESULTS = 'results.jsonl'
+_BASE = 'normplug::micro_batch/resnet18-w16_cluttered-digits.py'
 
 
 def main_micro_batch(argv: Sequence[str] | None = None, prog: str = 'tools/micro_batch.py') -> int:
@@ -52,9 +54,8 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     add(
         '--config-dir',
         type=Path,
-        default=Path('configs/micro_batch'),
         metavar='DIR',
-        help='of the configs MODEL_NORM_DATA.py (default: %(default)s)',
+        help="of the configs MODEL_NORM_DATA.py (default: normplug's own, configs/micro_batch)",
     )
     add('--norms', nargs='+', metavar='NORM', help='by the NORM of the configs (default: all)')
     add('--batches', nargs='+', type=int, metavar='IMAGES', help="default: the configs' own")
@@ -133,11 +134,12 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _configs(args: argparse.Namespace) -> dict[str, Config]:
-    found = find_configs(args.config_dir)
+    folder = args.config_dir or Path(find_config(_BASE)).parent
+    found = find_configs(folder)
     unknown = [norm for norm in args.norms or () if norm not in found]
     if unknown:
         raise UserError(
-            f'--norms: {args.config_dir} has no config of {", ".join(unknown)}; it has those of '
+            f'--norms: {folder} has no config of {", ".join(unknown)}; it has those of '
             f'{", ".join(found)}'
         )
     norms = dict.fromkeys(args.norms or found)
