@@ -57,6 +57,7 @@ class Link:
         self._model, self._name = model, name
         self._posterior, self._prior = posterior, prior
         self._convolutions = [] if prior is None else list(prior.convolutions())
+        self._leaves = set() if prior is None else set(prior.leaves())
         self.successors: list[KN] = []
         self.is_first = prior is None
 
@@ -67,18 +68,19 @@ class Link:
                     f'KN layer {self._name} was linked through {node.name}, which was replaced '
                     f'since. {_AGAIN}'
                 )
+        return self._state(self._prior, sampled)
+
+    def predecessor(self) -> Moments | None:
+        return self._state(*self._leaves) if len(self._leaves) == 1 else None
+
+    def _state(self, node: Node, sampled: bool = False) -> Moments:
         try:
-            return self._prior.state(sampled).moments
+            return node.state(sampled).moments
         except MissingStateError as error:
             raise RuntimeError(
                 f'KN layer {self._name} is linked to {error}, which has not run before it in this '
                 f'forward: it was replaced, or the model computes something else now. {_AGAIN}'
             ) from None
-
-    def predecessor(self) -> Moments | None:
-        leaves = set(self._prior.leaves())
-        self.predict(sampled=False)
-        return leaves.pop().state().moments if len(leaves) == 1 else None
 
     def post(self, posterior: Moments, size: tuple[int, ...]) -> None:
         self._posterior.set(State(posterior, size))
