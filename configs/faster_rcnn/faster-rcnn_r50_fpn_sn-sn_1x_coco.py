@@ -3,9 +3,7 @@
 # SN stands at every norm of the backbone and after every convolution of the FPN, as in the
 # released detection code. Unknown: the box head of the published row (the code of its numbers was
 # never released). The released Faster R-CNN configs have the plain 2-fc head of mmdet's base.
-_base_ = 'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py'
-
-custom_imports = dict(imports=['normplug'])
+_base_ = '../_base_/models/faster-rcnn_r50_fpn_1x_coco.py'
 
 # released_statistics: the released ImageNet weights were trained with them.
 # momentum: the released detection code keeps 0.997 of the old value.
@@ -25,19 +23,3 @@ model = dict(
     ),
     neck=dict(norm_cfg=norm_cfg),
 )
-
-# Released code: no decay for gamma and the logits; biases at twice the rate, without decay.
-optim_wrapper = dict(
-    constructor='NormOptimWrapperConstructor',
-    paramwise_cfg=dict(
-        norm_decay_mult=0.0, ratio_decay_mult=0.0, bias_lr_mult=2.0, bias_decay_mult=0.0
-    ),
-)
-# Released code: linear warm-up from a third; mmdet's 1x is 12 epochs with drops at 8 and 11.
-param_scheduler = [
-    dict(type='LinearLR', start_factor=1 / 3, by_epoch=False, begin=0, end=500),
-    dict(type='MultiStepLR', by_epoch=True, begin=0, end=12, milestones=[8, 11], gamma=0.1),
-]
-
-default_hooks = dict(checkpoint=dict(type='ResumableCheckpointHook'))
-custom_hooks = [dict(type='SampleSeedHook'), dict(type='NonFiniteLossHook')]

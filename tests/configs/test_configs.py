@@ -18,6 +18,11 @@ def fcn(norm):
     return {'backbone': {norm: 20}, 'decode_head': {norm: 1}, 'auxiliary_head': {norm: 1}}
 
 
+def mask(backbone, head):
+    # FPN: four lateral and four output convolutions; four convolutions in each of two heads.
+    return {'backbone': {backbone: 53}, 'neck': {head: 8}, 'roi_head': {head: 8}}
+
+
 # Config → {part of the model: {norm type: layers}}; a part that is not named has no norm.
 EXPECTED = {
     'pretrain/resnet18-w32_digits.py': {'backbone': {'BatchNorm2d': 20}},
@@ -68,6 +73,27 @@ EXPECTED = {
         'backbone': {'SN': 53},
         'neck': {'SN': 8},
     },
+    'faster_rcnn/faster-rcnn_r50_fpn_frozen-bn_1x_coco.py': {'backbone': {'BatchNorm2d': 53}},
+    'faster_rcnn/faster-rcnn_r50_fpn_frozen-bn_gn-head_1x_coco.py': {
+        'backbone': {'BatchNorm2d': 53},
+        'neck': {'GroupNorm': 8},
+        'roi_head': {'GroupNorm': 4},
+    },
+    'faster_rcnn/faster-rcnn_r50_fpn_frozen-bn_sn-head_1x_coco.py': {
+        'backbone': {'BatchNorm2d': 53},
+        'neck': {'SN': 8},
+    },
+    'faster_rcnn/faster-rcnn_r50_fpn_gn-gn_1x_coco.py': {
+        'backbone': {'GroupNorm': 53},
+        'neck': {'GroupNorm': 8},
+        'roi_head': {'GroupNorm': 4},
+    },
+    'mask_rcnn/mask-rcnn_r50_fpn_frozen-bn_2x_coco.py': {'backbone': {'BatchNorm2d': 53}},
+    'mask_rcnn/mask-rcnn_r50_fpn_frozen-bn_gn-head_2x_coco.py': mask('BatchNorm2d', 'GroupNorm'),
+    'mask_rcnn/mask-rcnn_r50_fpn_frozen-bn_sn-head_2x_coco.py': mask('BatchNorm2d', 'SN'),
+    'mask_rcnn/mask-rcnn_r50_fpn_gn-gn_2x_coco.py': mask('GroupNorm', 'GroupNorm'),
+    'mask_rcnn/mask-rcnn_r50_fpn_gn-sn_2x_coco.py': mask('GroupNorm', 'SN'),
+    'mask_rcnn/mask-rcnn_r50_fpn_sn-sn_2x_coco.py': mask('SN', 'SN'),
     'fcn/fcn_r18-d8-w32_digits.py': fcn('SyncBatchNorm'),
 }
 for norm, layer in {'syncbn': 'SyncBatchNorm', 'gn': 'GroupNorm', 'sn': 'SN'}.items():
@@ -78,6 +104,7 @@ for norm, layer in {'syncbn': 'SyncBatchNorm', 'gn': 'GroupNorm', 'sn': 'SN'}.it
 
 NEEDS = {
     'faster_rcnn': 'mmdet',
+    'mask_rcnn': 'mmdet',
     'fcn': 'mmseg',
     'pretrain': 'mmpretrain',
     'micro_batch': 'mmpretrain',
@@ -113,14 +140,23 @@ FROM_SCRATCH = ('pretrain/', 'micro_batch/')
 FINE_TUNED = [n for n in EXPECTED if not n.startswith(FROM_SCRATCH) and 'w32_digits' not in n]
 
 
+# At full scale: type of initializer and weights.
+RELEASED = {
+    'BN': ('Pretrained', 'torchvision://resnet50'),
+    'GN': ('Pretrained', 'open-mmlab://detectron/resnet50_gn'),
+    'SN': ('ReleasedPretrained', 'checkpoints/resnet50v1_sn_8x2.pth'),
+}
+
+
 @pytest.mark.parametrize('name', FINE_TUNED)
 def test_models_start_from_the_backbone_of_their_norm(name):
     """A row fine-tunes from a pretraining with its own norm; the digits ones are made here."""
     backbone = load(name).model.backbone
     checkpoint = Path(backbone.init_cfg.checkpoint)
     if 'digits' not in name:
-        assert backbone.init_cfg.type == 'ReleasedPretrained'
-        assert checkpoint.name == 'resnet50v1_sn_8x2.pth'
+        kind, source = RELEASED[backbone.norm_cfg.type]
+        assert backbone.init_cfg.type == kind
+        assert backbone.init_cfg.checkpoint == source
         return
     assert backbone.init_cfg.prefix == 'backbone.'
     pretraining = load(f'pretrain/{checkpoint.parent.name}.py')
@@ -147,19 +183,35 @@ def test_table_3_starts_from_the_released_file(tmp_path):
     assert torch.equal(net.layer3[0].conv2.weight, state['layer3.0.conv2.weight'])
 
 
-def test_frozen_bn_is_frozen():
-    model = build(load('faster_rcnn/faster-rcnn_r18-w32_fpn_frozen-bn_digits.py')).train()
+@pytest.mark.parametrize('name', [name for name in EXPECTED if 'frozen-bn' in name])
+def test_frozen_bn_is_frozen(name):
+    model = build(load(name)).train()
     for name, module in model.backbone.named_modules():
         if type(module).__name__ == 'BatchNorm2d':
             assert not module.training, name
             assert not module.weight.requires_grad, name
 
 
-def test_table_3_recipe():
-    cfg = load('faster_rcnn/faster-rcnn_r50_fpn_sn-sn_1x_coco.py')
-    assert cfg.optim_wrapper.optimizer.lr == 0.02
-    assert cfg.auto_scale_lr.base_batch_size == 16
-    assert cfg.train_cfg.max_epochs == 12
-    assert cfg.train_dataloader.batch_size == 2
-    assert cfg.model.backbone.norm_cfg.momentum == pytest.approx(1 - 0.997)
+@pytest.mark.parametrize('name', [name for name in EXPECTED if '_coco' in name])
+def test_recipe_of_tables_3_and_4(name):
+    cfg = load(name)
+    epochs, milestones = {'1x': (12, [8, 11]), '2x': (24, [16, 22])}[name.split('_')[-2]]
+    assert cfg.train_cfg.max_epochs == cfg.param_scheduler[1].end == epochs
+    assert cfg.param_scheduler[1].milestones == milestones
     assert cfg.param_scheduler[0].start_factor == pytest.approx(1 / 3)
+    assert cfg.param_scheduler[0].end == 500
+    assert cfg.optim_wrapper.optimizer == dict(
+        type='SGD', lr=0.02, momentum=0.9, weight_decay=0.0001
+    )
+    rates = cfg.optim_wrapper.paramwise_cfg
+    assert (rates.norm_decay_mult, rates.ratio_decay_mult, rates.bias_decay_mult) == (0, 0, 0)
+    assert rates.bias_lr_mult == 2
+    assert cfg.auto_scale_lr.base_batch_size == 16
+    assert cfg.train_dataloader.batch_size == 2
+    assert cfg.model.backbone.frozen_stages == 1
+    # GN's published weights take BGR pixels, the others normalized RGB.
+    is_gn = cfg.model.backbone.norm_cfg.type == 'GN'
+    assert cfg.model.data_preprocessor.bgr_to_rgb is not is_gn
+    for part in (cfg.model.backbone, cfg.model.neck):
+        if part.get('norm_cfg', {}).get('type') == 'SN':
+            assert part.norm_cfg.momentum == pytest.approx(1 - 0.997)
