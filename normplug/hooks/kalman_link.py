@@ -4,7 +4,7 @@ from copy import deepcopy
 from typing import Any
 
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
+from mmengine.model import BaseModel, is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
@@ -37,6 +37,12 @@ class KalmanLinkHook(Hook):
         """Refuse a model that cannot be linked before the first batch is loaded."""
         self._linked = False
         model = _unwrapped(runner)
+        if not isinstance(model, BaseModel):
+            raise UnsuitableModelError(
+                f'KalmanLinkHook: {type(model).__name__} is no BaseModel of mmengine, whose loss '
+                'the hook could follow; call normplug.link_kalman(model, ...) before training '
+                'instead'
+            )
         if not any(isinstance(module, KN) for module in model.modules()):
             raise UnsuitableModelError(
                 'KalmanLinkHook: the model has no KN; remove the hook, or use '
@@ -58,7 +64,9 @@ class KalmanLinkHook(Hook):
 
         reports = link_kalman(model, forward)
         plain = sum(not report.predecessors for report in reports)
-        runner.logger.info(
+        # In vain, if no layer has found another.
+        log = runner.logger.info if plain < len(reports) else runner.logger.warning
+        log(
             f'KN: {len(reports) - plain} layers are predicted by others, {plain} are plain batch '
             'norm:\n' + '\n'.join(f'  {report}' for report in reports)
         )

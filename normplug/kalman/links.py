@@ -21,7 +21,7 @@ __all__ = ['LinkReport', 'link_kalman', 'refuse_checkpointing']
 # OpenMMLab's names for the parts that a model is put together from.
 _PART = re.compile(r'backbone|neck|head|.*_head')
 _AGAIN = 'Link the model again: normplug.link_kalman(model, ...)'
-_handles: WeakKeyDictionary[nn.Module, RemovableHandle] = WeakKeyDictionary()
+_handles: WeakKeyDictionary[nn.Module, tuple[RemovableHandle, ...]] = WeakKeyDictionary()
 
 
 class LinkReport(NamedTuple):
@@ -45,16 +45,64 @@ class LinkReport(NamedTuple):
         if self.reason:
             return f'{self.name}: plain batch norm, {self.reason}'
         beside = self.name.rpartition('.')[0] + '.'
-        names = ', '.join(name.removeprefix(beside) for name in self.through)
+        names = ', '.join(_short(name, beside) for name in self.through)
         through = f' through {names}' if names else ''
         return f'{self.name} ← {" + ".join(self.predecessors)}{through}'
+
+
+class Session:
+    """The forward of a linked model that is under way: states live as long as it does.
+
+    Copies of the model, and pickled ones, have none.
+
+    Attributes:
+        is_open: whether the model is in its forward.
+    """
+
+    def __init__(self, nodes: Iterable[Node]) -> None:
+        self.is_open = False
+        self._nodes = tuple(nodes)
+
+    def watch(self, model: nn.Module) -> None:
+        """Open and close with the forwards of ``model``, in place of the session before."""
+        for handle in _handles.pop(model, ()):
+            handle.remove()
+        _handles[model] = (
+            model.register_forward_pre_hook(self.open),
+            model.register_forward_hook(self.close, always_call=True),
+        )
+
+    def open(self, *_: Any) -> None:
+        """States may travel from here on."""
+        self.is_open = True
+
+    def close(self, *_: Any) -> None:
+        """Drop them."""
+        self.is_open = False
+        for node in self._nodes:
+            node.forget()
+
+    def __deepcopy__(self, memo: dict) -> Session:
+        """One without nodes."""
+        return Session(())
+
+    def __reduce__(self) -> tuple:
+        """One without nodes."""
+        return Session, ((),)
 
 
 class Link:
     """A layer's place among the others: a :class:`normplug.norms.kn.KalmanLink`."""
 
-    def __init__(self, model: nn.Module, name: str, posterior: Posterior, prior: Node | None):
-        self._model, self._name = model, name
+    def __init__(
+        self,
+        model: nn.Module,
+        name: str,
+        posterior: Posterior,
+        prior: Node | None,
+        session: Session,
+    ) -> None:
+        self._model, self._name, self.session = model, name, session
         self._posterior, self._prior = posterior, prior
         self._convolutions = [] if prior is None else list(prior.convolutions())
         self._leaves = set() if prior is None else set(prior.leaves())
@@ -62,6 +110,12 @@ class Link:
         self.is_first = prior is None
 
     def predict(self, sampled: bool) -> Moments:
+        if not self.session.is_open:
+            raise RuntimeError(
+                f'KN layer {self._name} runs outside of the forward of the '
+                f'{type(self._model).__name__} that was linked, where no states travel. Call that '
+                'model in training, or link the one that you call: normplug.link_kalman(model, ...)'
+            )
         for node in self._convolutions:
             if _module(self._model, node.name) is not node.conv:
                 raise RuntimeError(
@@ -83,7 +137,8 @@ class Link:
             ) from None
 
     def post(self, posterior: Moments, size: tuple[int, ...]) -> None:
-        self._posterior.set(State(posterior, size))
+        if self.session.is_open:
+            self._posterior.set(State(posterior, size))
 
     def is_awaited(self) -> bool:
         return any(layer.training and not layer.frozen for layer in self.successors)
@@ -115,7 +170,7 @@ def link_kalman(model: nn.Module, forward: Callable[[], Any]) -> list[LinkReport
     refuse_checkpointing(model)
     before = {name: layer.link for name, layer in layers.items()}
     for name, layer in layers.items():
-        layer.link = Link(model, name, Posterior(name), None)
+        layer.link = Link(model, name, Posterior(name), None, Session(()))
     trace = Trace(model)
     try:
         with undisturbed(model), trace.watch():
@@ -125,6 +180,7 @@ def link_kalman(model: nn.Module, forward: Callable[[], Any]) -> list[LinkReport
             layer.link = before[name]
         raise
     reports, links = [], {}
+    session = Session(_nodes(trace))
     for name, layer in layers.items():
         seen = trace.observations.get(name)
         reason = _reason(name, layer, seen, trace, layers)
@@ -133,6 +189,7 @@ def link_kalman(model: nn.Module, forward: Callable[[], Any]) -> list[LinkReport
             name,
             Posterior(name) if seen is None else seen.posterior,
             None if reason else seen.prior,
+            session,
         )
         reports.append(_report(name, None if reason else seen.prior, reason))
     for report in reports:
@@ -140,7 +197,7 @@ def link_kalman(model: nn.Module, forward: Callable[[], Any]) -> list[LinkReport
             links[predecessor].successors.append(layers[report.name])
     for name, layer in layers.items():
         layer.link = links[name]
-    _forget_after_each_forward(model, trace)
+    session.watch(model)
     return reports
 
 
@@ -197,34 +254,20 @@ def _module(model: nn.Module, name: str) -> nn.Module | None:
         return None
 
 
-class _Forget:
-    """A forward hook that drops the states of that forward; copies of the model have none."""
-
-    def __init__(self, nodes: Iterable[Node]) -> None:
-        self._nodes = tuple(nodes)
-
-    def __call__(self, *_: Any) -> None:
-        for node in self._nodes:
-            node.forget()
-
-    def __deepcopy__(self, memo: dict) -> _Forget:
-        return _Forget(())
-
-    def __reduce__(self) -> tuple:
-        return _Forget, ((),)
+def _short(name: str, beside: str) -> str:
+    """A module's name as one near it would call it; never a bare index."""
+    short = name.removeprefix(beside)
+    return '.'.join(name.split('.')[-2:]) if short.isdigit() else short
 
 
-def _forget_after_each_forward(model: nn.Module, trace: Trace) -> None:
-    handle = _handles.pop(model, None)
-    if handle is not None:
-        handle.remove()
+def _nodes(trace: Trace) -> set[Node]:
     nodes: set[Node] = set()
-    waiting = [
-        node for seen in trace.observations.values() for node in (seen.prior, seen.posterior)
-    ]
+    waiting: list[Node | None] = []
+    for seen in trace.observations.values():
+        waiting += seen.prior, seen.posterior
     while waiting:
         node = waiting.pop()
         if node is not None and node not in nodes:
             nodes.add(node)
             waiting += node.parts
-    _handles[model] = model.register_forward_hook(_Forget(nodes), always_call=True)
+    return nodes

@@ -13,11 +13,20 @@ __all__ = ['undisturbed']
 
 @contextmanager
 def undisturbed(model: nn.Module) -> Iterator[None]:
-    """Run forwards of ``model`` without gradients; buffers and random numbers are as before then.
+    """Run forwards of ``model`` without gradients, and leave it as it was.
 
-    Compiled models run uncompiled.
+    That is its parameters, its buffers, and all random numbers; what a forward keeps elsewhere,
+    such as a counter in a plain attribute, stays changed. Compiled models run uncompiled.
     """
-    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    # Weights too: a momentum encoder moves in forward. And the very tensors, for buffers that are
+    # registered anew there.
+    tensors = [
+        (owner, name, tensor, tensor.detach().clone())
+        for module in model.modules()
+        for owner in (module._parameters, module._buffers)
+        for name, tensor in owner.items()
+        if tensor is not None
+    ]
     random_state = get_random_state()
     try:
         with torch.no_grad(), torch.compiler.set_stance('force_eager'):
@@ -25,6 +34,6 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
     finally:
         set_random_state(random_state)
         with torch.no_grad():
-            for name, buffer in model.named_buffers():
-                if name in buffers:
-                    buffer.copy_(buffers[name])
+            for owner, name, tensor, value in tensors:
+                owner[name] = tensor
+                tensor.copy_(value)

@@ -168,8 +168,8 @@ class Trace(TorchFunctionMode):
                 before = partial(self._before_norm, name)
                 after = partial(self._after_norm, name)
                 handles += [
-                    layer.register_forward_pre_hook(before),
-                    layer.register_forward_hook(after),
+                    layer.register_forward_pre_hook(before, with_kwargs=True),
+                    layer.register_forward_hook(after, with_kwargs=True),
                 ]
         try:
             with self:
@@ -178,17 +178,23 @@ class Trace(TorchFunctionMode):
             for handle in handles:
                 handle.remove()
 
-    def _before_norm(self, name: str, layer: KN, args: tuple[Tensor]) -> None:
+    def _before_norm(self, name: str, layer: KN, args: tuple, kwargs: dict[str, Tensor]) -> None:
         if name in self.observations:
             self.shared.add(name)
         else:
-            self.observations[name] = Observation(name, layer, self._get(args[0]))
+            self.observations[name] = Observation(name, layer, self._get(_x(args, kwargs)))
 
-    def _after_norm(self, name: str, layer: KN, args: tuple[Tensor], result: Tensor) -> None:
+    def _after_norm(
+        self, name: str, layer: KN, args: tuple, kwargs: dict[str, Tensor], result: Tensor
+    ) -> None:
         # What the layer found of its input is the state of both: that before normalization
         # travels.
-        for tensor in (args[0], result):
+        for tensor in (_x(args, kwargs), result):
             self._set(tensor, self.observations[name].posterior)
+
+
+def _x(args: tuple, kwargs: dict[str, Tensor]) -> Tensor:
+    return args[0] if args else kwargs['x']
 
 
 def _activate(func: Callable, args: tuple, options: tuple, x: Tensor) -> Tensor:

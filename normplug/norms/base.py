@@ -148,8 +148,9 @@ class BaseNorm(nn.Module):
         group = self.virtual_batch_size
         self._require(
             group is None or x.shape[0] % group == 0,
-            f'virtual_batch_size={group} does not divide the batch of {x.shape[0]} images: change '
-            'one of them, or drop the last, smaller batch (drop_last=True of the dataloader)',
+            f'virtual_batch_size={group} does not divide the batch of {x.shape[0]}: change one of '
+            'them; of images, drop the last, smaller batch (drop_last=True of the dataloader); '
+            'heads on RoIs, whose number varies, need a norm_cfg without it',
         )
         correction, unbiased = self.corrections(x)
         tracked = None

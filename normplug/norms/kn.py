@@ -28,7 +28,7 @@ from normplug.stats import Affine, Moments, standardize
 __all__ = ['KN', 'KalmanLink', 'SyncKN', 'kalman_filter']
 
 TRANSITIONS = ('conv', 'sample', 'linear')
-_LEARNED_START = 0.1
+_LEARNED_START = 0.9
 _NOISE_START = 1e-3
 
 
@@ -115,8 +115,9 @@ class KN(BaseNorm):
         num_features: C.
         eps: added to Σ.
         momentum: weight of the new batch in the running statistics.
-        gain: q in (0, 1), the weight of the batch against the prediction: as released 0.1 for
-            micro-batches, 0.95 for large ones; or 'learned', from 0.1 on.
+        gain: q in (0, 1), the weight of the batch against the prediction; or 'learned', from 0.9
+            on. Released were 0.1 for micro-batches and 0.95 for large ones; with 0.1 the
+            predictions drift off and trainings fail here (docs/micro_batch.md).
         transition: how the posterior becomes the next layer's prediction. 'conv': moments of the
             activation and of the layer's own convolution, in closed form; 'sample': the same from
             one random map a step, as released; 'linear': μ⁻ = e μ, Σ⁻ = e² Σ + r with learned e
@@ -141,7 +142,7 @@ class KN(BaseNorm):
         eps: float = 1e-5,
         momentum: float | None = 0.1,
         *,
-        gain: float | str = 0.1,
+        gain: float | str = 0.9,
         transition: str = 'conv',
         state: str = 'posterior',
         limit: float = 100.0,

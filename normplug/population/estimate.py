@@ -19,7 +19,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from normplug.dist import group_reducer
 from normplug.errors import TrainingError
-from normplug.norms import BaseNorm
+from normplug.norms import KN, BaseNorm
 from normplug.ops.reference import moments
 from normplug.stats import Moments, merge, pool
 
@@ -35,10 +35,21 @@ def live_norms(model: nn.Module) -> dict[str, nn.Module]:
 
     Ours and torch's batch norms (not its InstanceNorm), unless they are frozen or ``norm_eval``
     or ``frozen_stages`` of an mm model keeps them in evaluation mode.
+
+    Raises:
+        PopulationError: one of them is a KN.
     """
     with _modes_kept(model):
         model.train()
-        return {name: layer for name, layer in model.named_modules() if _is_live(layer)}
+        layers = {name: layer for name, layer in model.named_modules() if _is_live(layer)}
+    filtered = next((name for name, layer in layers.items() if isinstance(layer, KN)), None)
+    if filtered is not None:
+        raise PopulationError(
+            f'{filtered} is a KN, whose running statistics are averages of what its filter made of '
+            'each batch in training, and not the moments of its inputs: they cannot be recomputed '
+            'from batches'
+        )
+    return layers
 
 
 @torch.no_grad()

@@ -43,5 +43,10 @@ def twin_of(model):
 def assert_no_state_is_left(model):
     """A layer on its own would take what the layers before left."""
     last = [m for m in model.modules() if isinstance(m, KN)][-1]
+    x = torch.randn(2, last.num_features, 3, 3).double()
+    with pytest.raises(RuntimeError, match='runs outside of the forward of the'):
+        last.train()(x)
+    last.link.session.open()
     with pytest.raises(RuntimeError, match='has not run before it in this forward'):
-        last.train()(torch.randn(2, last.num_features, 3, 3).double())
+        last(x)
+    last.link.session.close()

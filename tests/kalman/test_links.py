@@ -127,6 +127,11 @@ def test_before_activation():
     assert links(Lambda(forward, **two()), IMAGE)['norm2'] == ({'norm1'}, ['conv2'])
 
 
+def test_the_log_names_a_shortcuts_convolution():
+    net = nn.Sequential(conv(3, 4), KN(4), nn.Sequential(conv(4, 4), KN(4)))
+    assert str(link_kalman(net, lambda: net(IMAGE))[1]) == '2.1 ← 1 through 2.0'
+
+
 def test_a_head_shared_over_levels():
     def forward(net, x):
         return [net.norm2(net.conv2(net.norm1(net.conv1(level)))) for level in (x, x[..., ::2])]
@@ -161,6 +166,28 @@ def test_synchronized_and_not():
 def test_what_does_not_run():
     net = Lambda(lambda net, x: net.norm1(net.conv1(x)), **two())
     assert links(net, IMAGE)['norm2'] == 'it did not run in the forward that was followed'
+
+
+def test_a_call_by_keyword():
+    net = Lambda(lambda net, x: net.norm2(x=net.conv2(net.norm1(x=net.conv1(x)))), **two())
+    assert links(net, IMAGE)['norm2'] == ({'norm1'}, ['conv2'])
+
+
+def test_linking_leaves_a_momentum_encoder_alone():
+    """It moves in forward; and a buffer that is registered anew there."""
+
+    def forward(net, x):
+        for target, online in zip(net.norm1.parameters(), net.norm2.parameters(), strict=True):
+            target.data.lerp_(online.data, 0.1)
+        net.register_buffer('seen', torch.ones(3))
+        return net.norm2(net.conv2(net.norm1(net.conv1(x))))
+
+    net = Lambda(forward, **two())
+    net.register_buffer('seen', torch.zeros(2))
+    nn.init.normal_(net.norm2.weight)
+    before = deepcopy(net.state_dict())
+    links(net, IMAGE)
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
 
 
 def test_a_net_without_kn():

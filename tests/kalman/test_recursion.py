@@ -28,7 +28,7 @@ all_nets = pytest.mark.parametrize('items', NETS.values(), ids=NETS)
 
 OPTIONS = {
     'default': {},
-    'large gain': dict(gain=0.95),
+    'released gain': dict(gain=0.1),
     'learned gain': dict(gain='learned'),
     'linear': dict(transition='linear'),
     'linear, learned gain': dict(transition='linear', gain='learned'),

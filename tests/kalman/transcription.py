@@ -122,7 +122,7 @@ class Net:
 
     def __init__(self, items, params, noise=None, **how):
         self.items, self.params, self.noise = items, params, noise
-        self.how = dict(gain=0.1, limit=100.0, transition='conv', state='posterior', eps=1e-5) | how
+        self.how = dict(gain=0.9, limit=100.0, transition='conv', state='posterior', eps=1e-5) | how
         self.found, self.guarded = {}, []
 
     def __call__(self, x):

@@ -8,7 +8,7 @@ from mmengine.model import BaseModel
 from torch import nn
 
 from normplug import IBN, SN, PortableSyncBN
-from normplug.norms import SSN
+from normplug.norms import KN, SSN
 from normplug.population import PopulationError, estimate_population, live_norms
 from tests.cases import assert_same
 
@@ -161,3 +161,14 @@ def test_no_norm_to_recompute():
     net.second, net.loss_only = nn.GroupNorm(1, 4), nn.Identity()
     with pytest.raises(PopulationError, match='no norm whose running statistics'):
         estimate_population(net, batches(1), 1)
+
+
+def test_kn_is_refused():
+    """Its statistics are not those of its inputs."""
+    net = Net(KN(4))
+    before = copy.deepcopy(net.state_dict())
+    with pytest.raises(PopulationError, match='first is a KN, .* cannot be recomputed'):
+        estimate_population(net, [torch.randn(2, 4, 3, 3)], 1)
+    assert_same(net.state_dict(), before, 0)
+    net.first = KN(4, frozen=True)
+    assert set(live_norms(net)) == {'second', 'loss_only'}
