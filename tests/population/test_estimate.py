@@ -167,7 +167,7 @@ def test_kn_is_refused():
     """Its statistics are not those of its inputs."""
     net = Net(KN(4))
     before = copy.deepcopy(net.state_dict())
-    with pytest.raises(PopulationError, match='first is a KN, .* cannot be recomputed'):
+    with pytest.raises(PopulationError, match=r'first is a KN, .* cannot be recomputed'):
         estimate_population(net, [torch.randn(2, 4, 3, 3)], 1)
     assert_same(net.state_dict(), before, 0)
     net.first = KN(4, frozen=True)
