@@ -154,7 +154,7 @@ def test_main_prints_the_report(monkeypatch, capsys):
     assert rows == GOOD
     assert 'mmcv.ops        torchvision (NMS' in out
     assert 'device          ' in out
-    assert 'norm types      IBN' in out
+    assert 'norm types      GhostBN, IBN' in out
     assert out.endswith('\nTraining can work here.\n')
 
 

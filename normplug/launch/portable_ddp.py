@@ -46,7 +46,7 @@ def make_sync_bn_portable(model: nn.Module) -> int:
             )
     for layer in layers.values():
         layer.__class__ = PortableSyncBatchNorm
-        layer.frozen, layer.batch_from = False, 0
+        layer.frozen, layer.batch_from, layer.virtual_batch_size = False, 0, None
     return len(layers)
 
 
