@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from normplug.filters import kalman_filter
 from normplug.kalman import link_kalman
 from normplug.kalman.convolution import convolved
 from normplug.kalman.elementwise import rectified
 from normplug.norms import KN
-from normplug.norms.kn import kalman_filter
 from normplug.ops import normalize_reference
 from normplug.stats import Moments
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from normplug.ops.backend import run
 from normplug.stats import Moments
 
 __all__ = ['convolved', 'convolved_sample', 'output_size']
@@ -51,43 +52,82 @@ def convolved(conv: Conv, moments: Moments, size: tuple[int, ...]) -> Moments:
     return Moments(mean if conv.bias is None else mean + conv.bias.double(), var)
 
 
+class _Coverage(NamedTuple):
+    """What the taps see, over all output positions; float64.
+
+    Attributes:
+        share: (taps,), the share of positions at which a tap sees a value.
+        border: (taps, taps), the covariance of two taps' seeing one; None where all always do.
+        variance: (taps, taps), V with w V w the first and the last term of the variance, for one
+            input channel of variance 1.
+    """
+
+    share: Tensor
+    border: Tensor | None
+    variance: Tensor
+
+
 class _Sums(torch.autograd.Function):
     """The sums of :func:`convolved`, with as few passes over the weights as there can be.
 
     Tensors: weight (G, O, I, T) of G groups of channels and T taps; mean and var (G, R, I) of R
-    groups of images; both results (G, O, R). What is as large as the weights is in their
-    precision, all else in float64.
+    groups of images; both results (G, O, R).
     """
 
     @staticmethod
     def forward(ctx, weight, mean, var, cover):
-        like = weight.dtype
-        by_tap = torch.matmul(mean.to(like).unsqueeze(1), weight).double()  # (G, O, R, T)
-        of_var = (_times(weight, cover.variance) * weight).sum(-1)  # (G, O, I)
-        out_var = torch.matmul(of_var, var.to(like).transpose(1, 2)).double()
-        if cover.border is not None:
-            out_var = out_var + ((by_tap @ cover.border) * by_tap).sum(-1)
+        *sums, by_tap, of_var = run(_sums, weight, mean, var, cover)
         ctx.save_for_backward(weight, mean, var, by_tap, of_var)
         ctx.cover = cover
-        return by_tap @ cover.share, out_var.clamp(min=0)
+        return tuple(sums)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, to_mean, to_var):
-        weight, mean, var, by_tap, of_var = ctx.saved_tensors
-        cover, like = ctx.cover, weight.dtype
-        to_tap = to_mean.unsqueeze(-1) * cover.share
-        if cover.border is not None:
-            to_tap = to_tap + 2 * to_var.unsqueeze(-1) * (by_tap @ cover.border)
-        to_tap, to_var = to_tap.to(like), to_var.to(like)
-        to_in_mean = torch.matmul(to_tap, weight.transpose(2, 3)).sum(1).double()
-        to_in_var = torch.matmul(to_var.transpose(1, 2), of_var).double()
-        to_weight = None
-        if ctx.needs_input_grad[0]:
-            to_weight = torch.matmul(mean.to(like).transpose(1, 2).unsqueeze(1), to_tap)
-            to_of_var = torch.matmul(to_var, var.to(like))
-            to_weight.addcmul_(_times(weight, cover.variance), to_of_var.unsqueeze(-1), value=2)
-        return to_weight, to_in_mean, to_in_var, None
+        needs_weight = ctx.needs_input_grad[0]
+        saved = ctx.saved_tensors
+        return *run(_sums_backward, *saved, ctx.cover, to_mean, to_var, needs_weight), None
+
+
+# Steps for a backend. What is as large as the weights is in their precision, all else in float64.
+def _sums(
+    weight: Tensor, mean: Tensor, var: Tensor, cover: _Coverage
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Both results; for backward, Σ_i w m by tap (G, O, R, T), and w V w (G, O, I)."""
+    like = weight.dtype
+    by_tap = torch.matmul(mean.to(like).unsqueeze(1), weight).double()
+    of_var = (_times(weight, cover.variance) * weight).sum(-1)
+    out_var = torch.matmul(of_var, var.to(like).transpose(1, 2)).double()
+    if cover.border is not None:
+        out_var = out_var + ((by_tap @ cover.border) * by_tap).sum(-1)
+    return by_tap @ cover.share, out_var.clamp(min=0), by_tap, of_var
+
+
+def _sums_backward(
+    weight: Tensor,
+    mean: Tensor,
+    var: Tensor,
+    by_tap: Tensor,
+    of_var: Tensor,
+    cover: _Coverage,
+    to_mean: Tensor,
+    to_var: Tensor,
+    needs_weight: bool,
+) -> tuple[Tensor | None, Tensor, Tensor]:
+    """Gradients of weight, if it needs one, mean and var."""
+    like = weight.dtype
+    to_tap = to_mean.unsqueeze(-1) * cover.share
+    if cover.border is not None:
+        to_tap = to_tap + 2 * to_var.unsqueeze(-1) * (by_tap @ cover.border)
+    to_tap, to_var = to_tap.to(like), to_var.to(like)
+    to_in_mean = torch.matmul(to_tap, weight.transpose(2, 3)).sum(1).double()
+    to_in_var = torch.matmul(to_var.transpose(1, 2), of_var).double()
+    if not needs_weight:
+        return None, to_in_mean, to_in_var
+    to_weight = torch.matmul(mean.to(like).transpose(1, 2).unsqueeze(1), to_tap)
+    to_of_var = torch.matmul(to_var, var.to(like)).unsqueeze(-1)
+    to_weight = to_weight + 2 * to_of_var * _times(weight, cover.variance)
+    return to_weight, to_in_mean, to_in_var
 
 
 def _times(weight: Tensor, matrix: Tensor) -> Tensor:
@@ -150,21 +190,6 @@ def _values_seen(axis: _Axis) -> Tensor:
     if axis.padding == 'reflect':
         return last - (last - i.abs()).abs()
     return torch.where((i >= 0) & (i <= last), i, -1)
-
-
-class _Coverage(NamedTuple):
-    """What the taps see, over all output positions; float64.
-
-    Attributes:
-        share: (taps,), the share of positions at which a tap sees a value.
-        border: (taps, taps), the covariance of two taps' seeing one; None where all always do.
-        variance: (taps, taps), V with w V w the first and the last term of the variance, for one
-            input channel of variance 1.
-    """
-
-    share: Tensor
-    border: Tensor | None
-    variance: Tensor
 
 
 @lru_cache(4096)

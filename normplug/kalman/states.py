@@ -83,6 +83,7 @@ class Node:
         return known[1]
 
     def _compute(self, sampled: bool) -> State:
+        """The state, of those of the parts: what a kind of node is."""
         raise NotImplementedError
 
     def draw(self, sampled: bool) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -61,18 +61,16 @@ _MAX_POOLS = {F.max_pool1d: 1, F.max_pool2d: 2, F.max_pool3d: 3}
 _AVERAGE_POOLS = {F.avg_pool1d: 1, F.avg_pool2d: 2, F.avg_pool3d: 3}
 
 
-class Observation:
+class Observation(NamedTuple):
     """What one normalizer saw in the traced forward.
 
     Attributes:
-        name, layer: of the normalizer.
         prior: the node of its input, None where no path could be followed.
         posterior: its own.
     """
 
-    def __init__(self, name: str, layer: KN, prior: Node | None) -> None:
-        self.name, self.layer, self.prior = name, layer, prior
-        self.posterior = Posterior(name)
+    prior: Node | None
+    posterior: Posterior
 
 
 class Trace(TorchFunctionMode):
@@ -182,7 +180,7 @@ class Trace(TorchFunctionMode):
         if name in self.observations:
             self.shared.add(name)
         else:
-            self.observations[name] = Observation(name, layer, self._get(_x(args, kwargs)))
+            self.observations[name] = Observation(self._get(_x(args, kwargs)), Posterior(name))
 
     def _after_norm(
         self, name: str, layer: KN, args: tuple, kwargs: dict[str, Tensor], result: Tensor

@@ -20,14 +20,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from normplug.filters import kalman_filter, observed
 from normplug.norms.base import BaseNorm
 from normplug.ops import Rule, normalize_filtered
 from normplug.running import in_recomputation
 from normplug.stats import Affine, Moments, standardize
 
-__all__ = ['KN', 'KalmanLink', 'SyncKN', 'kalman_filter']
+__all__ = ['KN', 'KalmanLink', 'SyncKN']
 
-TRANSITIONS = ('conv', 'sample', 'linear')
+_TRANSITIONS = ('conv', 'sample', 'linear')
 _LEARNED_START = 0.9
 _NOISE_START = 1e-3
 
@@ -48,43 +49,6 @@ class KalmanLink(Protocol):
 
     def is_awaited(self) -> bool:
         """Whether a layer after this one is going to ask for its posterior."""
-
-
-def kalman_filter(
-    batch: Moments,
-    prior_mean: Tensor,
-    prior_var: Tensor,
-    gain_logit: Tensor | None = None,
-    *,
-    gain: float | None = None,
-    limit: float,
-) -> Moments:
-    """The correction above; where the prediction is far off, the batch's own moments.
-
-    Far off is, as released, a prior variance of ``limit`` times the batch's or more, on average
-    over the channels.
-
-    Args:
-        batch: z and C, (C,) or (groups, C).
-        prior_mean, prior_var: μ⁻ and Σ⁻, likewise.
-        gain_logit: (), q before the sigmoid, where q is learned.
-        gain: q, where it is not.
-        limit: see above.
-    """
-    q = gain_logit.sigmoid() if gain is None else gain
-    innovation = batch.mean - prior_mean
-    mean = prior_mean + q * innovation
-    var = prior_var + q * (batch.var - prior_var) + (1 - q) * q * innovation.square()
-    if limit == float('inf'):
-        return Moments(mean, var)
-    # NaN, of 0 / 0, is no reason to trust.
-    trusted = (prior_var / batch.var).mean(-1, keepdim=True) < limit
-    return Moments(torch.where(trusted, mean, batch.mean), torch.where(trusted, var, batch.var))
-
-
-def observed(batch: Moments) -> Moments:
-    """The first of a chain: nothing is predicted."""
-    return Moments(batch.mean.clone(), batch.var.clone())
 
 
 def kn_rule(
@@ -159,8 +123,8 @@ class KN(BaseNorm):
             'the batch; 1 would be batch norm',
         )
         self._require(
-            transition in TRANSITIONS,
-            f'transition must be one of {", ".join(TRANSITIONS)}, got {transition!r}',
+            transition in _TRANSITIONS,
+            f'transition must be one of {", ".join(_TRANSITIONS)}, got {transition!r}',
         )
         self._require(
             not (self.synchronized and transition == 'sample'),

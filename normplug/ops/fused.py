@@ -15,11 +15,8 @@ from torch.autograd.function import once_differentiable
 
 from normplug.ops import reference
 from normplug.ops.backend import run
+from normplug.ops.plan import Filter, Plan, Rule, apply_rule
 from normplug.ops.steps import (
-    Filter,
-    Plan,
-    Rule,
-    apply_rule,
     backward_step,
     batch_moments,
     forward_step,

@@ -12,7 +12,7 @@ means, such as the instance's and the layer's, would keep few digits where |mean
 The passes over x are float32 (float64 for float64), centred at the mean rounded to that.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from types import ModuleType
 from typing import NamedTuple
 
@@ -21,15 +21,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from normplug.ops import blocked, reference
-from normplug.running import Tracked, Tracking, moved, store
-from normplug.stats import Affine, Moments, pool
+from normplug.ops.plan import Plan, apply_rule, per_instance, pull_back
+from normplug.running import Tracked, moved, store
+from normplug.stats import Moments, pool
 
 __all__ = [
-    'Filter',
-    'Plan',
-    'Rule',
     'Sums',
-    'apply_rule',
     'backward_step',
     'forward_step',
     'input_step',
@@ -39,26 +36,6 @@ __all__ = [
     'split',
     'sums_step',
 ]
-
-# (instance moments (N, C), batch moments (C,) or None, *parameters) → scale and offset (N, C).
-# Plain differentiable torch; the same arguments must give the same result.
-Rule = Callable[..., Affine]
-
-
-# (batch moments (C,) or (groups, C), *its tensors) → moments of the same shape, to use instead.
-Filter = Callable[..., Moments]
-
-
-class Plan(NamedTuple):
-    """What to compute, apart from the tensors: see :func:`normplug.ops.normalize`."""
-
-    rule: Rule
-    batch_from: int | None = None
-    correction: int = 0
-    tracking: Tracking | None = None
-    group: int | None = None
-    filter: Filter | None = None
-    filter_inputs: int = 0  # how many of the parameters are its, the last
 
 
 class Sums(NamedTuple):
@@ -110,36 +87,6 @@ def batch_moments(instance: Moments, start: int, group: int | None = None) -> Mo
     if of_batch.mean.shape[0] == 0:  # a mean of nothing is NaN, which a reducer could not weigh
         return Moments(*(t.new_zeros(t.shape[1]) for t in of_batch))
     return pool(of_batch, 0)
-
-
-def apply_rule(
-    plan: Plan, batch_given: bool, tensors: Sequence[Tensor]
-) -> tuple[Affine, Moments | None]:
-    """The rule on a flat list: instance mean and variance, the batch's if given, parameters.
-
-    Parameters may be stored in half precision; the rule sees them as precise as the moments.
-
-    Returns:
-        What the rule gives, and the batch moments as it saw them if the plan has a filter.
-    """
-    mean_nc, var_nc, *rest = tensors
-    batch = Moments(rest[0], rest[1]) if batch_given else None
-    params = [p.to(mean_nc.dtype) for p in (rest[2:] if batch_given else rest)]
-    filtered = None
-    if plan.filter is not None:
-        own = len(params) - plan.filter_inputs
-        batch = filtered = plan.filter(batch, *params[own:])
-        params = params[:own]
-    if batch is not None:
-        batch = Moments(*(_per_instance(t, plan.group) for t in batch))
-    return plan.rule(Moments(mean_nc, var_nc), batch, *params), filtered
-
-
-def _per_instance(of_batch: Tensor, group: int | None) -> Tensor:
-    """What belongs to groups, (N / group, C), for each of their instances: (N, C)."""
-    if group is None:
-        return of_batch
-    return of_batch.unsqueeze(1).expand(-1, group, -1).flatten(0, 1)
 
 
 def moments_step(x_n: Tensor, plan: Plan) -> tuple[Tensor | None, ...]:
@@ -225,7 +172,7 @@ def sums_step(
     sums = _passes(x_n, dy_n).backward_reduce(dy_n, x_n, centre_nc)
     dy_nc, dy_centred_nc = (t.to(instance.mean.dtype) for t in sums)
     dy_centred_nc = dy_centred_nc + shift_nc * dy_nc
-    scale_nc, grads = _pull_back(
+    scale_nc, grads = pull_back(
         plan,
         batch is not None,
         (*instance, *(batch or ()), *params),
@@ -262,8 +209,7 @@ def input_step(
         together = x_n.shape[0] if plan.group is None else plan.group
         share = pixels / (together * pixels if total is None else total.clamp(min=1))
         batch_mean, to_batch_mean, to_batch_var = (
-            _per_instance(t, plan.group)
-            for t in (batch.mean, sums.to_batch_mean, sums.to_batch_var)
+            per_instance(t, plan.group) for t in (batch.mean, sums.to_batch_mean, sums.to_batch_var)
         )
         spread_nc = instance.mean[:, start:] - batch_mean
         to_mean_nc = share * (to_batch_mean + 2 * spread_nc * to_batch_var)
@@ -306,23 +252,3 @@ def _centre(x_n: Tensor, mean_nc: Tensor) -> tuple[Tensor, Tensor]:
     """What the passes subtract from x, the mean as float32 has it, and by how much it is off."""
     centre_nc = mean_nc.to(reference.working_dtype(x_n))
     return centre_nc, centre_nc - mean_nc
-
-
-def _pull_back(
-    plan: Plan, batch_given: bool, tensors: Sequence[Tensor], cotangents: tuple[Tensor, ...]
-) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """The rule's scale, and the gradient of each tensor (zero where the rule does not use it)."""
-
-    def flat(*tensors: Tensor) -> tuple[Tensor, ...]:
-        affine, filtered = apply_rule(plan, batch_given, tensors)
-        return *affine, *(filtered or ())
-
-    if torch.compiler.is_compiling():
-        (scale_nc, *_), vjp = torch.func.vjp(flat, *tensors)
-        return scale_nc, vjp(cotangents)
-    # The same derivative by plain autograd: two thirds of the time, but Dynamo cannot trace it.
-    leaves = [tensor.detach().requires_grad_() for tensor in tensors]
-    with torch.enable_grad():
-        outputs = flat(*leaves)
-        grads = torch.autograd.grad(outputs, leaves, cotangents, materialize_grads=True)
-    return outputs[0].detach(), grads

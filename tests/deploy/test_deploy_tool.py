@@ -32,7 +32,7 @@ def outputs(cfg, model):
     return run(cfg, model, batch)['outputs']
 
 
-@pytest.mark.parametrize('norm', ['SSN', 'PortableSyncBN', 'BN'])
+@pytest.mark.parametrize('norm', ['SSN', 'PortableSyncBN', 'KN', 'BN'])
 @pytest.mark.parametrize('scope', ['mmdet', 'mmseg', 'mmpretrain'])
 def test_the_outputs_are_unchanged(scope, norm, trained, tool, capsys):
     network = trained(scope, norm)

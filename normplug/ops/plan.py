@@ -1,0 +1,81 @@
+"""What a step computes besides its passes over x: the rule, on small tensors; its derivative."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from normplug.running import Tracking
+from normplug.stats import Affine, Moments
+
+__all__ = ['Filter', 'Plan', 'Rule', 'apply_rule', 'per_instance', 'pull_back']
+
+# (instance moments (N, C), batch moments (C,) or None, *parameters) → scale and offset (N, C).
+# Plain differentiable torch; the same arguments must give the same result.
+Rule = Callable[..., Affine]
+
+# (batch moments (C,) or (groups, C), *its tensors) → moments of the same shape, to use instead.
+Filter = Callable[..., Moments]
+
+
+class Plan(NamedTuple):
+    """What to compute, apart from the tensors: see :func:`normplug.ops.normalize`."""
+
+    rule: Rule
+    batch_from: int | None = None
+    correction: int = 0
+    tracking: Tracking | None = None
+    group: int | None = None
+    filter: Filter | None = None
+    filter_inputs: int = 0  # how many of the parameters are its, the last
+
+
+def apply_rule(
+    plan: Plan, batch_given: bool, tensors: Sequence[Tensor]
+) -> tuple[Affine, Moments | None]:
+    """The rule on a flat list: instance mean and variance, the batch's if given, parameters.
+
+    Parameters may be stored in half precision; the rule sees them as precise as the moments.
+
+    Returns:
+        What the rule gives, and the batch moments as it saw them if the plan has a filter.
+    """
+    mean_nc, var_nc, *rest = tensors
+    batch = Moments(rest[0], rest[1]) if batch_given else None
+    params = [p.to(mean_nc.dtype) for p in (rest[2:] if batch_given else rest)]
+    filtered = None
+    if plan.filter is not None:
+        own = len(params) - plan.filter_inputs
+        batch = filtered = plan.filter(batch, *params[own:])
+        params = params[:own]
+    if batch is not None:
+        batch = Moments(*(per_instance(t, plan.group) for t in batch))
+    return plan.rule(Moments(mean_nc, var_nc), batch, *params), filtered
+
+
+def per_instance(of_batch: Tensor, group: int | None) -> Tensor:
+    """What belongs to groups, (N / group, C), for each of their instances: (N, C)."""
+    if group is None:
+        return of_batch
+    return of_batch.unsqueeze(1).expand(-1, group, -1).flatten(0, 1)
+
+
+def pull_back(
+    plan: Plan, batch_given: bool, tensors: Sequence[Tensor], cotangents: tuple[Tensor, ...]
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """The rule's scale, and the gradient of each tensor (zero where the rule does not use it)."""
+
+    def flat(*tensors: Tensor) -> tuple[Tensor, ...]:
+        affine, filtered = apply_rule(plan, batch_given, tensors)
+        return *affine, *(filtered or ())
+
+    if torch.compiler.is_compiling():
+        (scale_nc, *_), vjp = torch.func.vjp(flat, *tensors)
+        return scale_nc, vjp(cotangents)
+    # The same derivative by plain autograd: two thirds of the time, but Dynamo cannot trace it.
+    leaves = [tensor.detach().requires_grad_() for tensor in tensors]
+    with torch.enable_grad():
+        outputs = flat(*leaves)
+        grads = torch.autograd.grad(outputs, leaves, cotangents, materialize_grads=True)
+    return outputs[0].detach(), grads
