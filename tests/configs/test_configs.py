@@ -9,6 +9,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 
 from tests.checkpoints.networks import golden_state
+from tests.configs import rows_classification, rows_detection, rows_segmentation
 from tests.mm.norm_layers import norm_layers
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
@@ -101,8 +102,11 @@ for norm, layer in {'syncbn': 'SyncBatchNorm', 'gn': 'GroupNorm', 'sn': 'SN'}.it
     for data in ('ade', 'cityscapes', 'cityscapes-night'):
         EXPECTED[f'fcn/fcn_r18-d8-w32_{norm}_digits-{data}.py'] = fcn(layer)
 
+EXPECTED |= rows_detection.EXPECTED | rows_segmentation.EXPECTED | rows_classification.EXPECTED
 
 NEEDS = {
+    'imagenet': 'mmpretrain',
+    'ibn_gta5': 'mmseg',
     'faster_rcnn': 'mmdet',
     'mask_rcnn': 'mmdet',
     'fcn': 'mmseg',
