@@ -50,6 +50,11 @@ _TOOLS = {
         'main_micro_batch',
         'compare normalizers at small batches (tools/micro_batch.py)',
     ),
+    'reproduce': (
+        'normplug.experiments.reproduce.cli',
+        'main_reproduce',
+        'train all rows of a published table (tools/reproduce.py)',
+    ),
     'make-digits': (
         'normplug.data.cli',
         'main_make_digits',

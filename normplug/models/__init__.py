@@ -6,12 +6,14 @@ models they build are optional: each is imported when the first of its models is
 
 from mmengine.registry import MODELS
 
+from normplug.models.head_types import dropout_linear_cls_head
 from normplug.models.ibn_types import ibn_resnet, ibn_resnet_v1c, ibn_resnet_v1d
 from normplug.models.placement import norm_placement, place_norms
 
 __all__ = ['place_norms']
 
 for _name, _build in {
+    'DropoutLinearClsHead': dropout_linear_cls_head,
     'IBNResNet': ibn_resnet,
     'IBNResNetV1c': ibn_resnet_v1c,
     'IBNResNetV1d': ibn_resnet_v1d,

@@ -46,22 +46,39 @@ class Run:
 
 
 def read_run(work_dir: str | Path, name: str | None = None) -> Run:
-    """Read the latest training below ``work_dir``.
+    """Read the training in ``work_dir``, and put together what it wrote before and after resuming.
+
+    Records of iterations that a resumed (or restarted) training did again are those of the last.
 
     Raises:
         FileNotFoundError: no training has written its records there.
     """
     work_dir = Path(work_dir)
-    run = Run(name or work_dir.name, work_dir)
-    for records in sorted(work_dir.glob('*/vis_data/scalars.json'), reverse=True):
-        lines = [json.loads(line) for line in records.read_text().splitlines()]
-        run.train = [line for line in lines if 'loss' in line]
-        run.val = [line for line in lines if 'loss' not in line and not _of_ratios(line)]
-        if run.train:  # the latest that trained: tools/test.py writes records too
-            return run
-    raise FileNotFoundError(
-        f'{work_dir}: no */vis_data/scalars.json with training records; train into it first'
-    )
+    records: list[dict] = []
+    for path in sorted(work_dir.glob('*/vis_data/scalars.json')):
+        part = _records(path)
+        first = next((record['iter'] for record in part if 'loss' in record), None)
+        if first is None:  # tools/test.py writes records too
+            continue
+        again = (i for i, old in enumerate(records) if 'loss' in old and old['iter'] >= first)
+        records = records[: next(again, len(records))] + part
+    if not records:
+        raise FileNotFoundError(
+            f'{work_dir}: no */vis_data/scalars.json with training records; train into it first'
+        )
+    train = [record for record in records if 'loss' in record]
+    val = [record for record in records if 'loss' not in record and not _of_ratios(record)]
+    return Run(name or work_dir.name, work_dir, train, val)
+
+
+def _records(path: Path) -> list[dict]:
+    records = []
+    for line in path.read_text().splitlines():
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:  # the last line of a killed training
+            continue
+    return records
 
 
 def _of_ratios(record: dict) -> bool:

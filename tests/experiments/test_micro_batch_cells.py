@@ -6,12 +6,12 @@ import pytest
 from mmengine.config import Config
 from torch import nn
 
+from normplug.experiments.fingerprint import fingerprint
 from normplug.experiments.micro_batch.cells import (
     Cell,
     cells_of,
     configured,
     find_configs,
-    fingerprint,
     load_norm,
 )
 from normplug.experiments.micro_batch.task import build_task

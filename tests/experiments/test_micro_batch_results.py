@@ -3,8 +3,8 @@
 import pytest
 
 from normplug.experiments.micro_batch.cells import Cell
-from normplug.experiments.micro_batch.progress import Progress
 from normplug.experiments.micro_batch.results import append_result, read_results
+from normplug.experiments.progress import Progress, duration
 from normplug.launch.errors import UserError
 
 CELLS = [Cell('bn', 2, 0), Cell('gn', None, 0)]
@@ -57,10 +57,14 @@ def test_a_file_that_cannot_be_written(tmp_path):
 def test_time_left(capsys):
     clock = iter([100.0, 150.0, 500.0])
     progress = Progress(6, 2, lambda: next(clock))
-    progress.finished(CELLS[0], {'error': 12.34, 'seconds': 50.2})
+    progress.finished('bn_2: error 12.3 %')
     # One done and two half done in 50 s: the work of 4 more lasts 100 s.
     progress.done = 5
-    progress.finished(CELLS[1], {'error': None, 'seconds': 3.0})
+    progress.finished('gn: diverged')
     first, second = capsys.readouterr().err.splitlines()
-    assert first == '[1/6] bn_2_seed0: error 12.3 %, 50 s; 2 min left'
-    assert second == '[6/6] gn_none_seed0: diverged, 3 s; 0 s left'
+    assert first == '[1/6] bn_2: error 12.3 %; 2 min left'
+    assert second == '[6/6] gn: diverged; 0 s left'
+
+
+def test_durations_are_in_fitting_units():
+    assert [duration(s) for s in (5.4, 240, 9000)] == ['5 s', '4 min', '2.5 h']

@@ -46,6 +46,20 @@ def test_latest_training_is_read(run, tmp_path):
     assert run.peak_memory == 950
 
 
+def test_what_a_resumed_training_did_again_is_read_once(tmp_path):
+    first = [{'loss': float(i), 'time': 0.5, 'iter': i} for i in (10, 20, 30)]
+    again = [{'loss': 9.0, 'time': 0.25, 'iter': i} for i in (20, 40)]
+    val = [{'score': 0.1, 'step': 15}, {'score': 0.2, 'step': 30}, {'score': 0.3, 'step': 40}]
+    write_records(tmp_path, '20260101_000000', [first[0], val[0], *first[1:], val[1]])
+    with open(tmp_path / '20260101_000000/vis_data/scalars.json', 'a') as file:
+        file.write('\n{"loss": 1.0, "it')  # killed as it wrote
+    write_records(tmp_path, '20260102_000000', [*again, val[2]])
+    run = read_run(tmp_path)
+    assert run.train == [first[0], *again]
+    assert run.val == [val[0], val[2]]
+    assert run.train_seconds == 10 * 0.5 + 10 * 0.25 + 20 * 0.25
+
+
 def test_no_training_is_an_error_that_names_the_folder(tmp_path):
     write_records(tmp_path, '20260103_000000', [VAL])
     with pytest.raises(FileNotFoundError, match=f'{tmp_path}: no .* train into it first'):

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +12,7 @@ from mmengine.config import Config
 from normplug.launch.config import load_config
 from normplug.launch.errors import UserError
 
-__all__ = ['Cell', 'cells_of', 'configured', 'find_configs', 'fingerprint', 'load_norm']
+__all__ = ['Cell', 'cells_of', 'configured', 'find_configs', 'load_norm']
 
 
 @dataclass(frozen=True)
@@ -67,12 +65,6 @@ def load_norm(path: Path, options: dict | None, max_iters: int | None) -> Config
             if 'T_max' in scheduler:
                 scheduler.T_max = max_iters
     return cfg
-
-
-def fingerprint(cfg: Config) -> str:
-    """A hash of all that a config says: runs of different ones are not put in one table."""
-    text = json.dumps(cfg.to_dict(), sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def cells_of(

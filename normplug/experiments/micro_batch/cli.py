@@ -20,8 +20,9 @@ from normplug.launch.errors import UserError, exit_code
 from normplug.launch.runner import build_checked_model
 from normplug.launch.work_dir_lock import lock_work_dir
 
-from .cells import Cell, cells_of, configured, find_configs, fingerprint, load_norm
-from .progress import Progress
+from ..fingerprint import fingerprint
+from ..progress import Progress
+from .cells import Cell, cells_of, configured, find_configs, load_norm
 from .report import files
 from .results import append_result, read_results
 from .task import build_task
@@ -114,7 +115,7 @@ def _experiment(args: argparse.Namespace, argv: Sequence[str], prog: str) -> Non
             for cell, row in train_all(configs, todo, args.work_dir, args.processes):
                 results[cell] = {**row, 'config': fingerprints[cell.norm], **source}
                 append_result(path, cell, results[cell])
-                progress.finished(cell, row)
+                progress.finished(f'{cell}: {_outcome(row)}')
         finally:
             progress.close()
     report = files(cells, results)
@@ -150,6 +151,11 @@ def _check_models(configs: Mapping[str, Config], cells: Sequence[Cell], work_dir
     """Raise UserError where a model cannot be built, before the first minute is spent."""
     for cell in {cell.norm: cell for cell in cells}.values():
         build_checked_model(configured(configs[cell.norm], cell, work_dir))
+
+
+def _outcome(row: Mapping[str, Any]) -> str:
+    result = 'diverged' if row['error'] is None else f'error {row["error"]:.1f} %'
+    return f'{result}, {row["seconds"]:.0f} s'
 
 
 def _say(line: Any) -> None:

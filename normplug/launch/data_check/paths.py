@@ -14,7 +14,7 @@ from ..config import iter_datasets, scope_of
 from ..errors import UserError
 from .dataset_config import dataset_type
 
-__all__ = ['broken_json_explained', 'check_paths']
+__all__ = ['broken_json_explained', 'check_paths', 'missing_paths']
 
 
 def check_paths(cfg: Config, phases: tuple[str, ...]) -> None:
@@ -27,14 +27,7 @@ def check_paths(cfg: Config, phases: tuple[str, ...]) -> None:
     Raises:
         UserError: something is missing; the message lists every config key with its path.
     """
-    missing = []
-    for phase in phases:
-        loader = cfg.get(f'{phase}_dataloader')
-        if isinstance(loader, dict):
-            for key, dataset in iter_datasets(loader, f'{phase}_dataloader'):
-                if not _downloads(dataset, scope_of(cfg)):
-                    missing += _missing_of_dataset(key, dataset)
-        missing += _missing_of_evaluator(f'{phase}_evaluator', cfg.get(f'{phase}_evaluator'))
+    missing = missing_paths(cfg, phases)
     if not missing:
         return
     lines = [f'  {key}: {path}' for key, path in missing]
@@ -44,6 +37,19 @@ def check_paths(cfg: Config, phases: tuple[str, ...]) -> None:
     if any('digits' in path for _, path in missing):
         advice = 'Write the digits with `python -m normplug make-digits`. For other data: ' + advice
     raise UserError('\n'.join(['data of the config does not exist:', *lines, advice]))
+
+
+def missing_paths(cfg: Config, phases: tuple[str, ...]) -> list[tuple[str, str]]:
+    """(Config key, path) of the data of ``phases`` that do not exist."""
+    missing = []
+    for phase in phases:
+        loader = cfg.get(f'{phase}_dataloader')
+        if isinstance(loader, dict):
+            for key, dataset in iter_datasets(loader, f'{phase}_dataloader'):
+                if not _downloads(dataset, scope_of(cfg)):
+                    missing += _missing_of_dataset(key, dataset)
+        missing += _missing_of_evaluator(f'{phase}_evaluator', cfg.get(f'{phase}_evaluator'))
+    return missing
 
 
 @contextmanager

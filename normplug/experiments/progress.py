@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
-from .cells import Cell
-
-__all__ = ['Progress']
+__all__ = ['Progress', 'duration']
 
 
 class Progress:
@@ -27,12 +24,10 @@ class Progress:
         self.started = clock()
         self.done = 0
 
-    def finished(self, cell: Cell, row: Mapping[str, Any]) -> None:
-        """Count a training, and tell of it."""
+    def finished(self, what: str) -> None:
+        """Count a training, and tell of it in ``what``'s words."""
         self.done += 1
-        result = 'diverged' if row['error'] is None else f'error {row["error"]:.1f} %'
-        line = f'[{self.done}/{self.total}] {cell}: {result}, {row["seconds"]:.0f} s'
-        line += f'; {_duration(self.left())} left'
+        line = f'[{self.done}/{self.total}] {what}; {duration(self.left())} left'
         start, end = ('\r\x1b[K', '') if sys.stderr.isatty() else ('', '\n')
         print(start + line, end=end, file=sys.stderr, flush=True)
 
@@ -52,5 +47,8 @@ class Progress:
             print(file=sys.stderr)
 
 
-def _duration(seconds: float) -> str:
-    return f'{seconds:.0f} s' if seconds < 100 else f'{seconds / 60:.0f} min'
+def duration(seconds: float) -> str:
+    """In seconds, minutes or hours."""
+    if seconds < 100:
+        return f'{seconds:.0f} s'
+    return f'{seconds / 60:.0f} min' if seconds < 7200 else f'{seconds / 3600:.1f} h'

@@ -1,0 +1,1 @@
+"""The published tables: every row is a config, one command a table."""

@@ -1,0 +1,243 @@
+"""The command line of tools/reproduce.py."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import DictAction
+from mmengine.device import get_device
+
+from normplug.bench.output import write_all
+from normplug.bench.provenance import provenance
+from normplug.data.build import DigitsError, DigitsSettings, build_digits
+from normplug.launch.errors import UserError, exit_code
+from normplug.launch.work_dir_lock import lock_work_dir
+
+from ..progress import Progress, duration
+from .estimate import estimated_seconds
+from .jobs import Job, Plan, Settings, plan
+from .launchers import make_launcher
+from .needs import DIGITS, check_needs, digits_formats
+from .records import finish, is_begun, read_done
+from .report import report, summarize
+from .rows import Row, Table
+from .run import Failure, run_jobs
+from .tables import TABLES
+
+__all__ = ['main_reproduce']
+
+
+def main_reproduce(argv: Sequence[str] | None = None, prog: str = 'tools/reproduce.py') -> int:
+    """Train what is not finished of a table, write its report and return the exit code.
+
+    0; 1 if a row failed; 2 after an error by the user; 130 after Ctrl-C.
+    """
+    argv = sys.argv[1:] if argv is None else argv
+    args = _parser(prog).parse_args(argv)
+    failed: list[str] = []
+
+    def tool() -> None:
+        failed.extend(_reproduce(args, argv, prog))
+
+    try:
+        code = exit_code(tool, prog)
+    except KeyboardInterrupt:
+        _say('\ninterrupted; the same command goes on where it stopped')
+        return 130
+    if failed:
+        _say('\n'.join(['failed:', *failed, 'the same command tries them again']))
+    return code or int(bool(failed))
+
+
+def _parser(prog: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        description='Train and test every row of a published table, with several seeds, and '
+        'report the numbers beside the published ones. A command that was interrupted goes on '
+        'where it stopped when it is given again.',
+    )
+    add = parser.add_argument
+    add('table', choices=[*TABLES, 'all'], metavar='TABLE', help=', '.join([*TABLES, 'all']))
+    add(
+        '--data',
+        choices=['digits', 'real'],
+        default='digits',
+        help='the small twin of each row on the embedded data, or the row itself on the real '
+        'data (docs/real_data.md) (default: digits)',
+    )
+    add('--seeds', type=int, default=3, metavar='K', help='of each row: 0 to K-1 (default: 3)')
+    add('--rows', nargs='+', metavar='ROW', help='by the names in the report (default: all)')
+    add('--gpus', type=int, default=1, metavar='N', help='processes of a training (default: 1)')
+    add('--launcher', choices=['local', 'slurm'], default='local')
+    add('--partition', help='of Slurm')
+    add(
+        '--processes',
+        type=int,
+        default=1,
+        metavar='COUNT',
+        help='trainings at a time, on a machine without GPUs (default: 1)',
+    )
+    add(
+        '--dry-run',
+        action='store_true',
+        help='print the commands that are left, and an estimate of their time from a few '
+        'iterations of each row',
+    )
+    add(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        default={},
+        metavar='KEY=VALUE',
+        help='change all configs, e.g. train_cfg.max_epochs=1',
+    )
+    add(
+        '--work-dir',
+        type=Path,
+        default=Path('work_dirs/reproduce'),
+        metavar='DIR',
+        help='for trainings and reports (default: %(default)s)',
+    )
+    return parser
+
+
+def _reproduce(args: argparse.Namespace, argv: Sequence[str], prog: str) -> list[str]:
+    _check(args)
+    launcher = make_launcher(args.gpus, args.launcher, args.partition)
+    chosen = _chosen(args)
+    settings = Settings(args.data, args.work_dir, launcher, args.cfg_options)
+    made = plan(chosen, range(args.seeds), settings)
+    _make_digits(made)
+    check_needs(made.jobs.values())
+    records = {job.folder: record for job in made.jobs.values() if (record := read_done(job))}
+    todo = [job for job in made.jobs.values() if job.folder not in records]
+    _say(f'{len(records)} of {len(made.jobs)} jobs are finished, in {args.work_dir}')
+    if args.dry_run:
+        _dry_run(todo, settings, args.processes)
+        return []
+    for note in lock_work_dir(str(args.work_dir)):
+        _say(note)
+    source = provenance(prog, argv, 'cpu' if get_device() == 'cpu' else 'cuda')
+    del source['threads']  # of this process, not of the trainings
+    source |= {'processes': args.processes * args.gpus, 'data': args.data}
+    failed = _run(todo, records, settings, args.processes, source)
+    _report(chosen, range(args.seeds), made, records, args.work_dir / args.data)
+    return failed
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Raise UserError, naming the option, for values that argparse lets through."""
+    for option in ('seeds', 'gpus', 'processes'):
+        if getattr(args, option) < 1:
+            raise UserError(f'--{option} must be at least 1, got {getattr(args, option)}')
+    if args.processes > 1 and (args.gpus > 1 or get_device() != 'cpu'):
+        raise UserError(
+            '--processes is for a machine without GPUs: give each command its own by '
+            'CUDA_VISIBLE_DEVICES and --rows, with a --work-dir of its own'
+        )
+
+
+def _chosen(args: argparse.Namespace) -> dict[Table, tuple[Row, ...]]:
+    tables = list(TABLES.values()) if args.table == 'all' else [TABLES[args.table]]
+    if not args.rows:
+        return {table: table.rows for table in tables}
+    wanted = {name.lower() for name in args.rows}
+    chosen = {
+        table: tuple(row for row in table.rows if row.name.lower() in wanted) for table in tables
+    }
+    found = {row.name.lower() for rows in chosen.values() for row in rows}
+    unknown = [name for name in args.rows if name.lower() not in found]
+    if unknown:
+        known = [f'"{row.name}"' for table in tables for row in table.rows]
+        raise UserError(f'--rows: no row {", ".join(unknown)}; there are {", ".join(known)}')
+    return {table: rows for table, rows in chosen.items() if rows}
+
+
+def _make_digits(made: Plan) -> None:
+    formats = digits_formats(made.jobs.values())
+    if not formats:
+        return
+    try:
+        build_digits(
+            DIGITS, formats, DigitsSettings(), log=lambda s: None if 'already' in s else _say(s)
+        )
+    except DigitsError as error:
+        raise UserError(str(error)) from error
+
+
+def _dry_run(todo: Sequence[Job], settings: Settings, processes: int) -> None:
+    launcher = settings.launcher
+    for job in todo:
+        resume = is_begun(job)
+        print(f'{job.shell_command(launcher)}{" --resume" if resume else ""}')
+    times: dict[str, float | None] = {}
+    for job in todo:
+        if job.trains and job.config not in times:
+            times[job.config] = estimated_seconds(job, launcher.gpus)
+            told = times[job.config]
+            print(f'{job.config}: {"not measured" if told is None else duration(told)} a training')
+    unknown = [config for config, seconds in times.items() if seconds is None]
+    total = sum(times[job.config] or 0 for job in todo if job.trains) / processes
+    print(
+        f'{len(todo)} jobs, about {duration(total)} for the trainings, evaluations not counted'
+        + (f'; {len(unknown)} configs could not be measured' if unknown else '')
+    )
+
+
+def _run(
+    todo: Sequence[Job],
+    records: dict[Path, Mapping[str, Any]],
+    settings: Settings,
+    processes: int,
+    source: Mapping[str, Any],
+) -> list[str]:
+    """Run the jobs, add their records, and return a line or more for each that failed."""
+    failed = []
+    if not todo:
+        return failed
+    progress = Progress(len(todo), min(processes, len(todo)), time.monotonic)
+    try:
+        for job, outcome in run_jobs(todo, set(records), settings.launcher, processes):
+            try:
+                if not isinstance(outcome, Failure):
+                    records[job.folder] = finish(job, outcome, source)
+                    progress.finished(f'{job.name}: {duration(outcome)}')
+                    continue
+            except UserError as error:
+                outcome = Failure(error)
+            failed.append(f'  {job.name}: {outcome}')
+            progress.finished(f'{job.name}: failed')
+    finally:
+        progress.close()
+    return failed
+
+
+def _report(
+    chosen: Mapping[Table, Sequence[Row]],
+    seeds: Sequence[int],
+    made: Plan,
+    records: Mapping[Path, Mapping[str, Any]],
+    folder: Path,
+) -> None:
+    for table, rows in chosen.items():
+        summaries = summarize(table, rows, seeds, made, records)
+        own = {
+            place
+            for row in rows
+            for seed in seeds
+            for place in made.cells.get((table.name, row.name, seed), {}).values()
+        }
+        files = report(table, summaries, [records[place] for place in own if place in records])
+        print(files[f'{table.name}.md'].decode())
+        for path in write_all(folder, files):
+            print(os.path.relpath(path))
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

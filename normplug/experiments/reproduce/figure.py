@@ -1,0 +1,89 @@
+"""The figure of a table."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import matplotlib
+
+matplotlib.use('Agg')
+import matplotlib.pyplot as plt
+
+from .rows import Column, Table
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from .report import Cell, Summary
+
+__all__ = ['figure']
+
+
+def figure(table: Table, summaries: Sequence[Summary]) -> bytes:
+    """A PNG: curves over images a GPU where the rows have them, else a point a row.
+
+    What is not finished is left out.
+    """
+    draw = _curves if any(summary.row.images for summary in summaries) else _points
+    picture = draw(table, summaries)
+    buffer = io.BytesIO()
+    picture.savefig(buffer, dpi=120, format='png')
+    plt.close(picture)
+    return buffer.getvalue()
+
+
+def _points(table: Table, summaries: Sequence[Summary]):
+    """The first column, ours on the left and the paper's on the right, each on its own axis."""
+    column = table.columns[0]
+    height = 1.2 + 0.35 * len(summaries)
+    picture, sides = plt.subplots(1, 2, figsize=(9, height), sharey=True, layout='constrained')
+    for place, summary in enumerate(summaries):
+        cell = summary.cells[column.name]
+        if cell.mean is not None:
+            sides[0].errorbar(cell.mean, place, xerr=cell.std or 0, fmt='o', color='C0', capsize=3)
+            sides[0].plot(cell.values, [place] * len(cell.values), '|', color='C0', alpha=0.5)
+        if cell.published is not None:
+            sides[1].plot(cell.published, place, 's', color='C1')
+    sides[0].set_yticks(range(len(summaries)), [summary.row.name for summary in summaries])
+    sides[0].invert_yaxis()
+    for axes, whose in zip(sides, ('here', 'published'), strict=True):
+        axes.set(xlabel=f'{column.name} (%), {whose}')
+        axes.grid(alpha=0.3)
+    return picture
+
+
+def _curves(table: Table, summaries: Sequence[Summary]):
+    """Left, the first column of each norm against images a GPU; right, what SN learned there."""
+    first, *ratios = table.columns
+    picture, sides = plt.subplots(1, 2, figsize=(10, 4), layout='constrained')
+    for norm in dict.fromkeys(summary.row.norm for summary in summaries):
+        own = sorted((s for s in summaries if s.row.norm == norm), key=lambda s: s.row.images)
+        _curve(sides[0], own, first, norm)
+    with_ratios = [s for s in summaries if any(s.cells[c.name].values for c in ratios)]
+    own = sorted(with_ratios, key=lambda s: s.row.images)
+    for index, column in enumerate(ratios):
+        _curve(sides[1], own, column, column.name)
+        published = [(s.row.images, s.cells[column.name].published) for s in own]
+        points = [point for point in published if point[1] is not None]
+        if points:
+            sides[1].plot(*zip(*points, strict=True), '--', color=f'C{index}', alpha=0.5)
+    images = sorted({summary.row.images for summary in summaries})
+    for axes, label in zip(sides, (first.name, 'ratio; dashed: published'), strict=True):
+        axes.set_xscale('log', base=2)
+        axes.set_xticks(images, [str(count) for count in images])
+        axes.minorticks_off()
+        axes.set(xlabel='images a GPU', ylabel=f'{label} (%)')
+        axes.grid(alpha=0.3)
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend()
+    return picture
+
+
+def _curve(axes: Axes, summaries: Sequence[Summary], column: Column, label: str) -> None:
+    cells: list[tuple[int, Cell]] = [(s.row.images, s.cells[column.name]) for s in summaries]
+    points = [(images, cell.mean, cell.std or 0) for images, cell in cells if cell.values]
+    if points:
+        x, y, error = zip(*points, strict=True)
+        axes.errorbar(x, y, error, marker='o', capsize=3, label=label)

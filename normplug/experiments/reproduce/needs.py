@@ -1,0 +1,102 @@
+"""What a table needs before it starts: data and weights, and where each can be had."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+from normplug.data.build import FORMATS
+from normplug.launch.data_check.paths import missing_paths
+from normplug.launch.errors import UserError
+
+from .jobs import Job
+
+__all__ = ['check_needs', 'digits_formats']
+
+DIGITS = Path('work_dirs/data/digits')
+# A part of a path → where it can be had. docs/real_data.md says how each is laid out.
+_SOURCES = {
+    'coco': 'COCO 2017: train2017, val2017 and annotations, from cocodataset.org',
+    'ADEChallengeData2016': 'ADE20K (SceneParsing), from sceneparsing.csail.mit.edu',
+    'cityscapes': 'Cityscapes: leftImg8bit and gtFine, from www.cityscapes-dataset.com '
+    '(registration); then mmseg/tools/dataset_converters/cityscapes.py',
+    'gta': 'GTA5 ("Playing for Data"), from download.visinf.tu-darmstadt.de/data/from_games',
+    'imagenet': 'ImageNet-1k (ILSVRC 2012), from www.image-net.org (registration)',
+    'checkpoints/resnet50v1_sn': 'model zoo in the README of '
+    'github.com/switchablenorms/Switchable-Normalization',
+    'ssn': 'model zoo in the README of github.com/switchablenorms/Sparse_SwitchNorm',
+    'ibn': 'releases of github.com/XingangPan/IBN-Net',
+}
+
+
+def digits_formats(jobs: Iterable[Job]) -> list[str]:
+    """The forms of the digits that the jobs read, by the names of tools/make_digits.py."""
+    roots = {dataset['data_root'] for job in jobs for _, dataset in _datasets(job.cfg)}
+    return [name for name in FORMATS if any(Path(root) == DIGITS / name for root in roots)]
+
+
+def check_needs(jobs: Iterable[Job]) -> None:
+    """Check that data and weights are there, for all jobs at once.
+
+    Raises:
+        UserError: with a line for each path that is missing, and where it can be had.
+    """
+    jobs = tuple(jobs)
+    made = {str(job.folder) for job in jobs}
+    missing: dict[str, str] = {}
+    # One of each config: seeds do not differ in what they need.
+    for job in {(job.config, job.trains): job for job in jobs}.values():
+        phases = ('train', 'val') if job.trains else ('test',)
+        for key, path in [*missing_paths(job.cfg, phases), *_missing_weights(job.cfg)]:
+            if str(Path(path).parent) not in made:
+                missing.setdefault(os.path.normpath(path), f'{job.config}: {key}')
+    if not missing:
+        return
+    lines = [f'  {path} ({asked_by}){_source(path)}' for path, asked_by in missing.items()]
+    raise UserError(
+        '\n'.join(
+            [
+                f'{len(missing)} paths are missing, and nothing was started:',
+                *lines,
+                f'Paths start at {os.getcwd()}; links will do. docs/real_data.md shows the '
+                'layouts, docs/checkpoints.md the weights. --cfg-options KEY=VALUE names '
+                'another place, --rows chooses rows that need less.',
+            ]
+        )
+    )
+
+
+def _source(path: str) -> str:
+    known = (text for part, text in _SOURCES.items() if part in path)
+    text = next(known, None)
+    return f': {text}' if text else ''
+
+
+def _datasets(cfg: Config) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    for phase in ('train', 'val', 'test'):
+        loader = cfg.get(f'{phase}_dataloader') or {}
+        dataset = loader.get('dataset')
+        if isinstance(dataset, dict) and dataset.get('data_root'):
+            yield phase, dataset
+
+
+def _missing_weights(cfg: Config) -> Iterator[tuple[str, str]]:
+    """(Key, path) of weights that should lie on this disk and do not."""
+    for key, path in [*_checkpoints(cfg.model, 'model'), ('load_from', cfg.get('load_from'))]:
+        if path and '://' not in path and not os.path.exists(os.path.expanduser(path)):
+            yield key, path
+
+
+def _checkpoints(node: Any, key: str) -> Iterator[tuple[str, str]]:
+    if isinstance(node, dict):
+        for name, value in node.items():
+            if name == 'checkpoint' and isinstance(value, str):
+                yield f'{key}.{name}', value
+            yield from _checkpoints(value, f'{key}.{name}')
+    elif isinstance(node, (list, tuple)):
+        for index, value in enumerate(node):
+            yield from _checkpoints(value, f'{key}.{index}')

@@ -1,0 +1,127 @@
+"""What a job leaves in its folder: that it was begun, and how it ended."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from normplug.checkpoints.source import CheckpointError
+from normplug.launch.errors import UserError
+from normplug.reports.ratios import NORMALIZERS, read_ratios
+from normplug.reports.runs import read_run
+from normplug.resume.atomic import write
+
+from .jobs import Job, last_checkpoint_name
+
+__all__ = ['BEGUN', 'DONE', 'begin', 'finish', 'is_begun', 'read_done']
+
+# Beside the folder's own files, and not mmengine's: a training may clean up after itself.
+BEGUN = 'begun.json'
+DONE = 'done.json'
+
+
+def read_done(job: Job) -> dict[str, Any] | None:
+    """The record of a job that ended well; None if it has not.
+
+    Raises:
+        UserError: the folder holds a run of other settings, or a file there cannot be read.
+    """
+    for name in (BEGUN, DONE):
+        record = _read(job.folder / name)
+        if record is not None and record.get('fingerprint') != job.fingerprint:
+            raise UserError(
+                f'--work-dir: {job.folder} holds a run of other settings (the config or '
+                '--cfg-options have changed since): choose another --work-dir, or remove that '
+                'folder'
+            )
+    return _read(job.folder / DONE)
+
+
+def is_begun(job: Job) -> bool:
+    """Whether there is a checkpoint to go on from."""
+    return job.trains and (job.folder / 'last_checkpoint').exists()
+
+
+def begin(job: Job) -> None:
+    """Say in its folder what is trained there.
+
+    Raises:
+        UserError: nothing can be written there.
+    """
+    try:
+        job.folder.mkdir(parents=True, exist_ok=True)
+        _write(job.folder / BEGUN, {'fingerprint': job.fingerprint})
+    except OSError as error:
+        raise UserError(f'--work-dir: {job.folder} cannot be written: {error.strerror}') from error
+
+
+def finish(job: Job, seconds: float, source: Mapping[str, Any]) -> dict[str, Any]:
+    """Read what the job wrote, and keep it as its record.
+
+    Args:
+        job: it ended with exit code 0.
+        seconds: that it took, in this session.
+        source: provenance.
+
+    Raises:
+        UserError: it left no metrics.
+    """
+    record = {'fingerprint': job.fingerprint, 'seconds': round(seconds, 1), **source}
+    record |= _of_training(job) if job.trains else {'metrics': _of_test(job)}
+    _write(job.folder / DONE, record)
+    return record
+
+
+def _of_training(job: Job) -> dict[str, Any]:
+    run = read_run(job.folder)
+    if not run.val:
+        raise UserError(f'{job.folder}: the training ended without an evaluation; see its log')
+    batch = job.cfg.train_dataloader.batch_size
+    iterations = run.train[-1]['iter']
+    return {
+        'metrics': _numbers(run.val[-1]) | _mean_ratios(job.folder / last_checkpoint_name(job.cfg)),
+        'loss': run.train[-1]['loss'],
+        'iterations': iterations,
+        'images_per_second': batch * iterations / run.train_seconds,
+        'peak_memory': run.peak_memory,
+    }
+
+
+def _of_test(job: Job) -> dict[str, float]:
+    found = sorted(job.folder.glob('*/*.json'))
+    if not found:
+        raise UserError(f'{job.folder}: the test left no metrics; see its log')
+    return _numbers(json.loads(found[-1].read_text()))
+
+
+def _numbers(record: Mapping[str, Any]) -> dict[str, float]:
+    return {name: value for name, value in record.items() if isinstance(value, (int, float))}
+
+
+def _mean_ratios(checkpoint: Path) -> dict[str, float]:
+    """Ratio of each normalizer, over all layers and both statistics; nothing without SN."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            layers = read_ratios(checkpoint).values()
+    except CheckpointError:
+        return {}
+    rows = [row for layer in layers for row in layer.values()]
+    return {f'ratio/{name}': mean(row.get(name, 0.0) for row in rows) for name in NORMALIZERS}
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise UserError(f'--work-dir: {path} cannot be read ({error}): remove it') from error
+
+
+def _write(path: Path, record: Mapping[str, Any]) -> None:
+    write(path, json.dumps(record, indent=1).encode())

@@ -1,0 +1,112 @@
+"""Running jobs: some at a time, in order, each after those that it needs."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from normplug.launch.errors import UserError
+from normplug.launch.rank_lifetime import die_with_launcher
+
+from .jobs import Job
+from .launchers import Launcher
+from .records import begin, is_begun
+
+__all__ = ['LOG', 'Failure', 'run_jobs']
+
+LOG = 'reproduce.log'
+_POLL = 0.2
+_SECONDS_TO_STOP = 20.0
+
+
+class Failure(str):
+    """Why a job has no result, in a line or a few."""
+
+    __slots__ = ()
+
+
+def run_jobs(
+    jobs: Sequence[Job], done: set[Path], launcher: Launcher, processes: int
+) -> Iterator[tuple[Job, float | Failure]]:
+    """Run ``jobs`` and yield each as it ends, with its seconds or why it failed.
+
+    A job goes on from its last checkpoint if it has one. What a job prints is in ``LOG`` in its
+    folder. A failure loses only the jobs that need it. When the caller stops, by Ctrl-C too, the
+    running jobs are ended first; they keep what they have saved.
+
+    Args:
+        jobs: in the order of their start, after those that they need.
+        done: the folders of jobs that ended well before, of which they need some; grows.
+        launcher: how each is started.
+        processes: how many run at a time.
+
+    Raises:
+        UserError: nothing can be written to a job's folder.
+    """
+    waiting, running = list(jobs), {}
+    failed: set[Path] = set()
+    try:
+        while waiting or running:
+            for job in list(waiting):
+                if failed.intersection(job.needs):
+                    waiting.remove(job)
+                    failed.add(job.folder)
+                    yield job, Failure('not run: what it needs has failed')
+                elif len(running) < processes and done.issuperset(job.needs):
+                    waiting.remove(job)
+                    running[_start(job, launcher, processes)] = job, time.monotonic()
+            ended = next((process for process in running if process.poll() is not None), None)
+            if ended is None:
+                time.sleep(_POLL if running else 0)
+                continue
+            job, started = running.pop(ended)
+            if ended.returncode:
+                failed.add(job.folder)
+                yield job, _why(job, ended.returncode)
+            else:
+                done.add(job.folder)
+                yield job, time.monotonic() - started
+    finally:
+        _stop(running)
+
+
+def _start(job: Job, launcher: Launcher, processes: int) -> subprocess.Popen:
+    begin(job)
+    command = job.command(launcher, resume=is_begun(job))
+    env = {**os.environ, **launcher.env, 'PYTHONUNBUFFERED': '1'}
+    # Small maps gain little from more threads, and oversubscribed cores lose much.
+    threads = max(1, (os.cpu_count() or 1) // (processes * launcher.gpus))
+    env.setdefault('OMP_NUM_THREADS', str(threads))
+    try:
+        with open(job.folder / LOG, 'ab') as log:
+            return subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=env,
+                preexec_fn=die_with_launcher,
+            )
+    except OSError as error:
+        raise UserError(f'--work-dir: {job.folder} cannot be written: {error.strerror}') from error
+
+
+def _why(job: Job, code: int) -> Failure:
+    path = job.folder / LOG
+    lines = path.read_text(errors='replace').splitlines()
+    return Failure('\n    '.join([f'exit code {code}; the end of {path}:', *lines[-8:]]))
+
+
+def _stop(running: Mapping[subprocess.Popen, object]) -> None:
+    for process in running:
+        process.terminate()
+    deadline = time.monotonic() + _SECONDS_TO_STOP
+    for process in running:
+        try:
+            process.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()

@@ -1,0 +1,81 @@
+"""Table 5, and IBN-Net across Cityscapes and GTA5."""
+
+from ..rows import Column, Row, Scale, Table, Test
+
+__all__ = ['IBN_GTA5', 'TABLE5_ADE20K', 'TABLE5_CITYSCAPES']
+
+_SOURCE = 'Luo, VALSE 2018, slides of '
+_SCALES = 'several scales'
+
+
+def _table5(name: str, data: str, title: str, numbers: dict[str, tuple[float, float]]) -> Table:
+    columns = (Column('mIoU', 'mIoU'), Column('mIoU, multi-scale', 'mIoU', _SCALES))
+    tests = (Test(_SCALES, tta=True),)
+    form = {'ade20k': 'ade', 'cityscapes': 'cityscapes'}[data]
+    rows = (
+        Row(
+            norm,
+            Scale(f'fcn/fcn_r50-d8_{norm.lower()}_{data}', tests),
+            Scale(f'fcn/fcn_r18-d8-w32_{norm.lower()}_table5_digits-{form}', tests),
+            {columns[0].name: single, columns[1].name: multi},
+        )
+        for norm, (single, multi) in numbers.items()
+    )
+    return Table(name, title, f'{_SOURCE}Switchable Normalization', columns, tuple(rows))
+
+
+TABLE5_ADE20K = _table5(
+    'table5-ade20k',
+    'ade20k',
+    'ADE20K val, ResNet-50 dilated',
+    {'SyncBN': (36.4, 37.7), 'GN': (35.7, 36.3), 'SN': (38.7, 39.2)},
+)
+TABLE5_CITYSCAPES = _table5(
+    'table5-cityscapes',
+    'cityscapes',
+    'Cityscapes, ResNet-50 dilated (published: test set; here: val)',
+    {'SyncBN': (69.7, 73.0), 'GN': (68.4, 73.1), 'SN': (71.2, 75.1)},
+)
+
+# Digits by day and by night stand for Cityscapes and GTA5.
+_DOMAINS = {'Cityscapes': ('cityscapes', 'cityscapes'), 'GTA5': ('gta5', 'cityscapes-night')}
+_MODELS = {'ResNet50': 'syncbn', 'IBN-Net50-a': 'ibn-a', 'IBN-Net50-b': 'ibn-b'}
+_TWO_DOMAINS = (
+    Column('mIoU, same domain', 'mIoU'),
+    Column('accuracy, same domain', 'aAcc'),
+    Column('mIoU, other domain', 'mIoU', 'other'),
+    Column('accuracy, other domain', 'aAcc', 'other'),
+)
+
+
+def _trained_on(domain: str, model: str, *published: float) -> Row:
+    other = next(name for name in _DOMAINS if name != domain)
+    norm = _MODELS[model]
+    real, digits = (
+        [f'ibn_gta5/{net}_{norm}_{prefix}{_DOMAINS[d][index]}' for d in (domain, other)]
+        for index, (net, prefix) in enumerate(
+            (('fcn_r50-d8', ''), ('fcn_r18-d8-w32', 'digits-')),
+        )
+    )
+    return Row(
+        f'{model}, trained on {domain}',
+        Scale(real[0], (Test('other', config=real[1]),)),
+        Scale(digits[0], (Test('other', config=digits[1]),)),
+        dict(zip((column.name for column in _TWO_DOMAINS), published, strict=True)),
+    )
+
+
+IBN_GTA5 = Table(
+    'ibn-gta5',
+    'IBN-Net within and across domains (digits: day for Cityscapes, night for GTA5)',
+    f'{_SOURCE}IBN-Net',
+    _TWO_DOMAINS,
+    (
+        _trained_on('Cityscapes', 'ResNet50', 64.5, 93.4, 29.4, 71.9),
+        _trained_on('Cityscapes', 'IBN-Net50-a', 69.1, 94.4, 32.5, 71.4),
+        _trained_on('Cityscapes', 'IBN-Net50-b', 67.0, 94.3, 37.9, 78.8),
+        _trained_on('GTA5', 'ResNet50', 61.0, 91.5, 22.2, 53.5),
+        _trained_on('GTA5', 'IBN-Net50-a', 64.8, 92.5, 26.0, 60.9),
+        _trained_on('GTA5', 'IBN-Net50-b', 64.2, 92.4, 29.6, 66.8),
+    ),
+)

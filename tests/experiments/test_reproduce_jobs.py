@@ -1,0 +1,214 @@
+"""Jobs of tools/reproduce.py: what is planned, how it runs, what is kept of it."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+
+from normplug.experiments.reproduce.jobs import Job, Settings, plan
+from normplug.experiments.reproduce.launchers import Launcher, make_launcher
+from normplug.experiments.reproduce.records import BEGUN, DONE, begin, is_begun, read_done
+from normplug.experiments.reproduce.run import LOG, Failure, run_jobs
+from normplug.experiments.reproduce.tables import TABLES
+from normplug.launch.errors import UserError
+
+TABLE3 = TABLES['table3']
+IBN = TABLES['ibn-gta5']
+
+
+class Shell(Launcher):
+    """Runs the 'config' of a job as a line of shell."""
+
+    def command(self, tool, name, files, arguments):
+        return ['sh', '-c', files[0], 'sh', *arguments]
+
+
+def job(tmp_path, name, line, needs=()):
+    folder = tmp_path / name / 'train'
+    return Job(
+        name, folder, line, Config({'a': 1}), (), tuple(tmp_path / n / 'train' for n in needs)
+    )
+
+
+def outcomes(jobs, processes=1, done=()):
+    return {job.name: outcome for job, outcome in run_jobs(jobs, set(done), Shell(), processes)}
+
+
+def settings(tmp_path, launcher=None, **options):
+    return Settings('digits', tmp_path, launcher or Launcher(), options)
+
+
+def test_rows_share_their_pretraining_and_seeds_do_too(tmp_path):
+    made = plan({TABLE3: TABLE3.rows}, (0, 1), settings(tmp_path))
+    pretrained = [f for f in made.jobs if 'imagenet' in str(f)]
+    assert {f.parts[-3] for f in pretrained} == {
+        f'resnet18-w32_{norm}_1xb32_digits' for norm in ('bn', 'gn', 'sn')
+    }
+    assert len(made.jobs) == 2 * 5 + 3
+    for place, work in made.jobs.items():
+        if place not in pretrained:
+            (needed,) = work.needs
+            assert needed in pretrained
+            start = Path(work.cfg.model.backbone.init_cfg.checkpoint)
+            assert start == needed / 'epoch_6.pth'
+            assert f'model.backbone.init_cfg.checkpoint={start}' in work.options
+    assert made.cells['table3', 'SN/SN', 1]['own'].parent.name == 'seed1'
+
+
+def test_a_test_in_the_other_domain_takes_the_last_checkpoint(tmp_path):
+    row = IBN.rows[1]
+    made = plan({IBN: [row]}, (0,), settings(tmp_path))
+    *_, training, test = made.jobs.values()
+    assert test.needs == (training.folder,)
+    assert test.checkpoint == training.folder / f'iter_{training.cfg.train_cfg.max_iters}.pth'
+    assert test.config.endswith('night.py')
+    assert not training.config.endswith('night.py')
+    command = test.shell_command(Launcher())
+    assert command.startswith(f'python tools/test.py {test.config} {test.checkpoint} --work-dir ')
+
+
+def test_options_reach_the_config_and_the_command(tmp_path):
+    made = plan({TABLE3: TABLE3.rows[:1]}, (3,), settings(tmp_path, **{'train_cfg.max_epochs': 7}))
+    *_, work = made.jobs.values()
+    assert work.cfg.train_cfg.max_epochs == 7
+    assert {'train_cfg.max_epochs=7', 'randomness.seed=3'} < set(work.options)
+    # The pretraining ends with another checkpoint then.
+    assert work.cfg.model.backbone.init_cfg.checkpoint.endswith('epoch_7.pth')
+    wrong = settings(tmp_path, **{'param_scheduler.9.end': 1})
+    with pytest.raises(UserError, match=r'--cfg-options does not fit .*Index 9 exceeds'):
+        plan({TABLE3: TABLE3.rows[:1]}, (0,), wrong)
+
+
+def test_launchers(tmp_path):
+    several = make_launcher(4, 'local', None)
+    assert several.command('train', 'n', ['C'], ['--work-dir', 'W']) == [
+        *('bash', 'tools/dist_train.sh', 'C', '4', '--work-dir', 'W'),
+    ]
+    slurm = make_launcher(16, 'slurm', 'part')
+    assert slurm.command('test', 'n', ['C', 'K'], []) == [
+        *('bash', 'tools/slurm_test.sh', 'part', 'n', 'C', 'K'),
+    ]
+    assert slurm.env == {'GPUS': '16', 'GPUS_PER_NODE': '8'}
+    with pytest.raises(UserError, match='--launcher slurm needs --partition'):
+        make_launcher(8, 'slurm', None)
+    with pytest.raises(UserError, match='--partition is for'):
+        make_launcher(8, 'local', 'part')
+
+
+def test_jobs_run_after_what_they_need(tmp_path):
+    order = tmp_path / 'order'
+    jobs = [
+        job(tmp_path, 'b', f'echo b >> {order}', needs=['a']),
+        job(tmp_path, 'a', f'sleep 0.3; echo a >> {order}'),
+        job(tmp_path, 'c', f'echo c >> {order}'),
+    ]
+    found = outcomes(jobs, processes=2)
+    assert all(isinstance(seconds, float) for seconds in found.values())
+    assert found['a'] >= 0.3
+    assert order.read_text().split() == ['c', 'a', 'b']
+
+
+def test_a_failure_loses_only_what_needs_it(tmp_path):
+    jobs = [
+        job(tmp_path, 'bad', 'echo some reason; exit 3'),
+        job(tmp_path, 'after', 'true', needs=['bad']),
+        job(tmp_path, 'last', 'true', needs=['after']),
+        job(tmp_path, 'good', 'true'),
+    ]
+    found = outcomes(jobs)
+    assert isinstance(found['bad'], Failure)
+    assert 'exit code 3' in found['bad']
+    assert 'some reason' in found['bad']
+    assert 'what it needs has failed' in found['after']
+    assert 'what it needs has failed' in found['last']
+    assert isinstance(found['good'], float)
+
+
+def test_what_was_begun_goes_on(tmp_path):
+    work = job(tmp_path, 'a', 'echo "$@"')
+    assert not is_begun(work)
+    outcomes([work])
+    assert '--resume' not in (work.folder / LOG).read_text()
+    (work.folder / 'last_checkpoint').write_text('epoch_1.pth')
+    outcomes([work])
+    assert '--resume' in (work.folder / LOG).read_text().splitlines()[-1]
+
+
+def test_jobs_end_when_the_caller_stops(tmp_path):
+    work = job(tmp_path, 'a', 'echo $$ > "$2/pid"; exec sleep 100')
+    quick = job(tmp_path, 'b', f'while [ ! -s {work.folder}/pid ]; do sleep 0.1; done')
+    running = run_jobs([work, quick], set(), Shell(), 2)
+    assert next(running)[0] is quick
+    running.close()
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((work.folder / 'pid').read_text()), 0)
+
+
+def test_other_settings_are_refused(tmp_path):
+    work = job(tmp_path, 'a', 'true')
+    assert read_done(work) is None
+    begin(work)
+    assert read_done(work) is None
+    changed = replace(work, cfg=Config({'a': 2}))
+    with pytest.raises(UserError, match=r'--work-dir: .* a run of other settings'):
+        read_done(changed)
+    (work.folder / DONE).write_text((work.folder / BEGUN).read_text())
+    assert read_done(work) == {'fingerprint': work.fingerprint}
+    (work.folder / DONE).write_text('{')
+    with pytest.raises(UserError, match=r'done.json cannot be read .* remove it'):
+        read_done(work)
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_all_and_the_same_command_goes_on(tmp_path):
+    """One tiny row from the command line: interrupted, resumed, skipped, reported."""
+    options = ['train_cfg.max_epochs=2', 'train_dataloader.dataset.indices=64']
+    command = [sys.executable, 'tools/reproduce.py', 'comparison', '--rows', 'BN (256, 32)']
+    command += ['--seeds', '1', '--work-dir', str(tmp_path), '--cfg-options', *options]
+    env = {**os.environ, 'NORMPLUG_BACKEND': 'eager', 'OMP_NUM_THREADS': '1'}
+    process = subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True)
+    (pattern,) = ['digits/imagenet/*/seed0/train']
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob(f'{pattern}/last_checkpoint')):
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 130
+    assert 'interrupted' in process.stderr.read()
+    (folder,) = tmp_path.glob(pattern)
+
+    again = subprocess.run(command, env=env, capture_output=True, text=True)
+    assert again.returncode == 0, again.stderr
+    assert '0 of 1 jobs are finished' in again.stderr
+    if (folder / 'epoch_2.pth').exists():
+        assert 'resumed' in (folder / LOG).read_text()
+    assert 'BN (256, 32)' in again.stdout
+    assert (tmp_path / 'digits/comparison.png').exists()
+
+    skipped = subprocess.run(command, env=env, capture_output=True, text=True)
+    assert '1 of 1 jobs are finished' in skipped.stderr
+    assert skipped.stdout == again.stdout
+
+
+def test_errors_of_the_command_line(capsys, tmp_path):
+    from normplug.experiments.reproduce.cli import main_reproduce
+
+    def told(*argv):
+        assert main_reproduce([*argv, '--work-dir', str(tmp_path)]) == 2
+        return capsys.readouterr().err
+
+    assert '--rows: no row XX; there are "BN*/-"' in told('table3', '--rows', 'XX')
+    assert '--seeds must be at least 1' in told('table3', '--seeds', '0')
+    real = told('table4', '--data', 'real', '--rows', 'SN/SN', 'BN*/-')
+    assert 'paths are missing, and nothing was started' in real
+    assert 'data/coco' in real
+    assert 'cocodataset.org' in real
+    assert 'checkpoints/resnet50v1_sn_8x2.pth' in real
+    assert not any(tmp_path.iterdir())

@@ -1,0 +1,87 @@
+"""The report of a table, from records."""
+
+import csv
+import io
+from pathlib import Path
+
+import pytest
+
+from normplug.experiments.reproduce.jobs import Plan
+from normplug.experiments.reproduce.report import report, summarize
+from normplug.experiments.reproduce.rows import OWN_TEST, Column, Row, Scale, Table
+
+AP = Column('AP', 'coco/bbox_mAP', factor=100)
+ERROR = Column('error', 'accuracy/top1', 'other', is_error=True, higher_is_better=False)
+ROWS = tuple(Row(name, None, Scale('x'), {'AP': 30.0}) for name in ('a', 'b', 'c', 'd'))
+LARGE = Column('AP_l', 'coco/bbox_mAP_l', factor=100)
+TABLE = Table('t', 'A table', 'somewhere', (AP, ERROR, LARGE), ROWS)
+SEEDS = (0, 1)
+APS = {'a': (0.30, 0.32), 'b': (0.31, 0.33), 'c': (0.40, 0.42), 'd': (0.20,)}
+SOURCE = {'commit': 'abc', 'images_per_second': 4.0, 'peak_memory': 100}
+
+
+@pytest.fixture
+def summaries():
+    cells, records = {}, {}
+    for row in ROWS:
+        for seed in SEEDS:
+            place = Path(f'{row.name}{seed}')
+            cells[TABLE.name, row.name, seed] = {OWN_TEST: place, 'other': place / 'other'}
+            if seed < len(APS[row.name]):
+                metrics = {'coco/bbox_mAP': APS[row.name][seed]}
+                records[place] = {**SOURCE, 'metrics': metrics}
+    records[Path('a0/other')] = {'metrics': {'accuracy/top1': 90.0}}
+    records[Path('b0')]['metrics']['coco/bbox_mAP_l'] = -1.0
+    return summarize(TABLE, ROWS, SEEDS, Plan({}, cells), records)
+
+
+def test_marks_are_against_the_row_above(summaries):
+    # Two seeds 2 points apart: a standard deviation of 1.41; the sum of two, 2.83.
+    assert [s.mark for s in summaries] == ['', 'equal', 'better', '']
+    assert summaries[0].cells['AP'].std == pytest.approx(2**0.5)
+
+
+def test_cells(summaries):
+    a, *_, d = summaries
+    assert str(a.cells['AP']) == '31.0 ± 1.4'
+    assert str(d.cells['AP']) == '20.0 (1 of 2 seeds)'
+    assert str(d.cells['error']) == 'missing'
+    assert a.cells['error'].values == (10.0,)
+    assert (a.speed, a.memory) == (4.0, 100)
+    # COCO's -1 for data without large objects.
+    assert summaries[1].cells['AP_l'].values == ()
+
+
+def test_files(summaries):
+    files = report(TABLE, summaries, [SOURCE])
+    text = files['t.md'].decode()
+    assert '| a | 30 / 31.0 ± 1.4 / +1.0 | - / 10.0 (1 of 2 seeds) / - | - |  | 4 | 100 |' in text
+    assert '- commit: `abc`' in text
+    rows = list(csv.DictReader(io.StringIO(files['t.csv'].decode())))
+    assert len(rows) == len(ROWS) * 3
+    assert rows[0]['values'] == '30.000 32.000'
+    assert rows[0]['published'] == '30'
+    assert rows[-1]['mean'] == ''
+    assert files['t.png'].startswith(b'\x89PNG')
+
+
+def test_a_smaller_error_is_better():
+    column = Column('error', 'e', higher_is_better=False)
+    table = Table('t', '', '', (column,), ROWS[:2])
+    cells = {('t', name, s): {OWN_TEST: Path(name + str(s))} for name in 'ab' for s in SEEDS}
+    values = {'a0': 20.0, 'a1': 20.1, 'b0': 10.0, 'b1': 10.1}
+    records = {Path(k): {**SOURCE, 'metrics': {'e': v}} for k, v in values.items()}
+    marks = [s.mark for s in summarize(table, ROWS[:2], SEEDS, Plan({}, cells), records)]
+    assert marks == ['', 'better']
+
+
+def test_curves_over_images_a_gpu():
+    columns = (Column('top-1', 'a'), Column('ratio of BN', 'ratio/BN', factor=100))
+    rows = [Row(f'SN {n}', None, Scale('x'), {'ratio of BN': 50}, 'SN', n) for n in (2, 32)]
+    table = Table('t', '', '', columns, tuple(rows))
+    cells = {('t', row.name, 0): {OWN_TEST: Path(row.name)} for row in rows}
+    metrics = {'a': 80.0, 'ratio/BN': 0.4}
+    records = {Path(row.name): {**SOURCE, 'metrics': metrics} for row in rows}
+    summaries = summarize(table, rows, (0,), Plan({}, cells), records)
+    assert summaries[0].cells['ratio of BN'].mean == pytest.approx(40)
+    assert report(table, summaries, [])['t.png'].startswith(b'\x89PNG')

@@ -1,0 +1,71 @@
+"""The tables of tools/reproduce.py: their rows are configs, their metrics are the configs'."""
+
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+
+from normplug.experiments.reproduce.rows import OWN_TEST
+from normplug.experiments.reproduce.tables import TABLES
+
+CONFIGS = Path(__file__).parents[2] / 'configs'
+ROWS = [
+    pytest.param(table, row, data, id=f'{table.name}-{row.name}-{data}')
+    for table in TABLES.values()
+    for row in table.rows
+    for data in ('digits', 'real')
+    if row.at(data) is not None
+]
+# Evaluator → what its metrics are called.
+PREFIX = {'CocoMetric': 'coco/', 'Accuracy': 'accuracy/', 'IoUMetric': '', 'CityscapesMetric': ''}
+
+
+def load(name):
+    return Config.fromfile(CONFIGS / f'{name}.py')
+
+
+@pytest.mark.parametrize(('table', 'row', 'data'), ROWS)
+def test_every_row_is_a_config_that_gives_its_numbers(table, row, data):
+    scale = row.at(data)
+    cfg = load(scale.config)
+    evaluators = cfg.val_evaluator if isinstance(cfg.val_evaluator, list) else [cfg.val_evaluator]
+    for column in table.columns:
+        if column.metric.startswith('ratio/'):
+            continue
+        kinds = [PREFIX[e.type.rpartition('.')[2]] for e in evaluators]
+        assert any(column.metric.startswith(kind) for kind in kinds), column
+        if 'segm' in column.metric:
+            assert 'segm' in evaluators[0].metric
+    for test in scale.tests:
+        assert not test.tta or 'tta_model' in cfg
+        if test.config is not None:
+            other = load(test.config)
+            for key in ('depth', 'type', 'norm_cfg', 'ibn_cfg'):
+                assert other.model.backbone.get(key) == cfg.model.backbone.get(key), key
+            assert other.test_dataloader.dataset != cfg.test_dataloader.dataset
+    names = {OWN_TEST, *(test.name for test in scale.tests)}
+    assert {column.test for column in table.columns} <= names
+
+
+@pytest.mark.parametrize('table', TABLES.values(), ids=TABLES)
+def test_published_numbers_are_of_the_columns(table):
+    names = [row.name for row in table.rows]
+    assert len(set(names)) == len(names)
+    for row in table.rows:
+        assert set(row.published) <= {column.name for column in table.columns}
+        assert all(0 <= value <= 100 for value in row.published.values() if value is not None)
+        assert row.real is not None or row.digits is not None
+
+
+def test_rows_of_the_papers_tables_are_in_their_order():
+    assert [row.name for row in TABLES['table3'].rows][-1] == 'SN/SN'
+    assert TABLES['table3'].rows[-1].published['AP'] == 39.3
+    assert TABLES['table4'].rows[-1].published == {
+        'AP_b': 41.0,
+        'AP50_b': 62.3,
+        'AP75_b': 45.1,
+        'AP_m': 36.5,
+        'AP50_m': 58.9,
+        'AP75_m': 38.7,
+    }
+    assert TABLES['table5-ade20k'].rows[-1].published['mIoU, multi-scale'] == 39.2
