@@ -8,12 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import normplug
 from normplug.launch.errors import UserError
 
 __all__ = ['Launcher', 'make_launcher']
 
-_ROOT = Path(normplug.__file__).parents[1]
+_ROOT = Path(__file__).parents[3]
 
 
 @dataclass(frozen=True)
