@@ -21,7 +21,8 @@ LAYERS = [
     {'ops'},
     {'norms'},
     {'register', 'models', 'hooks', 'optim', 'checkpoints', 'compat', 'launch', 'reports', 'data'}
-    | {'kalman', 'report', 'resume', 'nonfinite', 'deploy', 'population', 'bench', 'experiments'},
+    | {'kalman', 'report', 'resume', 'nonfinite', 'deploy', 'population', 'bench', 'experiments'}
+    | {'datasets'},
     {'__init__', '__main__'},
 ]
 LAYER = {unit: number for number, units in enumerate(LAYERS) for unit in units}

@@ -1,9 +1,6 @@
-# Table 3, row BN†/–: Faster R-CNN+FPN, ResNet-50, COCO, 1x schedule; published AP 36.7.
-_base_ = '../_base_/models/faster-rcnn_r50_fpn_1x_coco.py'
-
-model = dict(
-    backbone=dict(
-        # Frozen: running statistics, and gamma and beta, as ImageNet left them.
-        norm_cfg=dict(type='BN', requires_grad=False),
-    ),
-)
+# Table 3, row BN†/–, at full scale, from ImageNet weights with BN (torchvision).
+_base_ = [
+    '../_base_/rows/faster-rcnn_frozen-bn.py',
+    'mmdet::_base_/datasets/coco_detection.py',
+    '../_base_/schedules/detection_1x.py',
+]

@@ -1,17 +1,6 @@
-# Table 3, row BN†/GN: Faster R-CNN+FPN, ResNet-50, COCO, 1x schedule; published AP 37.2.
-#
-# GN stands after every convolution of the FPN and in a box head of four convolutions, as the
-# GN baselines of Detectron have it. Unknown: the box head of the published row.
-_base_ = '../_base_/models/faster-rcnn_r50_fpn_1x_coco.py'
-
-norm_cfg = dict(type='GN', num_groups=32)
-model = dict(
-    backbone=dict(
-        # Frozen: running statistics, and gamma and beta, as ImageNet left them.
-        norm_cfg=dict(type='BN', requires_grad=False),
-    ),
-    neck=dict(norm_cfg=norm_cfg),
-    roi_head=dict(
-        bbox_head=dict(type='Shared4Conv1FCBBoxHead', conv_out_channels=256, norm_cfg=norm_cfg),
-    ),
-)
+# Table 3, row BN†/GN, at full scale, from ImageNet weights with BN (torchvision).
+_base_ = [
+    '../_base_/rows/faster-rcnn_frozen-bn_gn-head.py',
+    'mmdet::_base_/datasets/coco_detection.py',
+    '../_base_/schedules/detection_1x.py',
+]

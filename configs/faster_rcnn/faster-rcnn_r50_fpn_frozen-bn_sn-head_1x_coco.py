@@ -1,15 +1,6 @@
-# Table 3, row BN†/SN: Faster R-CNN+FPN, ResNet-50, COCO, 1x schedule; published AP 38.0.
-#
-# SN stands after every convolution of the FPN. Unknown: the box head of the published row; the
-# released Faster R-CNN configs have the plain 2-fc head of mmdet's base.
-_base_ = '../_base_/models/faster-rcnn_r50_fpn_1x_coco.py'
-
-# momentum: the released detection code keeps 0.997 of the old value.
-norm_cfg = dict(type='SN', momentum=0.003)
-model = dict(
-    backbone=dict(
-        # Frozen: running statistics, and gamma and beta, as ImageNet left them.
-        norm_cfg=dict(type='BN', requires_grad=False),
-    ),
-    neck=dict(norm_cfg=norm_cfg),
-)
+# Table 3, row BN†/SN, at full scale, from ImageNet weights with BN (torchvision).
+_base_ = [
+    '../_base_/rows/faster-rcnn_frozen-bn_sn-head.py',
+    'mmdet::_base_/datasets/coco_detection.py',
+    '../_base_/schedules/detection_1x.py',
+]

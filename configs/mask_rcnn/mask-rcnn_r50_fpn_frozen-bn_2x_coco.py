@@ -1,9 +1,6 @@
-# Table 4, row BN†/–: Mask R-CNN+FPN, ResNet-50, COCO, 2x schedule; published AP 38.6, 34.2.
-_base_ = '../_base_/models/mask-rcnn_r50_fpn_2x_coco.py'
-
-model = dict(
-    backbone=dict(
-        # Frozen: running statistics, and gamma and beta, as ImageNet left them.
-        norm_cfg=dict(type='BN', requires_grad=False),
-    ),
-)
+# Table 4, row BN†/–, at full scale, from ImageNet weights with BN (torchvision).
+_base_ = [
+    '../_base_/rows/mask-rcnn_frozen-bn.py',
+    'mmdet::_base_/datasets/coco_instance.py',
+    '../_base_/schedules/detection_2x.py',
+]

@@ -1,18 +1,6 @@
-# Table 4, row BN†/GN: Mask R-CNN+FPN, ResNet-50, COCO, 2x schedule; published AP 39.5, 34.4.
-#
-# GN stands after every convolution of the FPN, and in box and mask heads of four convolutions each,
-# as in the released code. Stem and first stage keep their weights (FREEZE_AT: 2).
-_base_ = '../_base_/models/mask-rcnn_r50_fpn_2x_coco.py'
-
-norm_cfg = dict(type='GN', num_groups=32)
-model = dict(
-    backbone=dict(
-        # Frozen: running statistics, and gamma and beta, as ImageNet left them.
-        norm_cfg=dict(type='BN', requires_grad=False),
-    ),
-    neck=dict(norm_cfg=norm_cfg),
-    roi_head=dict(
-        bbox_head=dict(type='Shared4Conv1FCBBoxHead', conv_out_channels=256, norm_cfg=norm_cfg),
-        mask_head=dict(norm_cfg=norm_cfg),
-    ),
-)
+# Table 4, row BN†/GN, at full scale, from ImageNet weights with BN (torchvision).
+_base_ = [
+    '../_base_/rows/mask-rcnn_frozen-bn_gn-head.py',
+    'mmdet::_base_/datasets/coco_instance.py',
+    '../_base_/schedules/detection_2x.py',
+]

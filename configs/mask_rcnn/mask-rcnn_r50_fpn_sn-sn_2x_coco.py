@@ -1,26 +1,25 @@
-# Table 4, row SN/SN: Mask R-CNN+FPN, ResNet-50, COCO, 2x schedule; published AP 41.0, 36.5.
-#
-# SN stands after every convolution of the FPN, and in box and mask heads of four convolutions each,
-# as in the released code. Stem and first stage keep their weights (FREEZE_AT: 2).
-_base_ = '../_base_/models/mask-rcnn_r50_fpn_2x_coco.py'
+# Table 4, row SN/SN, at full scale, from released ImageNet weights with SN.
+_base_ = [
+    '../_base_/rows/mask-rcnn_sn-sn.py',
+    'mmdet::_base_/datasets/coco_instance.py',
+    '../_base_/schedules/detection_2x.py',
+]
 
-# released_statistics: the released ImageNet weights were trained with them.
-# momentum: the released detection code keeps 0.997 of the old value.
-norm_cfg = dict(type='SN', momentum=0.003, released_statistics=True)
+# The released ImageNet ResNet50v1+SN (8,2), as it is or converted to our
+# names; it was trained with the released statistics.
+released = dict(released_statistics=True)
 model = dict(
     backbone=dict(
-        norm_cfg=norm_cfg,
-        norm_eval=False,
-        # The released ImageNet ResNet50v1+SN (8,2), as it is or converted to our names.
+        norm_cfg=released,
         init_cfg=dict(
             _delete_=True,
             type='ReleasedPretrained',
             checkpoint='checkpoints/resnet50v1_sn_8x2.pth',
         ),
     ),
-    neck=dict(norm_cfg=norm_cfg),
+    neck=dict(norm_cfg=released),
     roi_head=dict(
-        bbox_head=dict(type='Shared4Conv1FCBBoxHead', conv_out_channels=256, norm_cfg=norm_cfg),
-        mask_head=dict(norm_cfg=norm_cfg),
+        bbox_head=dict(norm_cfg=released),
+        mask_head=dict(norm_cfg=released),
     ),
 )

@@ -1,9 +1,10 @@
-# What the rows of Table 3 share: mmdet's standard Faster R-CNN, with the optimizer and the warm-up
-# of the released SN detection code, which are Detectron's. Images, anchors, RoIs and the length of
-# the schedule are mmdet's, which equal the published ones.
-_base_ = 'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py'
-
-custom_imports = dict(imports=['normplug'])
+# The 1x schedule of the rows of detection: mmdet's, with the optimizer and the warm-up of the
+# released SN detection code, which are Detectron's.
+_base_ = [
+    'mmdet::_base_/schedules/schedule_1x.py',
+    'mmdet::_base_/default_runtime.py',
+    '../runtime.py',
+]
 
 # No decay for gamma and the logits; biases at twice the rate, without decay.
 optim_wrapper = dict(
@@ -19,4 +20,3 @@ param_scheduler = [
 ]
 
 default_hooks = dict(checkpoint=dict(type='ResumableCheckpointHook'))
-custom_hooks = [dict(type='SampleSeedHook'), dict(type='NonFiniteLossHook')]

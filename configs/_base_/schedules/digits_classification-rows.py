@@ -1,0 +1,21 @@
+# The ImageNet schedule at the same fractions of 6 epochs of 100 iterations. The learning rate was
+# chosen on BN and GN alone (docs/reproduce_pilot_classification.md).
+_base_ = ['mmpretrain::_base_/default_runtime.py', '../runtime.py']
+
+train_cfg = dict(by_epoch=True, max_epochs=6, val_interval=2)
+val_cfg = {}
+test_cfg = {}
+
+optim_wrapper = dict(
+    constructor='NormOptimWrapperConstructor',
+    optimizer=dict(type='SGD', lr=0.05, momentum=0.9, weight_decay=0.0001),
+)
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.1, by_epoch=False, end=50),
+    dict(type='CosineAnnealingLR', by_epoch=False, T_max=600),
+]
+
+auto_scale_lr = dict(enable=False, base_batch_size=32)
+
+default_hooks = dict(checkpoint=dict(type='ResumableCheckpointHook', max_keep_ckpts=2))
+randomness = dict(seed=0)

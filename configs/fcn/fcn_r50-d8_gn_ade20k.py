@@ -1,0 +1,18 @@
+# Table 5 on ADE20K. Row and recipe, and what is unknown of them:
+_base_ = [
+    '../_base_/rows/fcn_gn.py',
+    '../_base_/datasets/ade20k_segmentation-rows.py',
+    '../_base_/schedules/ade20k_segmentation-rows.py',
+]
+
+model = dict(
+    # The published ImageNet ResNet-50 with GN (Detectron) takes BGR pixels as they are.
+    data_preprocessor=dict(
+        **_base_.padding, mean=[103.53, 116.28, 123.675], std=[1.0, 1.0, 1.0], bgr_to_rgb=False
+    ),
+    backbone=dict(
+        init_cfg=dict(type='Pretrained', checkpoint='open-mmlab://detectron/resnet50_gn')
+    ),
+    decode_head=dict(num_classes=150),
+    auxiliary_head=dict(num_classes=150),
+)

@@ -1,0 +1,16 @@
+# IBN-Net, Table 6, trained on Cityscapes. Row and recipe, and what is unknown of them:
+_base_ = [
+    '../_base_/rows/fcn_ibn-a.py',
+    '../_base_/datasets/cityscapes_ibn-rows.py',
+    '../_base_/schedules/ibn_segmentation-rows.py',
+]
+
+model = dict(
+    data_preprocessor=_base_.padding,
+    # The released ImageNet weights, as they are.
+    backbone=dict(
+        init_cfg=dict(
+            type='ReleasedPretrained', checkpoint='checkpoints/resnet50_ibn_a-d9d0bb7b.pth'
+        ),
+    ),
+)

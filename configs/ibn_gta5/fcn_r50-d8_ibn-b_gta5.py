@@ -1,0 +1,17 @@
+# IBN-Net, Table 6, trained on GTA5. Row and recipe, and what is unknown of them:
+_base_ = [
+    '../_base_/rows/fcn_ibn-b.py',
+    '../_base_/datasets/gta5_ibn-rows.py',
+    '../_base_/schedules/ibn_segmentation-rows.py',
+]
+
+custom_imports = dict(imports=['normplug', 'normplug.datasets'])
+model = dict(
+    data_preprocessor=_base_.padding,
+    # The released ImageNet weights, as they are.
+    backbone=dict(
+        init_cfg=dict(
+            type='ReleasedPretrained', checkpoint='checkpoints/resnet50_ibn_b-9ca61e85.pth'
+        ),
+    ),
+)

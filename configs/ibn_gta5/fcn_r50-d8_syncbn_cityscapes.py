@@ -1,0 +1,11 @@
+# IBN-Net, Table 6, trained on Cityscapes. Row and recipe, and what is unknown of them:
+_base_ = [
+    '../_base_/rows/fcn_resnet.py',
+    '../_base_/datasets/cityscapes_ibn-rows.py',
+    '../_base_/schedules/ibn_segmentation-rows.py',
+]
+
+model = dict(
+    data_preprocessor=_base_.padding,
+    backbone=dict(init_cfg=dict(type='Pretrained', checkpoint='torchvision://resnet50')),
+)

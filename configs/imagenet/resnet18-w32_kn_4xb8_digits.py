@@ -1,0 +1,4 @@
+# KN on digits, statistics of each 8 images: 4 GPUs x 8 images on one device.
+_base_ = './resnet18-w32_kn_1xb32_digits.py'
+
+model = dict(backbone=dict(norm_cfg=dict(virtual_batch_size=8)))
