@@ -34,6 +34,11 @@ _TOOLS = {
         'main_plot_ratios',
         'plot the ratios of SN and SSN (tools/plot_ratios.py)',
     ),
+    'compare-runs': (
+        'normplug.reports.compare',
+        'main_compare_runs',
+        'compare trainings by their work dirs (tools/compare_runs.py)',
+    ),
     'export-onnx': ('normplug.deploy.cli', 'main_export', 'to ONNX (tools/export_onnx.py)'),
     'deploy': (
         'normplug.deploy.cli',

@@ -14,18 +14,30 @@ from matplotlib.patches import Rectangle
 from .ratios import NORMALIZERS, STATISTICS, Ratios
 from .runs import Run
 
-__all__ = ['plot_detections', 'plot_evolution', 'plot_losses', 'plot_ratios']
+__all__ = ['plot_detections', 'plot_evolution', 'plot_losses', 'plot_metric', 'plot_ratios']
 
 _COLOURS = {'IN': '#4477aa', 'LN': '#ee9944', 'BN': '#55aa66'}
 
 
-def plot_losses(runs: Sequence[Run], path: str | Path) -> None:
+def plot_losses(runs: Sequence[Run], path: str | Path | IO[bytes]) -> None:
     """Write the training losses of ``runs`` over iterations."""
     figure, axes = plt.subplots(figsize=(6.4, 3.6), layout='constrained')
     for run in runs:
         iterations = [record['iter'] for record in run.train]
         axes.plot(iterations, [record['loss'] for record in run.train], label=run.name)
     axes.set(xlabel='iteration', ylabel='training loss (mean since the last point)')
+    axes.legend()
+    _save(figure, path)
+
+
+def plot_metric(runs: Sequence[Run], metric: str, path: str | Path | IO[bytes]) -> None:
+    """Write the evaluations of ``runs`` by ``metric``, over epochs or iterations as they count."""
+    figure, axes = plt.subplots(figsize=(6.4, 3.6), layout='constrained')
+    for run in runs:
+        points = [(record['step'], record[metric]) for record in run.val if metric in record]
+        if points:
+            axes.plot(*zip(*points, strict=True), marker='o', label=run.name)
+    axes.set(xlabel='step of the evaluation', ylabel=metric)
     axes.legend()
     _save(figure, path)
 

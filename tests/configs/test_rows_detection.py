@@ -3,8 +3,8 @@
 import pytest
 
 from normplug.norms import SN, BaseNorm
+from tests.configs.loading import build, load
 from tests.configs.rows_detection import EXPECTED, TWINS
-from tests.configs.test_configs import build, load
 
 FULL, DIGITS = list(TWINS), list(TWINS.values())
 ONE_IMAGE = [name for name in EXPECTED if '_b1_' in name]

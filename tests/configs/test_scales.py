@@ -1,21 +1,16 @@
 """A row at digits scale is the row at full scale, but for a list of keys."""
 
 from fnmatch import fnmatch
-from pathlib import Path
 
 import pytest
 from mmengine.config import Config
 
 from tests.configs import rows_classification, rows_detection, rows_segmentation
+from tests.configs.loading import load
 from tests.configs.scales import differences, not_allowed
 
-CONFIGS = Path(__file__).parents[2] / 'configs'
 ROWS = (rows_detection, rows_segmentation, rows_classification)
 TWINS = [(full, digits, rows.WHITELIST) for rows in ROWS for full, digits in rows.TWINS.items()]
-
-
-def load(name):
-    return Config.fromfile(CONFIGS / name)
 
 
 @pytest.mark.parametrize(('full', 'digits', 'whitelist'), TWINS, ids=[row[1] for row in TWINS])

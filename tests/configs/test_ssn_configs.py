@@ -9,7 +9,8 @@ from mmengine.optim import build_optim_wrapper
 from normplug.hooks import RatioGradClipHook, SSNRadiusHook
 from normplug.norms import SSN
 from normplug.register import NORMS
-from tests.configs.test_configs import CONFIGS, build, load
+from tests.configs import rows_classification, rows_detection
+from tests.configs.loading import CONFIGS, build, load
 
 NAMES = [
     'pretrain/resnet18-w32_ssn_digits.py',
@@ -20,7 +21,8 @@ both = pytest.mark.parametrize('name', NAMES)
 
 def test_these_are_all():
     found = [str(p.relative_to(CONFIGS)) for p in Path(CONFIGS).rglob('*_ssn_*.py')]
-    assert sorted(found) == sorted(NAMES)
+    rows = rows_detection.EXPECTED | rows_classification.EXPECTED  # which have tests of their own
+    assert sorted(set(found) - set(rows)) == sorted(NAMES)
 
 
 @both

@@ -26,6 +26,19 @@ train_pipeline[4].update(prob=0.0)
 test_pipeline = _base_.test_pipeline
 test_pipeline[1].update(scale=(160, 160))
 
+# mmseg's mirrors.
+tta_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(
+        type='TestTimeAug',
+        transforms=[
+            [dict(type='Resize', scale=(side, side), keep_ratio=True) for side in (120, 160, 200)],
+            [dict(type='LoadAnnotations')],
+            [dict(type='PackSegInputs')],
+        ],
+    ),
+]
+
 loading = dict(num_workers=0, persistent_workers=False)
 train_dataloader = dict(**loading, dataset=dict(**dataset, pipeline=train_pipeline))
 val_dataloader = dict(**loading, dataset=dict(**dataset, pipeline=test_pipeline))

@@ -1,0 +1,43 @@
+"""tools/compare_runs.py on what trainings left."""
+
+import csv
+import json
+
+import pytest
+
+from normplug.reports.compare import main_compare_runs
+
+
+def write_run(folder, aps, loss):
+    vis = folder / '20260101_000000/vis_data'
+    vis.mkdir(parents=True)
+    lines = []
+    for epoch, ap in enumerate(aps, 1):
+        record = {'loss': loss, 'time': 0.5, 'iter': 10 * epoch, 'memory': 70 + epoch}
+        lines += [record, {'coco/bbox_mAP': ap, 'data_time': 0.1, 'time': 0.2, 'step': epoch}]
+    (vis / 'scalars.json').write_text('\n'.join(map(json.dumps, lines)))
+    return folder
+
+
+@pytest.fixture
+def runs(tmp_path):
+    return [write_run(tmp_path / 'bn', [0.1, 0.3, 0.2], 2.0), write_run(tmp_path / 'sn', [0.4], 1)]
+
+
+def test_table_and_curves(runs, tmp_path, capsys):
+    out = tmp_path / 'out'
+    assert main_compare_runs([str(runs[0]), f'switchable={runs[1]}', '--out', str(out)]) == 0
+    names = {'compare.md', 'compare.csv', 'compare_loss.png', 'compare_coco_bbox_mAP.png'}
+    assert {path.name for path in out.iterdir()} == names
+    bn, sn = csv.DictReader((out / 'compare.csv').open())
+    assert (bn['run'], sn['run']) == ('bn', 'switchable')
+    assert (bn['coco/bbox_mAP'], bn['highest coco/bbox_mAP'], bn['at step']) == ('0.2', '0.3', '2')
+    assert (bn['iterations'], bn['s/iteration'], bn['peak memory (MB)']) == ('30', '0.5', '73')
+    assert '| switchable | 10 | 0.4 |' in capsys.readouterr().out
+
+
+def test_errors_name_the_option(runs, tmp_path, capsys):
+    assert main_compare_runs([str(runs[0]), '--metric', 'mIoU']) == 2
+    assert '--metric: no run has mIoU; there are coco/bbox_mAP' in capsys.readouterr().err
+    assert main_compare_runs([str(tmp_path / 'none')]) == 2
+    assert 'train into it first' in capsys.readouterr().err
