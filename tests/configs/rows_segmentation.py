@@ -41,8 +41,8 @@ for _norm, _layer in LAYERS.items():
     EXPECTED[f'fcn/fcn_r50-d8_{_norm}_cityscapes_test-server.py'] = fcn(R50, _layer)
 for _norm, _layers in IBN.items():
     for _data, _digits in {'cityscapes': 'cityscapes', 'gta5': 'cityscapes-night'}.items():
-        _full = f'ibn_gta5/fcn_r50-d8_{_norm}_{_data}.py'
-        TWINS[_full] = f'ibn_gta5/fcn_r18-d8-w32_{_norm}_digits-{_digits}.py'
+        _full = f'ibn_gta5/fcn_r50-d8_{_norm}_table6_{_data}.py'
+        TWINS[_full] = f'ibn_gta5/fcn_r18-d8-w32_{_norm}_table6_digits-{_digits}.py'
         EXPECTED |= {_full: _layers[R50], TWINS[_full]: _layers[R18]}
 
 # What may differ between the two, by patterns on dotted names.

@@ -192,8 +192,8 @@ def test_images_of_cityscapes_in_table_5(tmp_path):
 @pytest.mark.parametrize('norm', ['syncbn', 'ibn-a', 'ibn-b'])
 def test_images_of_table_6(norm, tmp_path):
     """GTA5's are read in tests/datasets/test_gta5.py."""
-    cfg = load(f'ibn_gta5/fcn_r50-d8_{norm}_cityscapes.py')
-    other = load(f'ibn_gta5/fcn_r50-d8_{norm}_gta5.py')
+    cfg = load(f'ibn_gta5/fcn_r50-d8_{norm}_table6_cityscapes.py')
+    other = load(f'ibn_gta5/fcn_r50-d8_{norm}_table6_gta5.py')
     for pipeline in (cfg.train_pipeline, cfg.test_pipeline):
         assert transformed(pipeline, tmp_path, (2048, 1024))['inputs'].shape[1:] == (512, 1024)
     assert cfg.model == other.model

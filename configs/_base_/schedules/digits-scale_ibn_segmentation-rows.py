@@ -1,5 +1,5 @@
 # IBN-Net's Table 6 at digits scale: 800 iterations of 1 process x 2 images. No run has
-# shown yet that as few suffice (docs/reproduce_pilot_segmentation.md).
+# shown yet that as few suffice (docs/reproduce_pilot.md).
 _base_ = './ibn_segmentation-rows.py'
 
 train_cfg = dict(max_iters=800, val_interval=800)

@@ -23,7 +23,7 @@ _SOURCES = {
     'coco': 'COCO 2017: train2017, val2017 and annotations, from cocodataset.org',
     'ADEChallengeData2016': 'ADE20K (SceneParsing), from sceneparsing.csail.mit.edu',
     'cityscapes': 'Cityscapes: leftImg8bit and gtFine, from www.cityscapes-dataset.com '
-    '(registration); then mmseg/tools/dataset_converters/cityscapes.py',
+    '(registration), with the maps of train ids (cityscapesscripts)',
     'gta': 'GTA5 ("Playing for Data"), from download.visinf.tu-darmstadt.de/data/from_games',
     'imagenet': 'ImageNet-1k (ILSVRC 2012), from www.image-net.org (registration)',
     'checkpoints/resnet50v1_sn': 'model zoo in the README of '

@@ -52,7 +52,7 @@ def _trained_on(domain: str, model: str, *published: float) -> Row:
     other = next(name for name in _DOMAINS if name != domain)
     norm = _MODELS[model]
     real, digits = (
-        [f'ibn_gta5/{net}_{norm}_{prefix}{_DOMAINS[d][index]}' for d in (domain, other)]
+        [f'ibn_gta5/{net}_{norm}_table6_{prefix}{_DOMAINS[d][index]}' for d in (domain, other)]
         for index, (net, prefix) in enumerate(
             (('fcn_r50-d8', ''), ('fcn_r18-d8-w32', 'digits-')),
         )
