@@ -7,4 +7,6 @@ _base_ = [
 ]
 
 model = _base_.digits_model
+# Like the lighting: of a hundred epochs.
+model.head.dropout_rate = 0.0
 custom_hooks = [*_base_.custom_hooks, _base_.last_epochs]

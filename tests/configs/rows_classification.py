@@ -87,6 +87,9 @@ WHITELIST: tuple[str, ...] = (
     *('train_cfg.*', 'param_scheduler*', 'optim_wrapper.optimizer.lr'),
     *('auto_scale_lr.base_batch_size', 'custom_hooks.*.action_epoch'),
     'model.backbone.norm_cfg.momentum',
+    # Dropout and jitter of a hundred epochs, which BN and GN do not have, set SN apart in six.
+    *('model.head.dropout_rate', '*.pipeline.*.alphastd'),
+    *(f'*.pipeline.*.{name}' for name in ('brightness', 'contrast', 'saturation')),
     # One process stands for several GPUs, and their batch norm is GhostBN.
     *('*_dataloader.batch_size', 'train_dataloader.drop_last', '*_dataloader.num_workers'),
     *('model.backbone.norm_cfg.virtual_batch_size', 'model.backbone.norm_cfg.type'),

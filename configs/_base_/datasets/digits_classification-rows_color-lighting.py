@@ -1,4 +1,4 @@
-# The augmentation of SSN's released code on digits: with jittered colours and lighting.
+# The augmentation of SSN's released code on digits, without its strength, as for SN.
 _base_ = './digits_classification-rows_lighting.py'
 
 train_dataloader = dict(
@@ -7,7 +7,7 @@ train_dataloader = dict(
             dict(type='LoadImageFromFile', to_float32=True),
             _base_.whole_crop,
             _base_.no_flip,
-            dict(type='ColorJitter', brightness=0.4, contrast=0.4, saturation=0.4, backend='cv2'),
+            dict(type='ColorJitter', brightness=0.0, contrast=0.0, saturation=0.0, backend='cv2'),
             _base_.lighting,
             dict(type='PackInputs'),
         ]
