@@ -93,8 +93,6 @@ WHITELIST: tuple[str, ...] = (
     # One process stands for several GPUs, and their batch norm is GhostBN.
     *('*_dataloader.batch_size', 'train_dataloader.drop_last', '*_dataloader.num_workers'),
     *('model.backbone.norm_cfg.virtual_batch_size', 'model.backbone.norm_cfg.type'),
-    # Where a value was read from, by mmengine.
-    '*._scope_',
     # Bookkeeping of short runs that repeat.
     *('randomness.seed', 'default_hooks.checkpoint.max_keep_ckpts'),
 )

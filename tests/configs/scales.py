@@ -30,9 +30,12 @@ def not_allowed(full: Config, digits: Config, whitelist: tuple[str, ...]) -> lis
 
 
 def _plain(value):
-    """Dicts and lists only: mmengine's ConfigDict raises for missing keys."""
+    """Dicts and lists only: mmengine's ConfigDict raises for missing keys.
+
+    Without `_scope_`, by which mmengine notes what base a value was read from.
+    """
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: _plain(item) for key, item in value.items() if key != '_scope_'}
     return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
