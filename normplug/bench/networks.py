@@ -18,7 +18,7 @@ from normplug.launch.config import scope_of
 
 from .naive import NaiveSN
 
-__all__ = ['NETWORKS', 'Network']
+__all__ = ['NETWORKS', 'Network', 'random_batch']
 
 NETWORKS = {
     'mask-rcnn': 'mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py',
@@ -26,7 +26,7 @@ NETWORKS = {
     'fcn': 'mmseg::fcn/fcn_r50-d8_4xb2-40k_cityscapes-512x1024.py',
 }
 _OBJECTS = 10  # ground truth boxes in an image
-_CLASSES = {'mmdet': 80, 'mmseg': 19}
+_CLASSES = {'mmdet': 80, 'mmseg': 19, 'mmpretrain': 1000}
 
 
 @dataclass(frozen=True)
@@ -62,29 +62,46 @@ class Network:
 
     def data(self) -> dict[str, Any]:
         """A batch for ``train_step``, the same at each call."""
-        if NETWORKS[self.name].startswith('mmdet'):
-            from mmdet.testing import demo_mm_inputs
+        scope = NETWORKS[self.name].partition('::')[0]
+        return random_batch(scope, self.images, self.height, self.width)
 
-            return demo_mm_inputs(
-                batch_size=self.images,
-                image_shapes=(3, self.height, self.width),
-                num_items=[_OBJECTS] * self.images,
-                num_classes=_CLASSES['mmdet'],
-                with_mask=True,
-            )
-        from mmengine.structures import PixelData
-        from mmseg.structures import SegDataSample
 
-        draw = torch.Generator().manual_seed(0)
-        size = (self.height, self.width)
-        inputs, samples = [], []
-        for _ in range(self.images):
-            inputs.append(torch.randint(256, (3, *size), generator=draw, dtype=torch.uint8))
-            labels = torch.randint(_CLASSES['mmseg'], (1, *size), generator=draw)
-            sample = SegDataSample(metainfo=dict(img_shape=size, ori_shape=size))
-            sample.gt_sem_seg = PixelData(data=labels)
-            samples.append(sample)
-        return dict(inputs=inputs, data_samples=samples)
+def random_batch(scope: str, images: int, height: int, width: int) -> dict[str, Any]:
+    """A batch of noise with random truth for ``train_step`` of a model of mm's 'scope'."""
+    if scope == 'mmdet':
+        from mmdet.testing import demo_mm_inputs
+
+        return demo_mm_inputs(
+            batch_size=images,
+            image_shapes=(3, height, width),
+            num_items=[_OBJECTS] * images,
+            num_classes=_CLASSES[scope],
+            with_mask=True,
+        )
+    draw = torch.Generator().manual_seed(0)
+    inputs = [
+        torch.randint(256, (3, height, width), generator=draw, dtype=torch.uint8)
+        for _ in range(images)
+    ]
+    make = _labels_of_image if scope == 'mmpretrain' else _labels_of_pixels
+    return dict(inputs=inputs, data_samples=[make(height, width, draw) for _ in range(images)])
+
+
+def _labels_of_pixels(height: int, width: int, draw: torch.Generator) -> Any:
+    from mmengine.structures import PixelData
+    from mmseg.structures import SegDataSample
+
+    labels = torch.randint(_CLASSES['mmseg'], (1, height, width), generator=draw)
+    sample = SegDataSample(metainfo=dict(img_shape=(height, width), ori_shape=(height, width)))
+    sample.gt_sem_seg = PixelData(data=labels)
+    return sample
+
+
+def _labels_of_image(height: int, width: int, draw: torch.Generator) -> Any:
+    from mmpretrain.structures import DataSample
+
+    label = int(torch.randint(_CLASSES['mmpretrain'], (), generator=draw))
+    return DataSample(metainfo=dict(img_shape=(height, width))).set_gt_label(label)
 
 
 @contextmanager

@@ -52,6 +52,12 @@ def test_cells(summaries):
     assert summaries[1].cells['AP_l'].values == ()
 
 
+def test_a_row_that_this_scale_has_not():
+    (summary,) = summarize(TABLE, ROWS[:1], SEEDS, Plan({}, {}), {})
+    assert str(summary.cells['AP']) == 'not at this scale'
+    assert report(TABLE, [summary], [])['t.png'].startswith(b'\x89PNG')
+
+
 def test_files(summaries):
     files = report(TABLE, summaries, [SOURCE])
     text = files['t.md'].decode()

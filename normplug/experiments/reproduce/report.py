@@ -28,7 +28,7 @@ class Cell:
 
     Attributes:
         values: of the seeds that are finished.
-        seeds: how many were asked for.
+        seeds: how many were asked for; 0 if the row is not trained at this scale.
         published: None where there is none.
     """
 
@@ -49,7 +49,7 @@ class Cell:
     def __str__(self) -> str:
         """As a table shows it."""
         if self.mean is None:
-            return 'missing'
+            return 'missing' if self.seeds else 'not at this scale'
         text = f'{self.mean:.1f}' if self.std is None else f'{self.mean:.1f} ± {self.std:.1f}'
         few = len(self.values) < self.seeds
         return text + (f' ({len(self.values)} of {self.seeds} seeds)' if few else '')
@@ -93,7 +93,8 @@ def summarize(
     """
     summaries: list[Summary] = []
     for row in rows:
-        places = [plan.cells.get((table.name, row.name, seed), {}) for seed in seeds]
+        keys = [(table.name, row.name, seed) for seed in seeds]
+        places = [plan.cells[key] for key in keys if key in plan.cells]
         trained = [records[p[OWN_TEST]] for p in places if p.get(OWN_TEST) in records]
         cells = {column.name: _cell(column, row, places, records) for column in table.columns}
         first = table.columns[0]
