@@ -82,6 +82,7 @@ WHITELIST = (
     'train_cfg.val_interval',
     'param_scheduler.0.end',
     'optim_wrapper.optimizer.lr',
+    'optim_wrapper.paramwise_cfg*',  # the heads' rate
     'auto_scale_lr.base_batch_size',
     'default_hooks.checkpoint.interval',
     'randomness',

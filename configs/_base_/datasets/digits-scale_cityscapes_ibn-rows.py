@@ -9,7 +9,7 @@ classes = (
 # Any colours that differ: mmseg's visualizer needs one a class.
 palette = [[(97 * i) % 256, (57 * i + 80) % 256, (31 * i + 160) % 256] for i in range(11)]
 
-crop_size = (128, 128)
+crop_size = (96, 96)
 padding = dict(size=crop_size)
 dataset = dict(
     type='BaseSegDataset',
