@@ -20,6 +20,7 @@ from .config import (
 )
 from .data_check import broken_json_explained, unreadable_files_explained
 from .errors import exit_code
+from .last_evaluation import train
 from .options import add_config_arguments
 from .runner import build_runner
 from .type_check import unknown_types_explained
@@ -101,7 +102,7 @@ def read_test_config(argv: Sequence[str] | None = None, prog: str = 'tools/test.
 def _train(cfg: Config) -> None:
     runner = build_runner(cfg, 'train')
     with _data_errors_explained(cfg):
-        runner.train()
+        train(runner)
 
 
 def _test(cfg: Config) -> None:

@@ -58,11 +58,13 @@ def read_run(work_dir: str | Path, name: str | None = None) -> Run:
     for path in sorted(work_dir.glob('*/vis_data/scalars.json')):
         part = _records(path)
         first = next((record['iter'] for record in part if 'loss' in record), None)
-        if first is None:  # tools/test.py writes records too
+        if first is None:  # a last evaluation that was made up for
+            last = records[-1].get('step', 0) if records else 0
+            records += [r for r in part if r.get('step', 0) >= last and r not in records]
             continue
         again = (i for i, old in enumerate(records) if 'loss' in old and old['iter'] >= first)
         records = records[: next(again, len(records))] + part
-    if not records:
+    if not any('loss' in record for record in records):
         raise FileNotFoundError(
             f'{work_dir}: no */vis_data/scalars.json with training records; train into it first'
         )

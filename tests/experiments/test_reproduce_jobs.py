@@ -13,6 +13,7 @@ from mmengine.config import Config
 
 from normplug.experiments.reproduce.jobs import Job, Settings, plan
 from normplug.experiments.reproduce.launchers import Launcher, make_launcher
+from normplug.experiments.reproduce.needs import check_needs
 from normplug.experiments.reproduce.records import BEGUN, DONE, begin, is_begun, read_done
 from normplug.experiments.reproduce.run import LOG, Failure, run_jobs
 from normplug.experiments.reproduce.tables import TABLES
@@ -78,11 +79,37 @@ def test_options_reach_the_config_and_the_command(tmp_path):
     *_, work = made.jobs.values()
     assert work.cfg.train_cfg.max_epochs == 7
     assert {'train_cfg.max_epochs=7', 'randomness.seed=3'} < set(work.options)
-    # The pretraining ends with another checkpoint then.
-    assert work.cfg.model.backbone.init_cfg.checkpoint.endswith('epoch_7.pth')
+    # The pretraining, which other rows share, is what it was.
+    assert work.cfg.model.backbone.init_cfg.checkpoint.endswith('epoch_6.pth')
+    (shared,) = (made.jobs[folder] for folder in work.needs)
+    assert shared.cfg.train_cfg.max_epochs == 6
+    tables = {table: table.rows[:1] for table in (TABLE3, TABLES['comparison'])}
+    longer = settings(tmp_path, **{'train_cfg.max_epochs': 7})
+    with pytest.raises(UserError, match=r'is a row and the pretraining of others'):
+        plan(tables, (0,), longer)
     wrong = settings(tmp_path, **{'param_scheduler.9.end': 1})
     with pytest.raises(UserError, match=r'--cfg-options does not fit .*Index 9 exceeds'):
         plan({TABLE3: TABLE3.rows[:1]}, (0,), wrong)
+
+
+def test_another_number_of_processes_is_another_training(tmp_path):
+    one, two = (
+        plan({TABLE3: TABLE3.rows[:1]}, (0,), settings(tmp_path, Launcher(n))).jobs for n in (1, 2)
+    )
+    assert list(one) == list(two)
+    for folder, work in one.items():
+        assert work.fingerprint != two[folder].fingerprint
+
+
+@pytest.mark.parametrize('table', TABLES.values(), ids=TABLES)
+def test_digits_need_nothing_but_their_data(table, tmp_path, monkeypatch):
+    made = plan({table: table.rows}, (0,), settings(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError) as error:
+        check_needs(made.jobs.values())
+    paths = [line.split()[0] for line in str(error.value).splitlines() if line.startswith('  ')]
+    assert paths
+    assert all(path.startswith('work_dirs/data/digits/') for path in paths)
 
 
 def test_launchers(tmp_path):
@@ -90,11 +117,12 @@ def test_launchers(tmp_path):
     assert several.command('train', 'n', ['C'], ['--work-dir', 'W']) == [
         *('bash', 'tools/dist_train.sh', 'C', '4', '--work-dir', 'W'),
     ]
+    assert several.env == {'PYTHON': sys.executable}
     slurm = make_launcher(16, 'slurm', 'part')
     assert slurm.command('test', 'n', ['C', 'K'], []) == [
         *('bash', 'tools/slurm_test.sh', 'part', 'n', 'C', 'K'),
     ]
-    assert slurm.env == {'GPUS': '16', 'GPUS_PER_NODE': '8'}
+    assert slurm.env == {'GPUS': '16'}
     with pytest.raises(UserError, match='--launcher slurm needs --partition'):
         make_launcher(8, 'slurm', None)
     with pytest.raises(UserError, match='--partition is for'):

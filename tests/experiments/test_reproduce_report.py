@@ -14,7 +14,7 @@ AP = Column('AP', 'coco/bbox_mAP', factor=100)
 ERROR = Column('error', 'accuracy/top1', 'other', is_error=True, higher_is_better=False)
 ROWS = tuple(Row(name, None, Scale('x'), {'AP': 30.0}) for name in ('a', 'b', 'c', 'd'))
 LARGE = Column('AP_l', 'coco/bbox_mAP_l', factor=100)
-TABLE = Table('t', 'A table', 'somewhere', (AP, ERROR, LARGE), ROWS)
+TABLE = Table('t', 'A table', 'somewhere', (AP, ERROR, LARGE), ROWS, 'a twin')
 SEEDS = (0, 1)
 APS = {'a': (0.30, 0.32), 'b': (0.31, 0.33), 'c': (0.40, 0.42), 'd': (0.20,)}
 SOURCE = {'commit': 'abc', 'images_per_second': 4.0, 'peak_memory': 100}
@@ -50,30 +50,44 @@ def test_cells(summaries):
     assert (a.speed, a.memory) == (4.0, 100)
     # COCO's -1 for data without large objects.
     assert summaries[1].cells['AP_l'].values == ()
+    assert str(summaries[1].cells['AP_l']) == 'none'
+
+
+def test_rows_of_other_groups_are_not_compared():
+    rows = tuple(Row(name, None, Scale('x'), group=name) for name in 'ab')
+    table = Table('t', '', '', (AP,), rows, '')
+    cells = {('t', name, s): {OWN_TEST: Path(name + str(s))} for name in 'ab' for s in SEEDS}
+    values = {'a0': 0.2, 'a1': 0.2, 'b0': 0.1, 'b1': 0.1}
+    records = {Path(k): {**SOURCE, 'metrics': {AP.metric: v}} for k, v in values.items()}
+    summaries = summarize(table, rows, SEEDS, Plan({}, cells), records)
+    assert [summary.mark for summary in summaries] == ['', '']
 
 
 def test_a_row_that_this_scale_has_not():
     (summary,) = summarize(TABLE, ROWS[:1], SEEDS, Plan({}, {}), {})
     assert str(summary.cells['AP']) == 'not at this scale'
-    assert report(TABLE, [summary], [])['t.png'].startswith(b'\x89PNG')
+    assert report(TABLE, 'digits', [summary], [])['t.png'].startswith(b'\x89PNG')
 
 
 def test_files(summaries):
-    files = report(TABLE, summaries, [SOURCE])
+    files = report(TABLE, 'digits', summaries, [SOURCE])
     text = files['t.md'].decode()
     assert '| a | 30 / 31.0 ± 1.4 / +1.0 | - / 10.0 (1 of 2 seeds) / - | - |  | 4 | 100 |' in text
     assert '- commit: `abc`' in text
+    assert '**Here: a twin.**' in text
+    assert '**Here' not in report(TABLE, 'real', summaries, [SOURCE])['t.md'].decode()
     rows = list(csv.DictReader(io.StringIO(files['t.csv'].decode())))
     assert len(rows) == len(ROWS) * 3
     assert rows[0]['values'] == '30.000 32.000'
-    assert rows[0]['published'] == '30'
+    assert (rows[0]['published'], rows[0]['difference']) == ('30', '1')
+    assert [row['against_row_above'] for row in rows[3:9:3]] == ['equal', 'better']
     assert rows[-1]['mean'] == ''
     assert files['t.png'].startswith(b'\x89PNG')
 
 
 def test_a_smaller_error_is_better():
     column = Column('error', 'e', higher_is_better=False)
-    table = Table('t', '', '', (column,), ROWS[:2])
+    table = Table('t', '', '', (column,), ROWS[:2], '')
     cells = {('t', name, s): {OWN_TEST: Path(name + str(s))} for name in 'ab' for s in SEEDS}
     values = {'a0': 20.0, 'a1': 20.1, 'b0': 10.0, 'b1': 10.1}
     records = {Path(k): {**SOURCE, 'metrics': {'e': v}} for k, v in values.items()}
@@ -84,10 +98,10 @@ def test_a_smaller_error_is_better():
 def test_curves_over_images_a_gpu():
     columns = (Column('top-1', 'a'), Column('ratio of BN', 'ratio/BN', factor=100))
     rows = [Row(f'SN {n}', None, Scale('x'), {'ratio of BN': 50}, 'SN', n) for n in (2, 32)]
-    table = Table('t', '', '', columns, tuple(rows))
+    table = Table('t', '', '', columns, tuple(rows), '')
     cells = {('t', row.name, 0): {OWN_TEST: Path(row.name)} for row in rows}
     metrics = {'a': 80.0, 'ratio/BN': 0.4}
     records = {Path(row.name): {**SOURCE, 'metrics': metrics} for row in rows}
     summaries = summarize(table, rows, (0,), Plan({}, cells), records)
     assert summaries[0].cells['ratio of BN'].mean == pytest.approx(40)
-    assert report(table, summaries, [])['t.png'].startswith(b'\x89PNG')
+    assert report(table, 'digits', summaries, [])['t.png'].startswith(b'\x89PNG')

@@ -6,7 +6,8 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -112,23 +113,30 @@ def _reproduce(args: argparse.Namespace, argv: Sequence[str], prog: str) -> list
     launcher = make_launcher(args.gpus, args.launcher, args.partition)
     chosen = _chosen(args)
     settings = Settings(args.data, args.work_dir, launcher, args.cfg_options)
-    made = plan(chosen, range(args.seeds), settings)
-    _make_digits(made)
-    check_needs(made.jobs.values())
+    seeds = range(args.seeds)
+    made = plan(chosen, seeds, settings)
     records = {job.folder: record for job in made.jobs.values() if (record := read_done(job))}
     todo = [job for job in made.jobs.values() if job.folder not in records]
+    if args.dry_run:
+        for job in todo:
+            print(f'{job.shell_command(launcher)}{" --resume" if is_begun(job) else ""}')
+    _make_digits(made)
+    check_needs(made.jobs.values())
     _say(f'{len(records)} of {len(made.jobs)} jobs are finished, in {args.work_dir}')
     if args.dry_run:
-        _dry_run(todo, settings, args.processes)
+        _estimate(todo, settings, args.processes)
         return []
     for note in lock_work_dir(str(args.work_dir)):
         _say(note)
     source = provenance(prog, argv, 'cpu' if get_device() == 'cpu' else 'cuda')
     del source['threads']  # of this process, not of the trainings
     source |= {'processes': args.processes * args.gpus, 'data': args.data}
-    failed = _run(todo, records, settings, args.processes, source)
-    _report(chosen, range(args.seeds), made, records, args.work_dir / args.data)
-    return failed
+    try:
+        return _run(todo, records, settings, args.processes, source)
+    finally:
+        # All rows of the tables: those of other commands too.
+        whole = plan({table: table.rows for table in chosen}, seeds, settings)
+        _report(chosen, seeds, whole, {**_finished(whole), **records}, settings)
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -136,6 +144,8 @@ def _check(args: argparse.Namespace) -> None:
     for option in ('seeds', 'gpus', 'processes'):
         if getattr(args, option) < 1:
             raise UserError(f'--{option} must be at least 1, got {getattr(args, option)}')
+    if 'randomness.seed' in args.cfg_options:
+        raise UserError('--cfg-options randomness.seed: every row has seeds 0 to K-1 of --seeds K')
     if args.processes > 1 and (args.gpus > 1 or get_device() != 'cpu'):
         raise UserError(
             '--processes is for a machine without GPUs: give each command its own by '
@@ -171,15 +181,22 @@ def _make_digits(made: Plan) -> None:
         raise UserError(str(error)) from error
 
 
-def _dry_run(todo: Sequence[Job], settings: Settings, processes: int) -> None:
-    launcher = settings.launcher
-    for job in todo:
-        resume = is_begun(job)
-        print(f'{job.shell_command(launcher)}{" --resume" if resume else ""}')
+def _finished(made: Plan) -> dict[Path, Mapping[str, Any]]:
+    """What is finished of the jobs, those of other settings left out."""
+    records = {}
+    for job in made.jobs.values():
+        with suppress(UserError):
+            records[job.folder] = read_done(job)
+    return {folder: record for folder, record in records.items() if record is not None}
+
+
+def _estimate(todo: Sequence[Job], settings: Settings, processes: int) -> None:
+    gpus = settings.launcher.gpus
+    threads = max(1, (os.cpu_count() or 1) // (processes * gpus))
     times: dict[str, float | None] = {}
     for job in todo:
         if job.trains and job.config not in times:
-            times[job.config] = estimated_seconds(job, launcher.gpus)
+            times[job.config] = estimated_seconds(job, settings.options, gpus, threads)
             told = times[job.config]
             print(f'{job.config}: {"not measured" if told is None else duration(told)} a training')
     unknown = [config for config, seconds in times.items() if seconds is None]
@@ -203,10 +220,10 @@ def _run(
         return failed
     progress = Progress(len(todo), min(processes, len(todo)), time.monotonic)
     try:
-        for job, outcome in run_jobs(todo, set(records), settings.launcher, processes):
+        for job, outcome in run_jobs(todo, set(records), settings.launcher, processes, _say):
             try:
                 if not isinstance(outcome, Failure):
-                    records[job.folder] = finish(job, outcome, source)
+                    records[job.folder] = finish(job, outcome, source, settings.launcher.gpus)
                     progress.finished(f'{job.name}: {duration(outcome)}')
                     continue
             except UserError as error:
@@ -219,23 +236,24 @@ def _run(
 
 
 def _report(
-    chosen: Mapping[Table, Sequence[Row]],
+    tables: Iterable[Table],
     seeds: Sequence[int],
     made: Plan,
     records: Mapping[Path, Mapping[str, Any]],
-    folder: Path,
+    settings: Settings,
 ) -> None:
-    for table, rows in chosen.items():
-        summaries = summarize(table, rows, seeds, made, records)
+    for table in tables:
+        summaries = summarize(table, table.rows, seeds, made, records)
         own = {
             place
-            for row in rows
+            for row in table.rows
             for seed in seeds
             for place in made.cells.get((table.name, row.name, seed), {}).values()
         }
-        files = report(table, summaries, [records[place] for place in own if place in records])
+        own_records = [records[place] for place in sorted(own) if place in records]
+        files = report(table, settings.data, summaries, own_records)
         print(files[f'{table.name}.md'].decode())
-        for path in write_all(folder, files):
+        for path in write_all(settings.work_dir / settings.data, files):
             print(os.path.relpath(path))
 
 

@@ -64,8 +64,9 @@ def _costs() -> Iterator[tuple[str, str, float, float]]:
     """Table, config, FLOP of an image, images seen in a training."""
     for table in TABLES.values():
         # KN's layers run in linked models only, and its cost here is that of the others.
-        own = [r for r in table.rows if r.real is not None and '_kn_' not in r.real.config]
-        row = own[-1]
+        # Of those with 4 images' statistics too.
+        own = [row for row in table.rows if row.real is not None]
+        row = [r for r in own if not {'kn', '64xb4'} & set(r.real.config.split('_'))][-1]
         cfg = load_config(find_config(f'normplug::{row.real.config}.py'))
         images, size = _SETS[row.real.config.rpartition('_')[2]]
         if table.name == 'ibn-gta5':

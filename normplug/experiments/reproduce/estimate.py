@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +26,22 @@ __all__ = ['estimated_seconds']
 _ITERATIONS, _COUNTED = 12, 6
 
 
-def estimated_seconds(job: Job, gpus: int) -> float | None:
+def estimated_seconds(
+    job: Job, options: Mapping[str, Any], gpus: int, threads: int
+) -> float | None:
     """Of a training on this machine, without its evaluations; None if it could not be measured.
 
     The time of an iteration is measured on one process, and ``gpus`` of them are taken to be as
     fast, each.
+
+    Args:
+        job: the training.
+        options: of the command line, for its config.
+        gpus: processes that share the training.
+        threads: of each.
     """
-    command = [sys.executable, '-m', __name__, job.config, json.dumps(_options(job))]
-    env = {'OMP_NUM_THREADS': '1', **os.environ}
+    command = [sys.executable, '-m', __name__, job.config, json.dumps(options)]
+    env = {'OMP_NUM_THREADS': str(threads), **os.environ}
     done = subprocess.run(command, capture_output=True, text=True, env=env)
     lines = [line for line in done.stdout.splitlines() if line.startswith('{"seconds"')]
     if done.returncode or not lines:
@@ -45,14 +54,9 @@ def estimated_seconds(job: Job, gpus: int) -> float | None:
     return measured['seconds'] * train.max_epochs * math.ceil(measured['images'] / images)
 
 
-def _options(job: Job) -> dict[str, str]:
-    pairs = (option.partition('=') for option in job.options)
-    return {key: value for key, _, value in pairs if not key.endswith('init_cfg.checkpoint')}
-
-
 def _measure(config: str, options: dict[str, Any]) -> None:
     cfg = load_config(config)
-    cfg.merge_from_dict({key: _value(value) for key, value in options.items()})
+    cfg.merge_from_dict(options)
     with tempfile.TemporaryDirectory() as folder:
         runner = build_runner(_shortened(cfg, folder))
         with DefaultScope.overwrite_default_scope(scope_of(cfg)):
@@ -83,13 +87,6 @@ def _without_weights(node: Any) -> None:
             node['init_cfg'] = None
         for value in node.values():
             _without_weights(value)
-
-
-def _value(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        return text
 
 
 if __name__ == '__main__':

@@ -21,20 +21,21 @@ if TYPE_CHECKING:
 __all__ = ['figure']
 
 
-def figure(table: Table, summaries: Sequence[Summary]) -> bytes:
+def figure(table: Table, where: str, summaries: Sequence[Summary]) -> bytes:
     """A PNG: curves over images a GPU where the rows have them, else a point a row.
 
-    What is not finished is left out.
+    What is not finished is left out; ``where`` says of ours what they are.
     """
     draw = _curves if any(summary.row.images for summary in summaries) else _points
-    picture = draw(table, summaries)
+    picture = draw(table, where, summaries)
+    picture.suptitle(table.name, fontsize=10)
     buffer = io.BytesIO()
     picture.savefig(buffer, dpi=120, format='png')
     plt.close(picture)
     return buffer.getvalue()
 
 
-def _points(table: Table, summaries: Sequence[Summary]):
+def _points(table: Table, where: str, summaries: Sequence[Summary]):
     """The first column, ours on the left and the paper's on the right, each on its own axis."""
     column = table.columns[0]
     height = 1.2 + 0.35 * len(summaries)
@@ -48,13 +49,13 @@ def _points(table: Table, summaries: Sequence[Summary]):
             sides[1].plot(cell.published, place, 's', color='C1')
     sides[0].set_yticks(range(len(summaries)), [summary.row.name for summary in summaries])
     sides[0].invert_yaxis()
-    for axes, whose in zip(sides, ('here', 'published'), strict=True):
+    for axes, whose in zip(sides, (where, 'published'), strict=True):
         axes.set(xlabel=f'{column.name} (%), {whose}')
         axes.grid(alpha=0.3)
     return picture
 
 
-def _curves(table: Table, summaries: Sequence[Summary]):
+def _curves(table: Table, where: str, summaries: Sequence[Summary]):
     """Left, the first column of each norm against images a GPU; right, what SN learned there."""
     first, *ratios = table.columns
     picture, sides = plt.subplots(1, 2, figsize=(10, 4), layout='constrained')
@@ -70,7 +71,9 @@ def _curves(table: Table, summaries: Sequence[Summary]):
         if points:
             sides[1].plot(*zip(*points, strict=True), '--', color=f'C{index}', alpha=0.5)
     images = sorted({summary.row.images for summary in summaries})
-    for axes, label in zip(sides, (first.name, 'ratio; dashed: published'), strict=True):
+    for axes, label in zip(
+        sides, (f'{first.name}, {where}', f'ratio, {where}; dashed: published'), strict=True
+    ):
         axes.set_xscale('log', base=2)
         axes.set_xticks(images, [str(count) for count in images])
         axes.minorticks_off()

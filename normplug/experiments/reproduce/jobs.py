@@ -6,7 +6,7 @@ import copy
 import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ class Settings:
         data: 'digits' or 'real'.
         work_dir: of the whole.
         launcher: how trainings are started.
-        options: KEY=VALUE for every config.
+        options: KEY=VALUE for every row's config.
     """
 
     data: str
@@ -55,6 +55,7 @@ class Job:
         cfg: what it says, with the options.
         options: KEY=VALUE of ``--cfg-options``.
         needs: the folders of jobs that must have ended well.
+        processes: that share a training: its batch, and its learning rate with that.
         checkpoint: what is tested; None for a training.
         tta: of a test.
     """
@@ -65,6 +66,7 @@ class Job:
     cfg: Config
     options: tuple[str, ...]
     needs: tuple[Path, ...]
+    processes: int = 1
     checkpoint: Path | None = None
     tta: bool = False
 
@@ -75,8 +77,9 @@ class Job:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Of the config with its options, and of how it is tested."""
-        return fingerprint(self.cfg) + ('-tta' if self.tta else '')
+        """Of the config with its options, on how many processes it trains, how it is tested."""
+        how = f'-{self.processes}' if self.trains else '-tta' if self.tta else ''
+        return fingerprint(self.cfg) + how
 
     def command(self, launcher: Launcher, resume: bool) -> list[str]:
         """What is started; the same can be typed into a shell."""
@@ -90,13 +93,15 @@ class Job:
             arguments.append('--resume')
         arguments += ['--cfg-options', *self.options] if self.options else []
         tool = 'train' if self.trains else 'test'
-        return launcher.command(tool, self.folder.parent.name, files, arguments)
+        name = '-'.join(self.folder.parts[-3:-1])
+        return launcher.command(tool, name, files, arguments)
 
     def shell_command(self, launcher: Launcher) -> str:
         """For people to read."""
         command = self.command(launcher, resume=False)
         shown = ['python' if part == sys.executable else part for part in command]
-        return shlex.join(shown)
+        variables = ''.join(f'{k}={v} ' for k, v in launcher.env.items() if k != 'PYTHON')
+        return variables + shlex.join(shown)
 
 
 @dataclass(frozen=True)
@@ -130,7 +135,13 @@ def plan(tables: Mapping[Table, Sequence[Row]], seeds: Sequence[int], settings: 
                     continue
                 cells = {}
                 for test, job in _jobs_of(scale, seed, settings):
-                    made.jobs.setdefault(job.folder, job)
+                    known = made.jobs.setdefault(job.folder, job)
+                    if known.fingerprint != job.fingerprint:
+                        raise UserError(
+                            f'--cfg-options: {job.name} is a row and the pretraining of others, '
+                            'which keep their own settings: give its table a command of its own, '
+                            'with another --work-dir'
+                        )
                     if test is not None:
                         cells[test] = job.folder
                 made.cells[table.name, row.name, seed] = cells
@@ -150,7 +161,9 @@ def _jobs_of(scale: Scale, seed: int, settings: Settings) -> Iterator[tuple[str 
     pretraining = _pretraining(cfg)
     options, needs = {'randomness.seed': seed}, ()
     if pretraining is not None:
-        before = _training(pretraining, 0, {'randomness.seed': 0}, (), settings)
+        # With its own options only: it is one for all rows, whatever is changed about these.
+        own = replace(settings, options={})
+        before = _training(pretraining, 0, {'randomness.seed': 0}, (), own)
         yield None, before
         checkpoint = before.folder / last_checkpoint_name(before.cfg)
         options['model.backbone.init_cfg.checkpoint'] = str(checkpoint)
@@ -169,8 +182,8 @@ def _jobs_of(scale: Scale, seed: int, settings: Settings) -> Iterator[tuple[str 
                 _changed(own, settings.options),
                 _texts(settings.options),
                 (training.folder,),
-                checkpoint,
-                test.tta,
+                checkpoint=checkpoint,
+                tta=test.tta,
             ),
         )
 
@@ -181,7 +194,8 @@ def _training(
     folder = settings.work_dir / settings.data / config / f'seed{seed}' / _TRAIN
     path, options = _path(config), {**options, **settings.options}
     cfg = _changed(path, options)
-    return Job(_name(config, seed), folder, path, cfg, _texts(options), needs)
+    processes = settings.launcher.gpus
+    return Job(_name(config, seed), folder, path, cfg, _texts(options), needs, processes)
 
 
 @lru_cache(None)

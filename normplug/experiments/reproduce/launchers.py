@@ -56,11 +56,11 @@ def make_launcher(gpus: int, kind: str, partition: str | None) -> Launcher:
     if kind == 'slurm':
         if not partition:
             raise UserError('--launcher slurm needs --partition, the partition to submit to')
-        env = {'GPUS': str(gpus), 'GPUS_PER_NODE': str(min(gpus, 8))}
-        return Launcher(gpus, partition, env)
+        return Launcher(gpus, partition, {'GPUS': str(gpus)})
     if partition:
         raise UserError('--partition is for --launcher slurm')
-    return Launcher(gpus)
+    # The scripts look for a Python themselves.
+    return Launcher(gpus, env={'PYTHON': sys.executable} if gpus > 1 else {})
 
 
 def _is_checkout() -> bool:

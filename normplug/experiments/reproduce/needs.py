@@ -51,7 +51,9 @@ def check_needs(jobs: Iterable[Job]) -> None:
     # One of each config: seeds do not differ in what they need.
     for job in {(job.config, job.trains): job for job in jobs}.values():
         phases = ('train', 'val') if job.trains else ('test',)
-        for key, path in [*missing_paths(job.cfg, phases), *_missing_weights(job.cfg)]:
+        # What a test starts from is its checkpoint.
+        weights = _missing_weights(job.cfg) if job.trains else ()
+        for key, path in [*missing_paths(job.cfg, phases), *weights]:
             if str(Path(path).parent) not in made:
                 missing.setdefault(os.path.normpath(path), f'{job.config}: {key}')
     if not missing:

@@ -59,28 +59,38 @@ def begin(job: Job) -> None:
         raise UserError(f'--work-dir: {job.folder} cannot be written: {error.strerror}') from error
 
 
-def finish(job: Job, seconds: float, source: Mapping[str, Any]) -> dict[str, Any]:
+def finish(job: Job, seconds: float, source: Mapping[str, Any], processes: int) -> dict[str, Any]:
     """Read what the job wrote, and keep it as its record.
 
     Args:
         job: it ended with exit code 0.
         seconds: that it took, in this session.
         source: provenance.
+        processes: of a training, each with a batch of the config's size.
 
     Raises:
         UserError: it left no metrics.
     """
     record = {'fingerprint': job.fingerprint, 'seconds': round(seconds, 1), **source}
-    record |= _of_training(job) if job.trains else {'metrics': _of_test(job)}
+    try:
+        found = _of_training(job, processes) if job.trains else {'metrics': _of_test(job)}
+    except (OSError, LookupError, ValueError) as error:
+        raise UserError(f'{job.folder}: its records cannot be read: {error!r}') from error
+    record |= found
     _write(job.folder / DONE, record)
     return record
 
 
-def _of_training(job: Job) -> dict[str, Any]:
+def _of_training(job: Job, processes: int) -> dict[str, Any]:
     run = read_run(job.folder)
-    if not run.val:
-        raise UserError(f'{job.folder}: the training ended without an evaluation; see its log')
-    batch = job.cfg.train_dataloader.batch_size
+    train = job.cfg.train_cfg
+    end = train.max_iters if train.get('max_iters') is not None else train.max_epochs
+    if not run.val or run.val[-1]['step'] != end:
+        raise UserError(
+            f'{job.folder}: the training ended without an evaluation of its last checkpoint; see '
+            f'the log there (train_cfg.val_interval must divide {end})'
+        )
+    batch = job.cfg.train_dataloader.batch_size * processes
     iterations = run.train[-1]['iter']
     return {
         'metrics': _numbers(run.val[-1]) | _mean_ratios(job.folder / last_checkpoint_name(job.cfg)),

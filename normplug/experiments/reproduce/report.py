@@ -30,11 +30,13 @@ class Cell:
         values: of the seeds that are finished.
         seeds: how many were asked for; 0 if the row is not trained at this scale.
         published: None where there is none.
+        absent: whether the data have nothing that this measures.
     """
 
     values: tuple[float, ...]
     seeds: int
     published: float | None
+    absent: bool = False
 
     @property
     def mean(self) -> float | None:
@@ -46,10 +48,16 @@ class Cell:
         """Unbiased; None of less than two seeds."""
         return stdev(self.values) if len(self.values) > 1 else None
 
+    @property
+    def difference(self) -> float | None:
+        """Ours less the published number."""
+        both = self.mean is not None and self.published is not None
+        return self.mean - self.published if both else None
+
     def __str__(self) -> str:
         """As a table shows it."""
         if self.mean is None:
-            return 'missing' if self.seeds else 'not at this scale'
+            return 'none' if self.absent else 'missing' if self.seeds else 'not at this scale'
         text = f'{self.mean:.1f}' if self.std is None else f'{self.mean:.1f} ± {self.std:.1f}'
         few = len(self.values) < self.seeds
         return text + (f' ({len(self.values)} of {self.seeds} seeds)' if few else '')
@@ -98,7 +106,8 @@ def summarize(
         trained = [records[p[OWN_TEST]] for p in places if p.get(OWN_TEST) in records]
         cells = {column.name: _cell(column, row, places, records) for column in table.columns}
         first = table.columns[0]
-        above = summaries[-1].cells[first.name] if summaries else None
+        comparable = summaries and summaries[-1].row.group == row.group
+        above = summaries[-1].cells[first.name] if comparable else None
         summaries.append(
             Summary(
                 row,
@@ -111,14 +120,22 @@ def summarize(
     return summaries
 
 
-def report(table: Table, summaries: Sequence[Summary], records: list[Mapping[str, Any]]) -> dict:
-    """Markdown, CSV and a figure by file name."""
+def report(
+    table: Table, data: str, summaries: Sequence[Summary], records: Sequence[Mapping[str, Any]]
+) -> dict[str, bytes]:
+    """Markdown, CSV and a figure by file name, of the rows at the scale of ``data``."""
     source = {name: _all_values(records, name) for name in _SOURCE}
+    digits = (
+        f'**Here: {table.at_digits}.** The published number is that of another task: compare the '
+        'order of the rows, not the numbers. A norm has one pretraining, whose spread is not in '
+        'that of the seeds.\n\n'
+    )
     note = (
-        f'# {table.title}\n\nPer cent; paper / ours (mean ± standard deviation over the seeds) / '
-        f'difference. Published numbers: {table.source}. "{table.columns[0].name}" is better or '
-        'worse than in the row above if it differs by more than the sum of their standard '
-        'deviations.\n\n'
+        f'# {table.title}\n\n{digits if data == "digits" else ""}'
+        'Per cent; published / ours (mean ± standard deviation over the seeds) / difference. '
+        f'Published numbers: {table.source}. '
+        f'"{table.columns[0].name}" is better or worse than in the row above if it differs by more '
+        'than the sum of their standard deviations.\n\n'
     )
     lines = [_line(table, summary) for summary in summaries]
     facts = [f'- {name}: `{value}`' for name, value in source.items() if value]
@@ -127,7 +144,7 @@ def report(table: Table, summaries: Sequence[Summary], records: list[Mapping[str
     return {
         f'{table.name}.md': text.encode(),
         f'{table.name}.csv': to_csv(rows, source),
-        f'{table.name}.png': figure(table, summaries),
+        f'{table.name}.png': figure(table, 'digits' if data == 'digits' else 'here', summaries),
     }
 
 
@@ -137,14 +154,15 @@ def _cell(
     places: Sequence[Mapping[str, Path]],
     records: Mapping[Path, Mapping[str, Any]],
 ) -> Cell:
-    values = []
+    values, absent = [], False
     for place in places:
         metrics = records.get(place.get(column.test), {}).get('metrics', {})
         # COCO's -1: the data have no object of this size.
+        absent = absent or metrics.get(column.metric, 0) < 0
         if metrics.get(column.metric, -1) >= 0:
             value = column.factor * metrics[column.metric]
             values.append(100 - value if column.is_error else value)
-    return Cell(tuple(values), len(places), row.published.get(column.name))
+    return Cell(tuple(values), len(places), row.published.get(column.name), absent)
 
 
 def _mark(cell: Cell, above: Cell | None, column: Column) -> str:
@@ -164,8 +182,7 @@ def _line(table: Table, summary: Summary) -> dict[str, str]:
             line[column.name] = '-'
             continue
         paper = '-' if cell.published is None else f'{cell.published:g}'
-        both = cell.mean is not None and cell.published is not None
-        difference = f'{cell.mean - cell.published:+.1f}' if both else '-'
+        difference = '-' if cell.difference is None else f'{cell.difference:+.1f}'
         line[column.name] = f'{paper} / {cell} / {difference}'
     line['against the row above'] = summary.mark
     line['images/s'] = '' if summary.speed is None else f'{summary.speed:.3g}'
@@ -182,8 +199,10 @@ def _csv_lines(table: Table, summary: Summary) -> list[dict[str, Any]]:
             'published': cell.published,
             'mean': cell.mean,
             'std': cell.std,
+            'difference': cell.difference,
             'values': ' '.join(f'{value:.3f}' for value in cell.values),
             'seeds': cell.seeds,
+            'against_row_above': summary.mark if column is table.columns[0] else '',
             'images_per_second': summary.speed,
             'peak_memory_mb': summary.memory,
         }

@@ -72,6 +72,7 @@ class Row:
         published: column → number.
         norm, images: of tables over batch sizes: whose curve it belongs to, and its place there
             (images a GPU).
+        group: rows of one are compared with each other.
     """
 
     name: str
@@ -80,6 +81,7 @@ class Row:
     published: Mapping[str, float | None] = field(default_factory=dict)
     norm: str = ''
     images: int | None = None
+    group: str = ''
 
     def at(self, data: str) -> Scale | None:
         """The row at the scale of ``data``, 'digits' or 'real'."""
@@ -96,6 +98,7 @@ class Table:
         source: where the published numbers were read.
         columns: the first is what the rows are compared by.
         rows: in the paper's order.
+        at_digits: what the rows are at digits scale.
     """
 
     name: str
@@ -103,3 +106,4 @@ class Table:
     source: str
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
+    at_digits: str

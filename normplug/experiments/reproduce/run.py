@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from normplug.launch.errors import UserError
@@ -29,7 +29,11 @@ class Failure(str):
 
 
 def run_jobs(
-    jobs: Sequence[Job], done: set[Path], launcher: Launcher, processes: int
+    jobs: Sequence[Job],
+    done: set[Path],
+    launcher: Launcher,
+    processes: int,
+    say: Callable[[str], None] = lambda line: None,
 ) -> Iterator[tuple[Job, float | Failure]]:
     """Run ``jobs`` and yield each as it ends, with its seconds or why it failed.
 
@@ -42,6 +46,7 @@ def run_jobs(
         done: the folders of jobs that ended well before, of which they need some; grows.
         launcher: how each is started.
         processes: how many run at a time.
+        say: is told what starts.
 
     Raises:
         UserError: nothing can be written to a job's folder.
@@ -58,6 +63,7 @@ def run_jobs(
                 elif len(running) < processes and done.issuperset(job.needs):
                     waiting.remove(job)
                     running[_start(job, launcher, processes)] = job, time.monotonic()
+                    say(f'{job.name}: started, log in {job.folder / LOG}')
             ended = next((process for process in running if process.poll() is not None), None)
             if ended is None:
                 time.sleep(_POLL if running else 0)
@@ -78,8 +84,9 @@ def _start(job: Job, launcher: Launcher, processes: int) -> subprocess.Popen:
     command = job.command(launcher, resume=is_begun(job))
     env = {**os.environ, **launcher.env, 'PYTHONUNBUFFERED': '1'}
     # Small maps gain little from more threads, and oversubscribed cores lose much.
-    threads = max(1, (os.cpu_count() or 1) // (processes * launcher.gpus))
-    env.setdefault('OMP_NUM_THREADS', str(threads))
+    if launcher.partition is None:
+        threads = max(1, (os.cpu_count() or 1) // (processes * launcher.gpus))
+        env.setdefault('OMP_NUM_THREADS', str(threads))
     try:
         with open(job.folder / LOG, 'ab') as log:
             return subprocess.Popen(

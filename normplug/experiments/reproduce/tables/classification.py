@@ -9,6 +9,10 @@ _RATIOS = tuple(
     Column(f'ratio of {name}', f'ratio/{name}', factor=100, higher_is_better=None)
     for name in ('BN', 'IN', 'LN')
 )
+_AT_DIGITS = (
+    'ResNet-18 of half the width on digits of 48x48 pixels; 32 images for the gradient, statistics '
+    'over groups of them; GN, which has no batch, is one training for all its rows'
+)
 # Images a GPU → (#GPUs, images) of a gradient of 32 images, as one process computes it.
 _DIGITS = {32: '1xb32', 16: '2xb16', 8: '4xb8', 4: '8xb4', 2: '16xb2', 1: '32xb1'}
 
@@ -38,6 +42,7 @@ def _compared(norm: str, setting: tuple[int, int], top1: float | None) -> Row:
         real if published_at_all else None,
         digits if of_one_gradient else None,
         {_TOP1.name: top1},
+        group=str(setting),
     )
 
 
@@ -55,6 +60,7 @@ COMPARISON = Table(
         }.items()
         for norm, top1 in zip(('BN', 'GN', 'SN', 'KN'), numbers, strict=True)
     ),
+    _AT_DIGITS,
 )
 
 # README of Switchable-Normalization: (8, images), top-1 in per cent.
@@ -83,7 +89,8 @@ def _at_batch(norm: str, images: int, top1: float | None) -> Row:
         published |= dict(zip(names, _RATIOS_BY_BATCH[images], strict=True))
     # KN has configs for the batch of its paper alone; BN with one image did not converge there.
     has_real = (norm, images) != ('BN', 1) and (norm != 'KN' or images == 32)
-    return Row(f'{norm} (8, {images})', real if has_real else None, digits, published, norm, images)
+    name, real = f'{norm} (8, {images})', real if has_real else None
+    return Row(name, real, digits, published, norm, images, group=norm)
 
 
 BATCH_SIZE = Table(
@@ -96,17 +103,20 @@ BATCH_SIZE = Table(
         for norm, numbers in _BY_BATCH.items()
         for images, top1 in numbers.items()
     ),
+    _AT_DIGITS,
 )
 
 _ERROR = Column('top-1 error', 'accuracy/top1', is_error=True, higher_is_better=False)
+_TOP5_ERROR = Column('top-5 error', 'accuracy/top5', is_error=True, higher_is_better=False)
 
 
-def _ibn(name: str, net: str, norm: str, digits: str | None, error: float) -> Row:
+def _ibn(name: str, net: str, norm: str, digits: str | None, *errors: float) -> Row:
     return Row(
         name,
         Scale(f'imagenet/{net}_{norm}_8xb32_imagenet'),
         digits and Scale(f'imagenet/resnet18-w32_{digits}_1xb32_digits'),
-        {_ERROR.name: error},
+        dict(zip((_ERROR.name, _TOP5_ERROR.name), errors, strict=True)),
+        group=net,
     )
 
 
@@ -114,11 +124,12 @@ IBN_IMAGENET = Table(
     'ibn-imagenet',
     'IBN-Net-a on ImageNet, against the same network without it',
     'Luo, VALSE 2018, slides of IBN-Net (Table 2)',
-    (_ERROR,),
+    (_ERROR, _TOP5_ERROR),
     (
-        _ibn('ResNet50', 'resnet50', 'bn', 'bn', 24.27),
-        _ibn('IBN-Net50-a', 'resnet50', 'ibn-a', 'ibn-a', 22.54),
-        _ibn('ResNet101', 'resnet101', 'bn', None, 22.48),
-        _ibn('IBN-Net101-a', 'resnet101', 'ibn-a', None, 21.39),
+        _ibn('ResNet50', 'resnet50', 'bn', 'bn', 24.27, 7.08),
+        _ibn('IBN-Net50-a', 'resnet50', 'ibn-a', 'ibn-a', 22.54, 6.32),
+        _ibn('ResNet101', 'resnet101', 'bn', None, 22.48, 6.23),
+        _ibn('IBN-Net101-a', 'resnet101', 'ibn-a', None, 21.39, 5.59),
     ),
+    'ResNet-18 of half the width on digits of 48x48 pixels',
 )

@@ -5,6 +5,7 @@ from ..rows import Column, Row, Scale, Table
 __all__ = ['TABLE3', 'TABLE4']
 
 _SOURCE = 'Luo, VALSE 2018, slides of Switchable Normalization'
+_AT_DIGITS = 'ResNet-18 of half the width on digits of 128x128 pixels, 2 images a batch'
 _SUFFIXES = {'': '', '50': '_50', '75': '_75'}
 
 
@@ -48,6 +49,7 @@ TABLE3 = Table(
             ('SN/SN', 39.3, 60.9, 42.8, 50.3, 42.7, 23.5),
         )
     ),
+    _AT_DIGITS,
 )
 TABLE4 = Table(
     'table4',
@@ -65,4 +67,5 @@ TABLE4 = Table(
             ('SN/SN', 41.0, 62.3, 45.1, 36.5, 58.9, 38.7),
         )
     ),
+    _AT_DIGITS,
 )
