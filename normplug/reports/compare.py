@@ -45,6 +45,10 @@ def main_compare_runs(
 
 def _compare(args: argparse.Namespace) -> None:
     runs = [_read(text) for text in args.runs]
+    names = [run.name for run in runs]
+    for run in runs:
+        if names.count(run.name) > 1:
+            run.name = str(run.work_dir)
     shared = [name for name in _metrics(runs[0]) if all(name in _metrics(run) for run in runs)]
     metric = args.metric or next(iter(shared), None)
     if args.metric and not any(args.metric in _metrics(run) for run in runs):

@@ -59,8 +59,7 @@ def read_run(work_dir: str | Path, name: str | None = None) -> Run:
         part = _records(path)
         first = next((record['iter'] for record in part if 'loss' in record), None)
         if first is None:  # a last evaluation that was made up for
-            last = records[-1].get('step', 0) if records else 0
-            records += [r for r in part if r.get('step', 0) >= last and r not in records]
+            records += [record for record in part if record not in records]
             continue
         again = (i for i, old in enumerate(records) if 'loss' in old and old['iter'] >= first)
         records = records[: next(again, len(records))] + part

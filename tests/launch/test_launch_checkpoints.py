@@ -8,6 +8,7 @@ from launch_tiny import TinyModel
 
 from normplug.launch import build_runner, load_config
 from normplug.launch.checkpoint_check import compare
+from normplug.reports.runs import read_run
 
 
 @pytest.fixture
@@ -177,3 +178,18 @@ def test_one_rank_writes_the_metrics(project, monkeypatch, main_process):
     build_runner(cfg, 'test').test()
     written = [json.loads(path.read_text()) for path in project.work_dir.glob('*/*.json')]
     assert ['accuracy' in metrics for metrics in written] == [True] * main_process
+
+
+def test_resuming_makes_up_for_the_last_evaluation(trained, train):
+    """As after a stop between the last checkpoint and its evaluation."""
+    evaluated = list(trained.work_dir.glob('*/vis_data/scalars.json'))
+    for path in evaluated:
+        lines = path.read_text().splitlines(keepends=True)
+        path.write_text(''.join(line for line in lines if '"loss"' in line))
+    assert read_run(trained.work_dir).val == []
+    again = ['--resume', '--cfg-options', 'experiment_name=again']
+    assert train([str(trained.config), *again]) == 0
+    run = read_run(trained.work_dir)
+    assert len(run.val) == 1
+    assert 'accuracy' in run.val[0]
+    assert run.train[-1]['iter'] == 4

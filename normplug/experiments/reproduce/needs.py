@@ -26,8 +26,9 @@ _SOURCES = {
     '(registration), with the maps of train ids (cityscapesscripts)',
     'gta': 'GTA5 ("Playing for Data"), from download.visinf.tu-darmstadt.de/data/from_games',
     'imagenet': 'ImageNet-1k (ILSVRC 2012), from www.image-net.org (registration)',
-    'checkpoints/resnet50v1_sn': 'model zoo in the README of '
-    'github.com/switchablenorms/Switchable-Normalization',
+    'checkpoints/resnet50v1_sn': 'ImageNet models of SN that '
+    'github.com/switchablenorms/Switchable-Normalization and SwitchNorm_Detection name, (8,2) and '
+    '(8,1); any of the zoo will do by --cfg-options',
     'ssn': 'model zoo in the README of github.com/switchablenorms/Sparse_SwitchNorm',
     'ibn': 'releases of github.com/XingangPan/IBN-Net',
 }
