@@ -8,6 +8,8 @@ from mmengine.logging import print_log
 from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.instancenorm import _InstanceNorm
 
 from normplug.norms import BaseNorm
 
@@ -21,10 +23,15 @@ _KEYS = (
     'dcn_offset_lr_mult',
     'dwconv_decay_mult',
     'flat_decay_mult',
+    'norm_bias_lr_mult',
     'norm_decay_mult',
     'ratio_decay_mult',
     'ratio_lr_mult',
 )
+
+
+# What mmengine's constructor takes for a norm.
+_NORMS = (_BatchNorm, _InstanceNorm, nn.GroupNorm, nn.LayerNorm)
 
 
 class _AsLayerNorm(nn.LayerNorm):
@@ -41,11 +48,16 @@ class NormOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     """mmengine's default constructor, which also knows the normalizers of this package.
 
     Its options treat them as they treat torch's norms; in particular ``norm_decay_mult`` reaches
-    all their parameters. Two options more, for the parameters that a batch norm does not have
-    (SN's logits), both overruled by ``custom_keys``:
+    all their parameters. Three options more, all overruled by ``custom_keys``. Two are for the
+    parameters that a batch norm does not have (SN's logits):
 
     * ``ratio_lr_mult``: times the learning rate.
     * ``ratio_decay_mult``: times the weight decay, instead of ``norm_decay_mult``.
+
+    One is for beta of every norm, torch's too, which mmengine's ``bias_lr_mult`` leaves out and
+    Detectron's doubled rate of biases does not:
+
+    * ``norm_bias_lr_mult``: times the learning rate.
 
     Args:
         optim_wrapper_cfg: config of the optimizer wrapper, with ``optimizer`` in it.
@@ -63,7 +75,11 @@ class NormOptimWrapperConstructor(DefaultOptimWrapperConstructor):
                 similar = difflib.get_close_matches(key, _KEYS, n=1)
                 hint = f'did you mean {similar[0]}?' if similar else f'known: {", ".join(_KEYS)}'
                 raise ValueError(f'optim_wrapper.paramwise_cfg has no option {key!r}; {hint}')
-        for option, base in (('ratio_lr_mult', 'lr'), ('ratio_decay_mult', 'weight_decay')):
+        for option, base in (
+            ('ratio_lr_mult', 'lr'),
+            ('ratio_decay_mult', 'weight_decay'),
+            ('norm_bias_lr_mult', 'lr'),
+        ):
             mult = self.paramwise_cfg.get(option)
             if mult is None:
                 continue
@@ -85,32 +101,30 @@ class NormOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         is_dcn_module: int | float | None = None,
     ) -> None:
         """Append a group per parameter of ``module``, recursively; see mmengine's method."""
-        if not isinstance(module, BaseNorm):
-            super().add_params(params, module, prefix, is_dcn_module)
-            return
+        ours = isinstance(module, BaseNorm)
         start = len(params)
-        super().add_params(params, _AsLayerNorm(module), prefix, is_dcn_module)
-        own = module.own_names()
-        ratios = {id(p): n for n, p in module.named_parameters(recurse=False) if n in own}
-        for group in params[start:]:
-            name = ratios.get(id(group['params'][0]))
-            if name is not None:
-                self._set_ratio_options(group, f'{prefix}.{name}')
-
-    def _set_ratio_options(self, group: dict, full_name: str) -> None:
-        if any(key in full_name for key in self.paramwise_cfg.get('custom_keys', ())):
+        as_norm = _AsLayerNorm(module) if ours else module
+        super().add_params(params, as_norm, prefix, is_dcn_module)
+        if not isinstance(module, (BaseNorm, *_NORMS)):
             return
-        for option, key, base in (
-            ('ratio_lr_mult', 'lr', self.base_lr),
-            ('ratio_decay_mult', 'weight_decay', self.base_wd),
-        ):
-            mult = self.paramwise_cfg.get(option)
-            if mult is not None:
-                group[key] = base * mult
-                print_log(
-                    f'paramwise_options -- {full_name}:{key}={group[key]} by {option}',
-                    logger='current',
-                )
+        ratios = module.own_names() if ours else ()
+        names = {id(p): name for name, p in module.named_parameters(recurse=False)}
+        for group in params[start:]:
+            name = names.get(id(group['params'][0]))
+            if name == 'bias':
+                self._set_option(group, f'{prefix}.{name}', 'lr', 'norm_bias_lr_mult')
+            elif name in ratios:
+                self._set_option(group, f'{prefix}.{name}', 'lr', 'ratio_lr_mult')
+                self._set_option(group, f'{prefix}.{name}', 'weight_decay', 'ratio_decay_mult')
+
+    def _set_option(self, group: dict, full_name: str, key: str, option: str) -> None:
+        mult = self.paramwise_cfg.get(option)
+        if mult is None or any(k in full_name for k in self.paramwise_cfg.get('custom_keys', ())):
+            return
+        group[key] = (self.base_lr if key == 'lr' else self.base_wd) * mult
+        print_log(
+            f'paramwise_options -- {full_name}:{key}={group[key]} by {option}', logger='current'
+        )
 
     def __call__(self, model: nn.Module) -> OptimWrapper:
         """Build the optimizer wrapper, and log how many tensors have which options."""

@@ -85,6 +85,31 @@ def test_bias_options_treat_ours_as_torchs_norms():
     )
 
 
+def test_norm_bias_lr_reaches_beta_of_ours_and_torchs_alone():
+    got = options(Net(), {'norm_bias_lr_mult': 2.0, 'norm_decay_mult': 0.0})
+    assert got == base_but(
+        {
+            **dict.fromkeys(NORMS + LOGITS, (LR, 0.0)),
+            **dict.fromkeys(('bn.bias', 'block.1.bias'), (LR * 2, 0.0)),
+        }
+    )
+
+
+@pytest.mark.parametrize('norm', [lambda c: nn.GroupNorm(2, c), nn.BatchNorm2d, IBN])
+def test_norm_bias_lr_reaches_the_betas_of_other_norms(norm):
+    got = options(Net(norm), {'norm_bias_lr_mult': 2.0})
+    assert {name for name, (lr, _) in got.items() if lr == LR * 2} == {
+        name for name in got if name.endswith('bias') and name != 'conv.bias'
+    }
+
+
+def test_custom_keys_overrule_norm_bias_lr():
+    paramwise = {'norm_bias_lr_mult': 2.0, 'custom_keys': {'block': {'lr_mult': 0.1}}}
+    got = options(Net(), paramwise)
+    assert got['block.1.bias'][0] == LR * 0.1
+    assert got['bn.bias'][0] == LR * 2
+
+
 @pytest.mark.parametrize(
     'paramwise',
     [

@@ -11,5 +11,5 @@ model['backbone']['init_cfg'].update(
     checkpoint='work_dirs/resnet18-w32_gn_1xb32_digits/epoch_6.pth'
 )
 model['backbone'].update(norm_cfg=_base_.digits_gn)
-model['decode_head'].update(norm_cfg=_base_.digits_gn)
-model['auxiliary_head'].update(norm_cfg=_base_.digits_gn)
+model['decode_head'].update(_base_.loss_at_an_eighth, norm_cfg=_base_.digits_gn)
+model['auxiliary_head'].update(_base_.loss_at_an_eighth, norm_cfg=_base_.digits_gn)

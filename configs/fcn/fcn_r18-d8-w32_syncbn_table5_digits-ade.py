@@ -10,3 +10,5 @@ model = dict(**_base_.digits_model, data_preprocessor=_base_.padding)
 model['backbone']['init_cfg'].update(
     checkpoint='work_dirs/resnet18-w32_bn_1xb32_digits/epoch_6.pth'
 )
+model['decode_head'].update(_base_.loss_at_an_eighth)
+model['auxiliary_head'].update(_base_.loss_at_an_eighth)

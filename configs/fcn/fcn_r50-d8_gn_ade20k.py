@@ -13,6 +13,6 @@ model = dict(
     backbone=dict(
         init_cfg=dict(type='Pretrained', checkpoint='open-mmlab://detectron/resnet50_gn')
     ),
-    decode_head=dict(num_classes=150),
-    auxiliary_head=dict(num_classes=150),
+    decode_head=dict(**_base_.loss_at_an_eighth, num_classes=150),
+    auxiliary_head=dict(**_base_.loss_at_an_eighth, num_classes=150),
 )

@@ -16,6 +16,6 @@ model = dict(
         # The released ImageNet ResNet50v1+SN (8,2), as it is or converted to our names.
         init_cfg=dict(type='ReleasedPretrained', checkpoint='checkpoints/resnet50v1_sn_8x2.pth'),
     ),
-    decode_head=dict(norm_cfg=norm_cfg, num_classes=150),
-    auxiliary_head=dict(norm_cfg=norm_cfg, num_classes=150),
+    decode_head=dict(**_base_.loss_at_an_eighth, norm_cfg=norm_cfg, num_classes=150),
+    auxiliary_head=dict(**_base_.loss_at_an_eighth, norm_cfg=norm_cfg, num_classes=150),
 )

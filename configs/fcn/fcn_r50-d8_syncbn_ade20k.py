@@ -9,6 +9,6 @@ model = dict(
     data_preprocessor=_base_.padding,
     # The released code starts from an ImageNet model with SyncBN of its own; torchvision's has BN.
     backbone=dict(init_cfg=dict(type='Pretrained', checkpoint='torchvision://resnet50')),
-    decode_head=dict(num_classes=150),
-    auxiliary_head=dict(num_classes=150),
+    decode_head=dict(**_base_.loss_at_an_eighth, num_classes=150),
+    auxiliary_head=dict(**_base_.loss_at_an_eighth, num_classes=150),
 )

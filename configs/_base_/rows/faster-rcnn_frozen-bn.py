@@ -1,5 +1,5 @@
 # Table 3, row BN†/–: Faster R-CNN+FPN, ResNet-50, COCO, 1x schedule; published AP 36.7.
-_base_ = 'mmdet::_base_/models/faster-rcnn_r50_fpn.py'
+_base_ = '../models/faster-rcnn_r50_fpn_rows.py'
 
 model = dict(
     backbone=dict(

@@ -2,7 +2,7 @@
 #
 # GN stands after every convolution of the FPN and in a box head of four convolutions, as the
 # GN baselines of Detectron have it. Unknown: the box head of the published row.
-_base_ = 'mmdet::_base_/models/faster-rcnn_r50_fpn.py'
+_base_ = '../models/faster-rcnn_r50_fpn_rows.py'
 
 norm_cfg = dict(type='GN', num_groups=32)
 model = dict(

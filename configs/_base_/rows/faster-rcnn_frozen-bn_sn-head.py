@@ -2,7 +2,7 @@
 #
 # SN stands after every convolution of the FPN. Unknown: the box head of the published row; the
 # released Faster R-CNN configs have the plain 2-fc head of mmdet's base.
-_base_ = 'mmdet::_base_/models/faster-rcnn_r50_fpn.py'
+_base_ = '../models/faster-rcnn_r50_fpn_rows.py'
 
 # momentum: the released detection code keeps 0.997 of the old value.
 norm_cfg = dict(type='SN', momentum=0.003)

@@ -4,7 +4,7 @@
 # released detection code. Unknown: the box head of the published row (the code of its numbers was
 # never released). The released Faster R-CNN configs have the plain 2-fc head of mmdet's base.
 # Stem and first stage keep their weights and statistics (FREEZE_AT: 2).
-_base_ = 'mmdet::_base_/models/faster-rcnn_r50_fpn.py'
+_base_ = '../models/faster-rcnn_r50_fpn_rows.py'
 
 # momentum: the released detection code keeps 0.997 of the old value.
 norm_cfg = dict(type='SN', momentum=0.003)

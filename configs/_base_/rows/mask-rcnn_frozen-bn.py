@@ -1,5 +1,5 @@
 # Table 4, row BN†/–: Mask R-CNN+FPN, ResNet-50, COCO, 2x schedule; published AP 38.6, 34.2.
-_base_ = 'mmdet::_base_/models/mask-rcnn_r50_fpn.py'
+_base_ = '../models/mask-rcnn_r50_fpn_rows.py'
 
 model = dict(
     backbone=dict(

@@ -2,7 +2,7 @@
 #
 # GN stands after every convolution of the FPN, and in box and mask heads of four convolutions each,
 # as in the released code. Stem and first stage keep their weights (FREEZE_AT: 2).
-_base_ = 'mmdet::_base_/models/mask-rcnn_r50_fpn.py'
+_base_ = '../models/mask-rcnn_r50_fpn_rows.py'
 
 norm_cfg = dict(type='GN', num_groups=32)
 model = dict(

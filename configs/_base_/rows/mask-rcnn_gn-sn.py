@@ -2,7 +2,7 @@
 #
 # SN stands after every convolution of the FPN, and in box and mask heads of four convolutions each,
 # as in the released code. Stem and first stage keep their weights (FREEZE_AT: 2).
-_base_ = 'mmdet::_base_/models/mask-rcnn_r50_fpn.py'
+_base_ = '../models/mask-rcnn_r50_fpn_rows.py'
 
 # momentum: the released detection code keeps 0.997 of the old value.
 norm_cfg = dict(type='SN', momentum=0.003)

@@ -6,7 +6,7 @@
 # Statistics are those of a process. To train 2 images at a time with more of them in a process,
 # give backbone and FPN `virtual_batch_size=2` (not the heads: docs/kn.md), and the loader
 # `drop_last`. Unknown: how the published detectors with KN were trained.
-_base_ = 'mmdet::_base_/models/mask-rcnn_r50_fpn.py'
+_base_ = '../models/mask-rcnn_r50_fpn_rows.py'
 
 norm_cfg = dict(type='KN')
 model = dict(

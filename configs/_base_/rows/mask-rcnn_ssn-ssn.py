@@ -1,7 +1,7 @@
 # SSN/SSN: Mask R-CNN+FPN, ResNet-50, COCO, 2x schedule; in no table.
 #
 # SSN stands where SN does in table 4. Its recipe for the ratios is explained in docs/ssn.md.
-_base_ = 'mmdet::_base_/models/mask-rcnn_r50_fpn.py'
+_base_ = '../models/mask-rcnn_r50_fpn_rows.py'
 
 # momentum: the released code keeps 0.997 of the old value.
 norm_cfg = dict(type='SSN', momentum=0.003)

@@ -1,20 +1,20 @@
 # The 1x schedule of the rows of detection: mmdet's, with the optimizer and the warm-up of the
 # released SN detection code, which are Detectron's.
-#
-# Where the rows keep mmdet's standard and Detectron differs: RoIAlign samples as many points as a
-# bin has (Detectron: 2x2), boxes have the L1 loss (smooth L1), 1000 proposals an image are kept in
-# training (2000), and beta learns at the plain rate (as all biases, at twice that).
 _base_ = [
     'mmdet::_base_/schedules/schedule_1x.py',
     'mmdet::_base_/default_runtime.py',
     '../runtime.py',
 ]
 
-# No decay for gamma and the logits; biases at twice the rate, without decay.
+# No decay for gamma and the logits; biases, beta among them, at twice the rate, without decay.
 optim_wrapper = dict(
     constructor='NormOptimWrapperConstructor',
     paramwise_cfg=dict(
-        norm_decay_mult=0.0, ratio_decay_mult=0.0, bias_lr_mult=2.0, bias_decay_mult=0.0
+        norm_decay_mult=0.0,
+        ratio_decay_mult=0.0,
+        bias_lr_mult=2.0,
+        norm_bias_lr_mult=2.0,
+        bias_decay_mult=0.0,
     ),
 )
 # Linear warm-up from a third.

@@ -1,8 +1,4 @@
 # The same, twice as long: 180k iterations with drops at 120k and 160k are 24.6 epochs; 24 here.
-#
-# Where the rows keep mmdet's standard and Detectron differs: RoIAlign samples as many points as a
-# bin has (Detectron: 2x2), boxes have the L1 loss (smooth L1), 1000 proposals an image are kept in
-# training (2000), and beta learns at the plain rate (as all biases, at twice that).
 _base_ = './detection_1x.py'
 
 train_cfg = dict(max_epochs=24)
