@@ -9,6 +9,7 @@ path: its types are looked up in the `default_scope` of the whole config.
 from __future__ import annotations
 
 import difflib
+from functools import lru_cache
 from pathlib import Path
 
 from mmengine.config import Config
@@ -51,4 +52,11 @@ def _get_cfg_path(cfg_path: str, filename: str) -> tuple[str, str | None]:
     """Return the path of a base and its scope if it has one, as mmengine's function does."""
     if cfg_path.startswith(PREFIX):
         return find_config(cfg_path), None
+    if '::' in cfg_path:
+        return _in_package(cfg_path)
     return _mmengine_get_cfg_path(cfg_path, filename)
+
+
+@lru_cache(None)  # mmengine reads all metafiles of the package for each base: a second a config
+def _in_package(cfg_path: str) -> tuple[str, str | None]:
+    return _mmengine_get_cfg_path(cfg_path, '')

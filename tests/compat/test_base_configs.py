@@ -77,3 +77,21 @@ def test_a_base_of_ours_is_no_scope(monkeypatch, tmp_path, child):
     assert cfg.mine == {'type': 'B', 'depth': 1}
     assert cfg.model == {'type': 'A', 'backbone': {'type': 'B', 'depth': 2}}
     assert cfg.dump().count('_scope_') == 0
+
+
+def test_a_package_is_looked_through_once_a_base(monkeypatch, child):
+    """mmengine reads all of its metafiles each time."""
+    asked = []
+    mmengines = base_configs._mmengine_get_cfg_path
+
+    def count(*args):
+        asked.append(args[0])
+        return mmengines(*args)
+
+    base_configs._in_package.cache_clear()
+    monkeypatch.setattr(base_configs, '_mmengine_get_cfg_path', count)
+    pytest.importorskip('mmdet')
+    text = "_base_ = 'mmdet::_base_/schedules/schedule_1x.py'"
+    first, second = child(text), child(text)
+    assert first.train_cfg.max_epochs == second.train_cfg.max_epochs == 12
+    assert [name for name in asked if '::' in name] == ['mmdet::_base_/schedules/schedule_1x.py']
