@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Callable
 
@@ -24,12 +25,31 @@ class Progress:
         self.started = clock()
         self.done = 0
 
-    def finished(self, what: str) -> None:
-        """Count a training, and tell of it in ``what``'s words."""
+    def finished(self, what: str, left: float | None = None) -> None:
+        """Count a training, and tell of it in ``what``'s words.
+
+        Args:
+            what: its name and how it ended.
+            left: seconds that the rest will take, where more is known than the pace so far.
+        """
         self.done += 1
-        line = f'[{self.done}/{self.total}] {what}; {duration(self.left())} left'
-        start, end = ('\r\x1b[K', '') if sys.stderr.isatty() else ('', '\n')
+        self.tell(what, self.left() if left is None else left)
+
+    def tell(self, what: str, left: float | None) -> None:
+        """Write the line; ``left`` is None if that is unknown."""
+        told = 'time left unknown' if left is None else f'{duration(left)} left'
+        line = f'[{self.done}/{self.total}] {told}; {what}'
+        start, end = '', '\n'
+        if sys.stderr.isatty():
+            start, end = '\r\x1b[K', ''
+            # What is wrapped is not overwritten.
+            line = line[: shutil.get_terminal_size().columns - 1]
         print(start + line, end=end, file=sys.stderr, flush=True)
+
+    def note(self, line: str) -> None:
+        """Write another line, above this one."""
+        start = '\r\x1b[K' if sys.stderr.isatty() else ''
+        print(start + line, file=sys.stderr, flush=True)
 
     def left(self) -> float:
         """Seconds that the rest will take, at the pace so far.

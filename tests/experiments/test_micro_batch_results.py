@@ -62,8 +62,8 @@ def test_time_left(capsys):
     progress.done = 5
     progress.finished('gn: diverged')
     first, second = capsys.readouterr().err.splitlines()
-    assert first == '[1/6] bn_2: error 12.3 %; 2 min left'
-    assert second == '[6/6] gn: diverged; 0 s left'
+    assert first == '[1/6] 2 min left; bn_2: error 12.3 %'
+    assert second == '[6/6] 0 s left; gn: diverged'
 
 
 def test_durations_are_in_fitting_units():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -20,10 +19,11 @@ from normplug.data.build import DigitsError, DigitsSettings, build_digits
 from normplug.launch.errors import UserError, exit_code
 from normplug.launch.work_dir_lock import lock_work_dir
 
-from ..progress import Progress, duration
+from ..progress import duration
 from .estimate import estimated_seconds
 from .jobs import Job, Plan, Settings, plan
 from .launchers import make_launcher
+from .live import Live
 from .needs import DIGITS, check_needs, digits_formats
 from .records import finish, is_begun, read_done
 from .report import report, summarize
@@ -218,20 +218,22 @@ def _run(
     failed = []
     if not todo:
         return failed
-    progress = Progress(len(todo), min(processes, len(todo)), time.monotonic)
+    live = Live(todo, min(processes, len(todo)))
     try:
-        for job, outcome in run_jobs(todo, set(records), settings.launcher, processes, _say):
+        for job, outcome in run_jobs(
+            todo, set(records), settings.launcher, processes, live.say, live.watch
+        ):
             try:
                 if not isinstance(outcome, Failure):
                     records[job.folder] = finish(job, outcome, source, settings.launcher.gpus)
-                    progress.finished(f'{job.name}: {duration(outcome)}')
+                    live.ended(job, outcome)
                     continue
             except UserError as error:
                 outcome = Failure(error)
             failed.append(f'  {job.name}: {outcome}')
-            progress.finished(f'{job.name}: failed')
+            live.ended(job, None)
     finally:
-        progress.close()
+        live.close()
     return failed
 
 

@@ -34,6 +34,7 @@ def run_jobs(
     launcher: Launcher,
     processes: int,
     say: Callable[[str], None] = lambda line: None,
+    watch: Callable[[Mapping[Path, float]], None] = lambda running: None,
 ) -> Iterator[tuple[Job, float | Failure]]:
     """Run ``jobs`` and yield each as it ends, with its seconds or why it failed.
 
@@ -47,6 +48,7 @@ def run_jobs(
         launcher: how each is started.
         processes: how many run at a time.
         say: is told what starts.
+        watch: is told now and then which jobs run, by their folders, and for how many seconds.
 
     Raises:
         UserError: nothing can be written to a job's folder.
@@ -66,6 +68,8 @@ def run_jobs(
                     say(f'{job.name}: started, log in {job.folder / LOG}')
             ended = next((process for process in running if process.poll() is not None), None)
             if ended is None:
+                now = time.monotonic()
+                watch({job.folder: now - started for job, started in running.values()})
                 time.sleep(_POLL if running else 0)
                 continue
             job, started = running.pop(ended)
