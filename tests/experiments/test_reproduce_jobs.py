@@ -7,9 +7,11 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from urllib.error import URLError
 
 import pytest
 from mmengine.config import Config
+from mmengine.runner import CheckpointLoader
 
 from normplug.experiments.reproduce.jobs import Job, Settings, plan
 from normplug.experiments.reproduce.launchers import Launcher, make_launcher
@@ -110,6 +112,27 @@ def test_digits_need_nothing_but_their_data(table, tmp_path, monkeypatch):
     paths = [line.split()[0] for line in str(error.value).splitlines() if line.startswith('  ')]
     assert paths
     assert all(path.startswith('work_dirs/data/digits/') for path in paths)
+
+
+def test_weights_are_downloaded_before_anything_starts(tmp_path, monkeypatch):
+    asked = []
+
+    def load_checkpoint(path, map_location):
+        asked.append(path)
+        raise URLError('no route')
+
+    monkeypatch.setattr(CheckpointLoader, 'load_checkpoint', load_checkpoint)
+    table = TABLES['table5-ade20k']
+    made = plan({table: table.rows[1:2]}, (0, 1), replace(settings(tmp_path), data='real'))
+    with pytest.raises(UserError) as error:
+        check_needs(made.jobs.values())
+    assert 'data/ade/ADEChallengeData2016' in str(error.value)
+    assert 'open-mmlab://detectron/resnet50_gn' in str(error.value)
+    assert 'no route' in str(error.value)
+    assert asked == ['open-mmlab://detectron/resnet50_gn']  # once for both seeds
+    with pytest.raises(UserError) as error:
+        check_needs(made.jobs.values(), download=False)
+    assert 'open-mmlab' not in str(error.value)
 
 
 def test_launchers(tmp_path):

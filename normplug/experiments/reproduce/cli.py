@@ -121,7 +121,7 @@ def _reproduce(args: argparse.Namespace, argv: Sequence[str], prog: str) -> list
         for job in todo:
             print(f'{job.shell_command(launcher)}{" --resume" if is_begun(job) else ""}')
     _make_digits(made)
-    check_needs(made.jobs.values())
+    check_needs(made.jobs.values(), download=not args.dry_run)
     _say(f'{len(records)} of {len(made.jobs)} jobs are finished, in {args.work_dir}')
     if args.dry_run:
         _estimate(todo, settings, args.processes)

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.runner import CheckpointLoader
+from torch.hub import get_dir
 
 from normplug.data.build import FORMATS
 from normplug.launch.data_check.paths import missing_paths
@@ -40,30 +42,46 @@ def digits_formats(jobs: Iterable[Job]) -> list[str]:
     return [name for name in FORMATS if any(Path(root) == DIGITS / name for root in roots)]
 
 
-def check_needs(jobs: Iterable[Job]) -> None:
+def check_needs(jobs: Iterable[Job], download: bool = True) -> None:
     """Check that data and weights are there, for all jobs at once.
 
+    Args:
+        jobs: what will run.
+        download: load the weights that mmengine downloads once, so that they lie in its cache
+            before anything starts.
+
     Raises:
-        UserError: with a line for each path that is missing, and where it can be had.
+        UserError: with a line for each path that is missing, and where it can be had, and for each
+            download that failed.
     """
     jobs = tuple(jobs)
     made = {str(job.folder) for job in jobs}
     missing: dict[str, str] = {}
+    remote: dict[str, str] = {}
     # One of each config: seeds do not differ in what they need.
     for job in {(job.config, job.trains): job for job in jobs}.values():
         phases = ('train', 'val') if job.trains else ('test',)
         # What a test starts from is its checkpoint.
-        weights = _missing_weights(job.cfg) if job.trains else ()
-        for key, path in [*missing_paths(job.cfg, phases), *weights]:
+        weights = list(_weights(job.cfg)) if job.trains else []
+        absent = [
+            (key, path)
+            for key, path in weights
+            if not ('://' in path or Path(path).expanduser().exists())
+        ]
+        for key, path in [*missing_paths(job.cfg, phases), *absent]:
             if str(Path(path).parent) not in made:
                 missing.setdefault(os.path.normpath(path), f'{job.config}: {key}')
-    if not missing:
-        return
+        remote |= {path: f'{job.config}: {key}' for key, path in weights if '://' in path}
     lines = [f'  {path} ({asked_by}){_source(path)}' for path, asked_by in missing.items()]
+    if download:
+        failed = {path: why for path in remote if (why := _download(path))}
+        lines += [f'  {path} ({remote[path]}): {why}' for path, why in failed.items()]
+    if not lines:
+        return
     raise UserError(
         '\n'.join(
             [
-                f'{len(missing)} paths are missing, and nothing was started:',
+                f'{len(lines)} paths are missing, and nothing was started:',
                 *lines,
                 f'Paths start at {os.getcwd()}; links will do. docs/real_data.md shows the '
                 'layouts, docs/checkpoints.md the weights. --cfg-options KEY=VALUE names '
@@ -87,11 +105,23 @@ def _datasets(cfg: Config) -> Iterator[tuple[str, Mapping[str, Any]]]:
             yield phase, dataset
 
 
-def _missing_weights(cfg: Config) -> Iterator[tuple[str, str]]:
-    """(Key, path) of weights that should lie on this disk and do not."""
+def _weights(cfg: Config) -> Iterator[tuple[str, str]]:
+    """(Key, path) of what a training starts from."""
     for key, path in [*_checkpoints(cfg.model, 'model'), ('load_from', cfg.get('load_from'))]:
-        if path and '://' not in path and not os.path.exists(os.path.expanduser(path)):
+        if path:
             yield key, path
+
+
+def _download(path: str) -> str | None:
+    """Have mmengine load weights, from its cache if it can; why it cannot."""
+    try:
+        CheckpointLoader.load_checkpoint(path, map_location='cpu')
+    except (OSError, LookupError, RuntimeError, ValueError) as error:
+        return (
+            f'cannot be downloaded ({error}); a copy in {get_dir()}/checkpoints will do, under the '
+            'name that mmengine says above'
+        )
+    return None
 
 
 def _checkpoints(node: Any, key: str) -> Iterator[tuple[str, str]]:
