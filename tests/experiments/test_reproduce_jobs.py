@@ -1,5 +1,6 @@
 """Jobs of tools/reproduce.py: what is planned, how it runs, what is kept of it."""
 
+import json
 import os
 import signal
 import subprocess
@@ -16,7 +17,7 @@ from mmengine.runner import CheckpointLoader
 from normplug.experiments.reproduce.jobs import Job, Settings, plan
 from normplug.experiments.reproduce.launchers import Launcher, make_launcher
 from normplug.experiments.reproduce.needs import check_needs
-from normplug.experiments.reproduce.records import BEGUN, DONE, begin, is_begun, read_done
+from normplug.experiments.reproduce.records import BEGUN, DONE, begin, finish, is_begun, read_done
 from normplug.experiments.reproduce.run import LOG, Failure, run_jobs
 from normplug.experiments.reproduce.tables import TABLES
 from normplug.launch.errors import UserError
@@ -133,6 +134,26 @@ def test_weights_are_downloaded_before_anything_starts(tmp_path, monkeypatch):
     with pytest.raises(UserError) as error:
         check_needs(made.jobs.values(), download=False)
     assert 'open-mmlab' not in str(error.value)
+
+
+def test_a_test_of_other_weights_is_done_again(tmp_path):
+    training = job(tmp_path, 'x', 'true')
+    test = replace(
+        training, folder=tmp_path / 'x/other', checkpoint=training.folder / 'epoch_1.pth'
+    )
+    for work in (training, test):
+        begin(work)
+    (training.folder / DONE).write_text(json.dumps({'fingerprint': training.fingerprint}))
+    (test.folder / 'now').mkdir()
+    (test.folder / 'now/scores.json').write_text('{"mIoU": 1.0}')
+    record = finish(test, 1.0, {}, 1)
+    assert read_done(test) == record
+    (training.folder / DONE).write_text(json.dumps({'fingerprint': training.fingerprint, 'x': 1}))
+    assert read_done(test) is None
+    finish(test, 1.0, {}, 1)
+    assert read_done(test)['metrics'] == {'mIoU': 1.0}
+    (training.folder / DONE).unlink()
+    assert read_done(test) is None
 
 
 def test_launchers(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import warnings
 from collections.abc import Mapping
@@ -27,6 +28,8 @@ DONE = 'done.json'
 def read_done(job: Job) -> dict[str, Any] | None:
     """The record of a job that ended well; None if it has not.
 
+    A test of a training that has been done again since has not: it was of other weights.
+
     Raises:
         UserError: the folder holds a run of other settings, or a file there cannot be read.
     """
@@ -38,7 +41,8 @@ def read_done(job: Job) -> dict[str, Any] | None:
                 '--cfg-options have changed since): choose another --work-dir, or remove that '
                 'folder'
             )
-    return _read(job.folder / DONE)
+    record = _read(job.folder / DONE)
+    return record if record is None or record.get('of') == _tested(job) else None
 
 
 def is_begun(job: Job) -> bool:
@@ -77,8 +81,18 @@ def finish(job: Job, seconds: float, source: Mapping[str, Any], processes: int) 
     except (OSError, LookupError, ValueError) as error:
         raise UserError(f'{job.folder}: its records cannot be read: {error!r}') from error
     record |= found
+    if not job.trains:
+        record['of'] = _tested(job)
     _write(job.folder / DONE, record)
     return record
+
+
+def _tested(job: Job) -> str | None:
+    """Which training a test is of: a digest of its record; None for a training."""
+    if job.trains:
+        return None
+    done = job.checkpoint.parent / DONE
+    return hashlib.sha256(done.read_bytes()).hexdigest()[:12] if done.exists() else 'none'
 
 
 def _of_training(job: Job, processes: int) -> dict[str, Any]:
