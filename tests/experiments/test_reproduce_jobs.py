@@ -284,3 +284,12 @@ def test_errors_of_the_command_line(capsys, tmp_path):
     assert 'cocodataset.org' in real
     assert 'checkpoints/resnet50v1_sn_8x2.pth' in real
     assert not any(tmp_path.iterdir())
+
+
+def test_a_work_dir_is_the_same_however_it_is_written(tmp_path, monkeypatch):
+    from normplug.experiments.reproduce.cli import _folder
+
+    monkeypatch.chdir(tmp_path)
+    written = ('runs/x', './runs/x/', f'{tmp_path}/runs/x', 'runs/../runs/x')
+    assert {_folder(path) for path in written} == {Path('runs/x')}
+    assert _folder('../x') == tmp_path.parent / 'x'

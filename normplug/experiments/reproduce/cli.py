@@ -100,12 +100,18 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     )
     add(
         '--work-dir',
-        type=Path,
+        type=_folder,
         default=Path('work_dirs/reproduce'),
         metavar='DIR',
         help='for trainings and reports (default: %(default)s)',
     )
     return parser
+
+
+def _folder(path: str) -> Path:
+    """The same however it is written: runs are told apart by what their configs say, paths too."""
+    whole, here = Path(os.path.abspath(path)), Path.cwd()
+    return whole.relative_to(here) if whole.is_relative_to(here) else whole
 
 
 def _reproduce(args: argparse.Namespace, argv: Sequence[str], prog: str) -> list[str]:
