@@ -1,4 +1,5 @@
-# Table 3, row BN†/GN, at full scale, from ImageNet weights with BN (torchvision).
+# Table 3, row BN†/GN, at full scale, from ImageNet weights with BN (torchvision;
+# unknown: those of the published row).
 _base_ = [
     '../_base_/rows/faster-rcnn_frozen-bn_gn-head.py',
     'mmdet::_base_/datasets/coco_detection.py',

@@ -6,7 +6,8 @@ _base_ = [
 ]
 
 model = dict(
-    # The published ImageNet ResNet-50 with GN (Detectron) takes BGR pixels as they are.
+    # Detectron's ResNet-50 with GN, which takes unscaled BGR; the released code for ADE20K starts
+    # from one of its own.
     data_preprocessor=dict(
         **_base_.padding, mean=[103.53, 116.28, 123.675], std=[1.0, 1.0, 1.0], bgr_to_rgb=False
     ),

@@ -9,7 +9,8 @@ _base_ = [
 # momentum: the released segmentation code keeps 0.997 of the old value.
 norm_cfg = dict(momentum=0.003, released_statistics=True)
 model = dict(
-    # Scaled RGB, as in the released ImageNet code; that for segmentation feeds unscaled BGR.
+    # Scaled RGB, as in the released ImageNet code; that for ADE20K feeds unscaled BGR
+    # (unknown: how these weights were trained).
     data_preprocessor=_base_.padding,
     backbone=dict(
         norm_cfg=norm_cfg,

@@ -6,6 +6,7 @@ _base_ = [
 ]
 
 model = dict(
+    # Scaled RGB, as those weights take it; the released code feeds unscaled BGR.
     data_preprocessor=_base_.padding,
     # The released code starts from an ImageNet model with SyncBN of its own; torchvision's has BN.
     backbone=dict(init_cfg=dict(type='Pretrained', checkpoint='torchvision://resnet50')),

@@ -7,7 +7,8 @@ _base_ = [
 
 model = dict(
     data_preprocessor=_base_.padding,
-    # The released code starts from an ImageNet model with SyncBN of its own; torchvision's has BN.
+    # The code for ADE20K starts from an ImageNet model with SyncBN of its own; torchvision's has
+    # BN.
     backbone=dict(init_cfg=dict(type='Pretrained', checkpoint='torchvision://resnet50')),
     decode_head=dict(num_classes=19),
     auxiliary_head=dict(num_classes=19),

@@ -7,5 +7,6 @@ _base_ = [
 
 model = dict(
     data_preprocessor=_base_.padding,
+    # Unknown: what the published row starts from.
     backbone=dict(init_cfg=dict(type='Pretrained', checkpoint='torchvision://resnet50')),
 )

@@ -8,5 +8,6 @@ _base_ = [
 custom_imports = dict(imports=['normplug', 'normplug.datasets'])
 model = dict(
     data_preprocessor=_base_.padding,
+    # Unknown: what the published row starts from.
     backbone=dict(init_cfg=dict(type='Pretrained', checkpoint='torchvision://resnet50')),
 )

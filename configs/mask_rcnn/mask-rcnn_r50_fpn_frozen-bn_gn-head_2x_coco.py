@@ -1,4 +1,5 @@
-# Table 4, row BN†/GN, at full scale, from ImageNet weights with BN (torchvision).
+# Table 4, row BN†/GN, at full scale, from ImageNet weights with BN (torchvision;
+# unknown: those of the published row).
 _base_ = [
     '../_base_/rows/mask-rcnn_frozen-bn_gn-head.py',
     'mmdet::_base_/datasets/coco_instance.py',

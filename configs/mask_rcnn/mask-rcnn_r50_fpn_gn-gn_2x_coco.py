@@ -5,7 +5,7 @@ _base_ = [
     '../_base_/schedules/detection_2x.py',
 ]
 
-# The published ImageNet ResNet-50 with GN (Detectron) takes BGR pixels as they are.
+# Unknown: what the published row starts from. Detectron's ResNet-50 with GN takes unscaled BGR.
 model = dict(
     data_preprocessor=dict(mean=[103.53, 116.28, 123.675], std=[1.0, 1.0, 1.0], bgr_to_rgb=False),
     backbone=dict(init_cfg=dict(checkpoint='open-mmlab://detectron/resnet50_gn')),

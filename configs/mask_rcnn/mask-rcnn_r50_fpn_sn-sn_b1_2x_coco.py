@@ -1,6 +1,7 @@
 # Mask R-CNN+FPN, 2x schedule, SN/SN (in no table): 1 image per GPU, at full scale.
 # As the authors of SN advise there, SN is without batch statistics, and starts from their (8,1)
-# weights. Unknown: the rate of the released (8,1) detectors; here it follows the batch.
+# weights. The released detectors called (8,1) have 2 images per GPU and the rate 0.02; at 1 image
+# the rate follows the batch here.
 _base_ = './mask-rcnn_r50_fpn_sn-sn_2x_coco.py'
 
 alone = dict(using_bn=False)

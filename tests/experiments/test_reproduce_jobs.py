@@ -269,8 +269,10 @@ def test_ctrl_c_ends_all_and_the_same_command_goes_on(tmp_path):
     assert skipped.stdout == again.stdout
 
 
-def test_errors_of_the_command_line(capsys, tmp_path):
+def test_errors_of_the_command_line(capsys, tmp_path, monkeypatch):
     from normplug.experiments.reproduce.cli import main_reproduce
+
+    monkeypatch.setattr('normplug.experiments.reproduce.needs._download', lambda path: None)
 
     def told(*argv):
         assert main_reproduce([*argv, '--work-dir', str(tmp_path)]) == 2

@@ -6,8 +6,11 @@
 _base_ = 'mmseg::_base_/datasets/ade20k.py'
 
 padding = dict(size_divisor=8)  # of model.data_preprocessor
-# Of both heads: labels scaled down by 8, to the size of the logits.
-loss_at_an_eighth = dict(type='LabelStrideFCNHead', label_stride=8)
+# Of both heads: labels scaled down by 8, to the size of the logits; the average is over those that
+# count (mmseg's own is over all).
+loss_at_an_eighth = dict(
+    type='LabelStrideFCNHead', label_stride=8, loss_decode=dict(avg_non_ignore=True)
+)
 longest = 1000
 
 train_pipeline = [

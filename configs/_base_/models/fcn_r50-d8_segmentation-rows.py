@@ -4,8 +4,9 @@
 #
 # Head, and auxiliary head on stage 3 with weight 0.4: a 3x3 convolution, norm, ReLU, and a 1x1
 # (released code of Table 5; for IBN-Net's Table 6 its author: PSPNet without pyramid module).
-# mmseg scales the logits up to the labels' size for the loss, and so do these rows but for ADE20K,
-# where the released code is known: it scales the labels down by 8.
+# mmseg scales the logits up to the labels' size for the loss and averages over all pixels, ignored
+# ones too. So do these rows but for ADE20K, where the released code is known: it scales the labels
+# down by 8 and averages over those that count.
 _base_ = 'mmseg::_base_/models/fcn_r50-d8.py'
 
 model = dict(

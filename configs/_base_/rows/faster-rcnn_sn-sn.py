@@ -3,7 +3,8 @@
 # SN stands at every norm of the backbone and after every convolution of the FPN, as in the
 # released detection code. Unknown: the box head of the published row (the code of its numbers was
 # never released). The released Faster R-CNN configs have the plain 2-fc head of mmdet's base.
-# Stem and first stage keep their weights and statistics (FREEZE_AT: 2).
+# Stem and first stage keep their weights and statistics (FREEZE_AT: 2); the released code leaves
+# the SN of the first stage on those of the batch, in tests too.
 _base_ = '../models/faster-rcnn_r50_fpn_rows.py'
 
 # momentum: the released detection code keeps 0.997 of the old value.
