@@ -25,15 +25,10 @@ class Progress:
         self.started = clock()
         self.done = 0
 
-    def finished(self, what: str, left: float | None = None) -> None:
-        """Count a training, and tell of it in ``what``'s words.
-
-        Args:
-            what: its name and how it ended.
-            left: seconds that the rest will take, where more is known than the pace so far.
-        """
+    def finished(self, what: str) -> None:
+        """Count a training, and tell of it in ``what``'s words."""
         self.done += 1
-        self.tell(what, self.left() if left is None else left)
+        self.tell(what, self.left())
 
     def tell(self, what: str, left: float | None) -> None:
         """Write the line; ``left`` is None if that is unknown."""

@@ -82,3 +82,10 @@ def test_the_line_is_renewed_while_jobs_run(monkeypatch, capsys, tmp_path, termi
     assert len(parts) == lines
     assert parts[-1] == '[1/2] 12 min left; one: 12 min'
     assert parts[-2] == '[0/2] 14 min left; running: one'
+
+
+def test_a_short_test_does_not_tell_how_long_trainings_take(capsys):
+    test, training = job('test', trains=False), job('training')
+    live = Live([test, training], 1, lambda: 0.0)
+    live.ended(test, 5.0)
+    assert capsys.readouterr().err == '[1/2] time left unknown; test: 5 s\n'

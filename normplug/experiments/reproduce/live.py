@@ -55,7 +55,8 @@ class Live:
         now = self._told = self._clock()
         running = {folder: now - began for folder, began in self._running.items()}
         how = 'failed' if seconds is None else duration(seconds)
-        self._progress.finished(f'{job.name}: {how}', self._pace.left(running))
+        self._progress.done += 1
+        self._progress.tell(f'{job.name}: {how}', self._pace.left(running))
 
     def close(self) -> None:
         """End the line."""
