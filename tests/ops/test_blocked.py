@@ -59,6 +59,18 @@ def test_backward_input(x, layout):
     assert torch.equal(ours, reference.backward_input(dy, x, *args))
 
 
+def test_half_precision_is_rounded_once(x, layout):
+    """The blocks work in float32 whatever x is, as the reference does, and round the result."""
+    x_half, dy_half = x.bfloat16(), torch.randn_like(x).bfloat16()
+    args = small(x, 4)
+    y = blocked.affine(layout(x_half), *args[:3])
+    assert y.dtype == torch.bfloat16
+    assert torch.equal(y, reference.affine(x_half, *args[:3]))
+    dx = blocked.backward_input(layout(dy_half), layout(x_half), *args)
+    assert dx.dtype == torch.bfloat16
+    assert torch.equal(dx, reference.backward_input(dy_half, x_half, *args))
+
+
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
 def test_half_precision(dtype, monkeypatch):
     monkeypatch.setattr(blocked, '_block', lambda: 50)
