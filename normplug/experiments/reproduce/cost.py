@@ -2,25 +2,33 @@
 
 Multiplications and additions of forward and backward are counted on random images of the recipe's
 size (torch's FlopCounterMode: convolutions and matrix products; normalizers are bound by memory and
-count nothing). GPU-hours follow for a sustained rate that is assumed, not measured.
+count nothing). GPU-hours follow for a sustained rate that is assumed; with ``--measure``, hours of
+this machine's device from training steps that are timed, of as many images as the recipe gives one
+device. Neither holds the loading of data or the evaluation.
 """
 
 from __future__ import annotations
 
 import argparse
+import statistics
 import sys
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 from mmengine.config import Config
+from mmengine.device import get_device
+from mmengine.optim import OptimWrapper
 from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from normplug.bench.networks import random_batch
+from normplug.bench.provenance import provenance
+from normplug.bench.timing import seconds_of
 from normplug.compat.base_configs import find_config
 from normplug.launch.config import load_config, scope_of
-from normplug.ops.backend import set_backend
+from normplug.ops.backend import get_backend, set_backend
 from normplug.reports.tables import markdown
 
 from .tables import TABLES
@@ -36,33 +44,61 @@ _SETS = {
     'imagenet': (1281167, (224, 224)),
 }
 _COLUMNS = ('table', 'config', 'TFLOP an image', 'images seen (million)', 'EFLOP', 'GPU-hours')
+_PROG = 'python -m normplug.experiments.reproduce.cost'
+_MEASURED = ('images a step', 's a step', 'hours here')
+
+
+class _Job(NamedTuple):
+    """A training at full scale: its images' (height, width), and how many it sees."""
+
+    table: str
+    name: str
+    cfg: Config
+    size: tuple[int, int]
+    seen: float
 
 
 def main_cost(argv: Sequence[str] | None = None) -> int:
     """Print a line for one row of each table, its last without KN, and return 0."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(prog=_PROG, description=__doc__)
+    parser.add_argument('--tables', nargs='+', choices=TABLES, default=list(TABLES), help='of all')
     parser.add_argument('--tflops', type=float, default=20.0, help='sustained (default: 20)')
+    parser.add_argument(
+        '--measure',
+        type=int,
+        default=0,
+        metavar='STEPS',
+        help='time as many training steps of each on this device, after a first (default: none)',
+    )
     args = parser.parse_args(argv)
-    set_backend('eager')  # compiled graphs are not counted, and are not what is counted
-    rows = [
-        {
-            'table': name,
-            'config': config.rpartition('/')[2],
+    rows = []
+    for job in _jobs(args.tables):
+        print(f'{job.table}: {job.name}', file=sys.stderr)
+        flops = _flops(job)
+        row = {
+            'table': job.table,
+            'config': job.name,
             'TFLOP an image': f'{flops / 1e12:.3g}',
-            'images seen (million)': f'{seen / 1e6:.3g}',
-            'EFLOP': f'{flops * seen / 1e18:.3g}',
-            'GPU-hours': f'{flops * seen / args.tflops / 1e12 / 3600:.0f}',
+            'images seen (million)': f'{job.seen / 1e6:.3g}',
+            'EFLOP': f'{flops * job.seen / 1e18:.3g}',
+            'GPU-hours': f'{flops * job.seen / args.tflops / 1e12 / 3600:.0f}',
         }
-        for name, config, flops, seen in _costs()
-    ]
-    print(markdown(_COLUMNS, rows))
-    print(f'At {args.tflops:g} TFLOP/s. torch {torch.__version__}.')
+        if args.measure > 0:
+            images = job.cfg.train_dataloader.batch_size
+            seconds = _seconds_a_step(job, images, args.measure)
+            hours = seconds * job.seen / images / 3600
+            row |= zip(_MEASURED, (str(images), f'{seconds:.3g}', f'{hours:.0f}'), strict=True)
+        rows.append(row)
+    print(markdown([*_COLUMNS, *(_MEASURED if args.measure > 0 else ())], rows))
+    print(f'GPU-hours at {args.tflops:g} TFLOP/s; "here" is the backend {get_backend()!r} on:')
+    own = sys.argv[1:] if argv is None else argv
+    for name, value in provenance(_PROG, own, get_device()).items():
+        print(f'- {name}: {value}')
     return 0
 
 
-def _costs() -> Iterator[tuple[str, str, float, float]]:
-    """Table, config, FLOP of an image, images seen in a training."""
-    for table in TABLES.values():
+def _jobs(tables: Sequence[str]) -> Iterator[_Job]:
+    for table in map(TABLES.get, tables):
         # KN's layers run in linked models only, and its cost here is that of the others.
         # Of those with 4 images' statistics too.
         own = [row for row in table.rows if row.real is not None]
@@ -71,8 +107,8 @@ def _costs() -> Iterator[tuple[str, str, float, float]]:
         images, size = _SETS[row.real.config.rpartition('_')[2]]
         if table.name == 'ibn-gta5':
             size = _SETS['gta5'][1]
-        print(f'{table.name}: {row.real.config}', file=sys.stderr)
-        yield table.name, row.real.config, _flops(cfg, size), _seen(cfg, images)
+        name = row.real.config.rpartition('/')[2]
+        yield _Job(table.name, name, cfg, size, _seen(cfg, images))
 
 
 def _seen(cfg: Config, images: int) -> float:
@@ -82,16 +118,28 @@ def _seen(cfg: Config, images: int) -> float:
     return train.max_epochs * images
 
 
-def _flops(cfg: Config, size: tuple[int, int]) -> float:
-    model = _model(cfg)
-    scope = scope_of(cfg)
+def _flops(job: _Job) -> float:
     count = 2  # batch norm in a pooled map needs more than one
-    data = random_batch(scope, count, *size)
-    with FlopCounterMode(display=False) as counter:
-        data = model.data_preprocessor(data, True)
-        losses = model(**data, mode='loss')
-        model.parse_losses(losses)[0].backward()
+    model, data = _model(job.cfg), random_batch(scope_of(job.cfg), count, *job.size)
+    chosen = get_backend()
+    set_backend('eager')  # compiled graphs are not counted, and are not what is counted
+    try:
+        with FlopCounterMode(display=False) as counter:
+            losses = model(**model.data_preprocessor(data, True), mode='loss')
+            model.parse_losses(losses)[0].backward()
+    finally:
+        set_backend(chosen)
     return counter.get_total_flops() / count
+
+
+def _seconds_a_step(job: _Job, images: int, steps: int) -> float:
+    """The median of ``steps`` steps of SGD on one device, after one that may compile."""
+    device = get_device()
+    model = _model(job.cfg).to(device)
+    data = random_batch(scope_of(job.cfg), images, *job.size)
+    optim = OptimWrapper(torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9))
+    times = [seconds_of(lambda: model.train_step(data, optim), device) for _ in range(steps + 1)]
+    return statistics.median(times[1:])
 
 
 def _model(cfg: Config) -> nn.Module:
