@@ -237,7 +237,16 @@ def test_other_settings_are_refused(tmp_path):
         read_done(work)
 
 
+@pytest.fixture
+def heeds_sigint():
+    """Even where the tests were started to ignore it, as jobs in the background of a script are."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures('heeds_sigint')
 def test_ctrl_c_ends_all_and_the_same_command_goes_on(tmp_path):
     """One tiny row from the command line: interrupted, resumed, skipped, reported."""
     options = ['train_cfg.max_epochs=2', 'train_dataloader.dataset.indices=64']
