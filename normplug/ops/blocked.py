@@ -2,7 +2,7 @@
 
 Each of its operators would read and write main memory; what a block needs stays in the cache. So
 a pass moves as much as one fused kernel does, and takes about as long. What is written is written
-where it belongs, in place: fresh memory for each operator would cost as much as the arithmetic.
+where it belongs, in place: fresh memory for each operator would cost page faults.
 """
 
 from collections.abc import Iterator
