@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from normplug.ops import reference
+from normplug.ops.pages import SMALL
 from normplug.stats import Moments, merge
 
 __all__ = ['affine', 'backward_input', 'backward_reduce', 'fits', 'moments']
@@ -19,7 +20,7 @@ _PER_THREAD = 2**18  # values: 1 MiB of float32, a usual second-level cache of a
 
 
 def fits(x_n: Tensor) -> bool:
-    """Whether x is of more than one block, and laid out so that blocks are cheap to cut.
+    """Whether x is worth a thread's work, and laid out so that blocks are cheap to cut.
 
     A tensor that is being traced is no plain one: compilers find blocks of their own.
     """
@@ -28,7 +29,7 @@ def fits(x_n: Tensor) -> bool:
         and x_n.device.type == 'cpu'
         and not torch.compiler.is_compiling()
         and x_n.dim() == 3
-        and x_n.numel() > _block()
+        and x_n.numel() >= SMALL
         and (x_n.is_contiguous() or x_n.transpose(1, 2).is_contiguous())
     )
 
@@ -44,9 +45,15 @@ def moments(x_n: Tensor) -> Moments:
     return Moments(*(torch.cat(t).reshape(x_n.shape[:2]) for t in zip(*groups, strict=True)))
 
 
-def affine(x_n: Tensor, mean_nc: Tensor, scale_nc: Tensor, offset_nc: Tensor) -> Tensor:
+def affine(
+    x_n: Tensor,
+    mean_nc: Tensor,
+    scale_nc: Tensor,
+    offset_nc: Tensor,
+    out_n: Tensor | None = None,
+) -> Tensor:
     """As :func:`normplug.ops.reference.affine`."""
-    y_n = torch.empty_like(x_n)
+    y_n = torch.empty_like(x_n) if out_n is None else out_n
     for group in _blocks(x_n, y_n, mean_nc, scale_nc, offset_nc):
         for x_b, y_b, *small in group:
             mean_b, scale_b, offset_b = (t.unsqueeze(2) for t in small)
@@ -68,10 +75,16 @@ def backward_reduce(dy_n: Tensor, x_n: Tensor, mean_nc: Tensor) -> tuple[Tensor,
 
 
 def backward_input(
-    dy_n: Tensor, x_n: Tensor, mean_nc: Tensor, scale_nc: Tensor, slope_nc: Tensor, level_nc: Tensor
+    dy_n: Tensor,
+    x_n: Tensor,
+    mean_nc: Tensor,
+    scale_nc: Tensor,
+    slope_nc: Tensor,
+    level_nc: Tensor,
+    out_n: Tensor | None = None,
 ) -> Tensor:
     """As :func:`normplug.ops.reference.backward_input`."""
-    dx_n = torch.empty_like(x_n)
+    dx_n = torch.empty_like(x_n) if out_n is None else out_n
     for group in _blocks(x_n, dy_n, dx_n, mean_nc, scale_nc, slope_nc, level_nc):
         for x_b, dy_b, dx_b, *small in group:
             mean_b, scale_b, slope_b, level_b = (t.unsqueeze(2) for t in small)

@@ -17,11 +17,12 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from normplug.ops.pages import SMALL
+
 __all__ = ['CompilationError', 'call', 'count', 'forget']
 
 _MOST_GRAPHS = 256  # of one step; norm types, arguments, dtypes and layouts need some dozens
 _MOST_SIZES = 4096
-_SMALL = 32768  # values; ATen too starts no threads for fewer
 _LONG = 4096  # pixels; Inductor sums more by a slower loop that loses fewer digits
 
 Step = Callable[..., Sequence[Tensor | None]]
@@ -98,7 +99,7 @@ def _class(x_n: Tensor) -> tuple[int, bool]:
     """What code for a CPU is specialized to besides: its number of threads; long sums."""
     if x_n.device.type != 'cpu':
         return 0, False
-    threads = 1 if prod(x_n.shape) < _SMALL else torch.get_num_threads()
+    threads = 1 if prod(x_n.shape) < SMALL else torch.get_num_threads()
     return threads, prod(x_n.shape[2:]) > _LONG
 
 

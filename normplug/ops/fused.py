@@ -15,6 +15,7 @@ from torch.autograd.function import once_differentiable
 
 from normplug.ops import reference
 from normplug.ops.backend import run
+from normplug.ops.pages import result_like
 from normplug.ops.plan import Filter, Plan, Rule, apply_rule
 from normplug.ops.steps import (
     backward_step,
@@ -49,17 +50,19 @@ class _Normalize(torch.autograd.Function):
     def forward(ctx, *args):
         # Not spelled out: Dynamo (torch 2.11) takes ctx for one of them where the numbers agree.
         x, plan, given, tracked, reducer, *params = args
-        (x_n,), total = _flattened(x), None
+        y, total = result_like(x), None
+        x_n, out_n = _flattened(x, y)
         if reducer is None:
             y_n, *more, mean_nc, var_nc, batch_mean, batch_var = run(
-                forward_step, x_n, plan, given, params, tracked
+                forward_step, x_n, plan, given, params, tracked, out_n
             )
         else:
             mean_nc, var_nc, *local = run(moments_step, x_n, plan)
             batch, total = reducer.forward(Moments(*local), x.shape[0] * pixels_of(x))
             batch_mean, batch_var = batch
             instance = Moments(mean_nc, var_nc)
-            y_n, *more = run(output_step, x_n, plan, instance, batch, params, tracked, total)
+            args = plan, instance, batch, params, tracked, total, out_n
+            y_n, *more = run(output_step, x_n, *args)
         values = more[:3]
         ctx.save_for_backward(x, mean_nc, var_nc, batch_mean, batch_var, total, *params)
         ctx.plan, ctx.reducer = plan, reducer
@@ -67,27 +70,31 @@ class _Normalize(torch.autograd.Function):
             ctx.mark_non_differentiable(*values)
         elif tracked is not None:
             torch.autograd.graph.increment_version(tracked)  # compiled code writes unnoticed
-        return _shaped(y_n, x), *more
+        return _shaped(y_n, x) if y is None else y, *more
 
     @staticmethod
     @once_differentiable
     def backward(ctx, dy, *others):
         x, mean_nc, var_nc, batch_mean, batch_var, total, *params = ctx.saved_tensors
-        dy_n, x_n = _flattened(dy, x)
+        needs_dx = ctx.needs_input_grad[0]
+        dx = result_like(x) if needs_dx else None
+        dy_n, x_n, out_n = _flattened(dy, x, dx)
         instance = Moments(mean_nc, var_nc)
         batch = None if batch_mean is None else Moments(batch_mean, batch_var)
         to_filtered = None if ctx.plan.filter is None else Moments(*others[3:])
         args = ctx.plan, instance, batch
-        needs_dx = ctx.needs_input_grad[0]
         if ctx.reducer is None:
-            dx_n, *to_params = run(backward_step, dy_n, x_n, *args, params, to_filtered, needs_dx)
+            dx_n, *to_params = run(
+                backward_step, dy_n, x_n, *args, params, to_filtered, needs_dx, out_n
+            )
         else:
             sums, to_params = split(run(sums_step, dy_n, x_n, *args, params, to_filtered))
             # Also if x needs no gradient here: another rank's may.
             to_mean, to_var = ctx.reducer.backward(Moments(sums.to_batch_mean, sums.to_batch_var))
             sums = sums._replace(to_batch_mean=to_mean, to_batch_var=to_var)
-            dx_n = run(input_step, dy_n, x_n, *args, sums, total)[0] if needs_dx else None
-        dx = _shaped(dx_n, x) if needs_dx else None
+            dx_n = run(input_step, dy_n, x_n, *args, sums, total, out_n)[0] if needs_dx else None
+        if needs_dx and dx is None:
+            dx = _shaped(dx_n, x)
         return dx, None, None, None, None, *to_params
 
 
@@ -173,15 +180,16 @@ def _run(
     return y_n, more[3:]
 
 
-def _flattened(*tensors: Tensor) -> tuple[Tensor, ...]:
+def _flattened(*tensors: Tensor | None) -> tuple[Tensor | None, ...]:
     """Each as (N, C, H·W) where all can be viewed so: compiled code then serves any dimension."""
     x = tensors[0]
     if x.dim() == 2:
-        return tuple(t.unsqueeze(-1) for t in tensors)
+        return tuple(t if t is None else t.unsqueeze(-1) for t in tensors)
     if torch.compiler.is_compiling() or x.dim() == 3 or x.numel() == 0:
         return tensors
+    shape = *x.shape[:2], -1
     try:
-        return tuple(t.view(*x.shape[:2], -1) for t in tensors)
+        return tuple(t if t is None else t.view(shape) for t in tensors)
     except RuntimeError:  # a crop, say: never a copy
         return tensors
 

@@ -54,11 +54,17 @@ def moments(x_n: Tensor, dtype: torch.dtype = torch.float64, share: int = 16) ->
     return Moments(about_nc.to(dtype) + rest_nc, var_nc.clamp(min=0).to(dtype))
 
 
-def affine(x_n: Tensor, mean_nc: Tensor, scale_nc: Tensor, offset_nc: Tensor) -> Tensor:
-    """(x − mean) · scale + offset, in x's dtype and memory format."""
+def affine(
+    x_n: Tensor,
+    mean_nc: Tensor,
+    scale_nc: Tensor,
+    offset_nc: Tensor,
+    out_n: Tensor | None = None,
+) -> Tensor:
+    """(x − mean) · scale + offset, in x's dtype and memory format, or written to ``out_n``."""
     centred = _accumulate(x_n) - _broadcast(mean_nc, x_n)
     y_n = centred * _broadcast(scale_nc, x_n) + _broadcast(offset_nc, x_n)
-    return _cast(y_n, x_n.dtype)
+    return _cast(y_n, x_n.dtype) if out_n is None else out_n.copy_(y_n)
 
 
 def backward_reduce(dy_n: Tensor, x_n: Tensor, mean_nc: Tensor) -> tuple[Tensor, Tensor]:
@@ -69,10 +75,16 @@ def backward_reduce(dy_n: Tensor, x_n: Tensor, mean_nc: Tensor) -> tuple[Tensor,
 
 
 def backward_input(
-    dy_n: Tensor, x_n: Tensor, mean_nc: Tensor, scale_nc: Tensor, slope_nc: Tensor, level_nc: Tensor
+    dy_n: Tensor,
+    x_n: Tensor,
+    mean_nc: Tensor,
+    scale_nc: Tensor,
+    slope_nc: Tensor,
+    level_nc: Tensor,
+    out_n: Tensor | None = None,
 ) -> Tensor:
-    """dy · scale + (x − mean) · slope + level, in x's dtype and memory format."""
+    """dy · scale + (x − mean) · slope + level, in x's dtype and layout, or written to ``out_n``."""
     centred = _accumulate(x_n) - _broadcast(mean_nc, x_n)
     through_stats = centred * _broadcast(slope_nc, x_n) + _broadcast(level_nc, x_n)
     dx_n = _accumulate(dy_n) * _broadcast(scale_nc, x_n) + through_stats
-    return _cast(dx_n, x_n.dtype)
+    return _cast(dx_n, x_n.dtype) if out_n is None else out_n.copy_(dx_n)

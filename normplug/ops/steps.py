@@ -105,8 +105,11 @@ def output_step(
     params: Sequence[Tensor],
     tracked: Tracked | None,
     count: int | Tensor,
+    out_n: Tensor | None = None,
 ) -> tuple[Tensor | None, ...]:
     """y of x, its moments and the rule's parameters, and five more, or None.
+
+    ``out_n``, of x's shape and layout, is where y is written; then None stands for it in the result.
 
     The first three are running statistics that wait to be stored. They are stored here, which a
     compiled step does in passing. But Dynamo, tracing a whole model, takes no writes inside an
@@ -117,7 +120,10 @@ def output_step(
     )
     centre_nc, shift_nc = _centre(x_n, instance.mean)
     small = (scale_nc, offset_nc + shift_nc * scale_nc)
-    y_n = _passes(x_n).affine(x_n, centre_nc, *(t.to(centre_nc.dtype) for t in small))
+    small = (t.to(centre_nc.dtype) for t in small)
+    y_n = _passes(x_n).affine(x_n, centre_nc, *small, out_n)
+    if out_n is not None:
+        y_n = None
     posterior = filtered or (None, None)
     if tracked is None:
         return y_n, None, None, None, *posterior
@@ -138,6 +144,7 @@ def forward_step(
     given: Moments | None,
     params: Sequence[Tensor],
     tracked: Tracked | None,
+    out_n: Tensor | None = None,
 ) -> tuple[Tensor | None, ...]:
     """As :func:`output_step`; moments of the instances, and of the batch as used, or None."""
     *instance, batch_mean, batch_var = moments_step(x_n, plan)
@@ -147,7 +154,7 @@ def forward_step(
         batch_mean, batch_var = (t.to(instance.mean.dtype, copy=True) for t in given)
     batch = None if batch_mean is None else Moments(batch_mean, batch_var)
     count = x_n.shape[0] * pixels_of(x_n)
-    outputs = output_step(x_n, plan, instance, batch, params, tracked, count)
+    outputs = output_step(x_n, plan, instance, batch, params, tracked, count, out_n)
     return *outputs, *instance, batch_mean, batch_var
 
 
@@ -197,8 +204,12 @@ def input_step(
     batch: Moments | None,
     sums: Sums,
     total: Tensor | None,
-) -> tuple[Tensor]:
-    """dx, once ``sums`` has the gradients of the batch of all ranks; ``total`` is their count."""
+    out_n: Tensor | None = None,
+) -> tuple[Tensor | None]:
+    """dx, once ``sums`` has the gradients of the batch of all ranks; ``total`` is their count.
+
+    ``out_n``, of x's shape and layout, is where dx is written; the result is then None.
+    """
     pixels = pixels_of(x_n)
     centre_nc, shift_nc = _centre(x_n, instance.mean)
     # y = (x − mean) · scale + offset depends on the mean directly too.
@@ -221,7 +232,8 @@ def input_step(
     slope_nc = grad_var_nc * (2 / max(pixels - plan.correction, 1))
     level_nc = grad_mean_nc / max(pixels, 1) + shift_nc * slope_nc
     small = (t.to(centre_nc.dtype) for t in (sums.scale_nc, slope_nc, level_nc))
-    return (_passes(x_n, dy_n).backward_input(dy_n, x_n, centre_nc, *small),)
+    dx_n = _passes(x_n, dy_n).backward_input(dy_n, x_n, centre_nc, *small, out_n)
+    return (dx_n if out_n is None else None,)
 
 
 def backward_step(
@@ -233,12 +245,16 @@ def backward_step(
     params: Sequence[Tensor],
     to_filtered: Moments | None,
     needs_dx: bool,
+    out_n: Tensor | None = None,
 ) -> tuple[Tensor | None, ...]:
-    """dx, if it is needed, else None, and the gradients of the rule's parameters."""
+    """dx, if it is needed, else None, and the gradients of the rule's parameters.
+
+    ``out_n`` as in :func:`input_step`.
+    """
     sums, to_params = split(sums_step(dy_n, x_n, plan, instance, batch, params, to_filtered))
     if not needs_dx:
         return None, *to_params
-    return *input_step(dy_n, x_n, plan, instance, batch, sums, None), *to_params
+    return *input_step(dy_n, x_n, plan, instance, batch, sums, None, out_n), *to_params
 
 
 def _passes(*tensors: Tensor) -> ModuleType:

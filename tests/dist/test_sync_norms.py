@@ -43,6 +43,12 @@ def test_two_ranks_equal_one_process(two, name, split):
     two.run(scenarios.whole_batch, name, split)
 
 
+@all_types
+def test_large_maps(two, name):
+    """Their results are written to memory that the layer allocates."""
+    two.run(scenarios.whole_batch, name, (2, 1), (80, 90))
+
+
 @pytest.mark.slow
 @all_types
 def test_single_values(two, name):

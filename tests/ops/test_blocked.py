@@ -94,6 +94,7 @@ def test_a_layer_takes_the_blocks(kind, memory_format, monkeypatch):
         grads = torch.autograd.grad(y, (x, *layer.parameters()), dy)
         with monkeypatch.context() as patch:
             patch.setattr(blocked, '_block', lambda: 64)
+            patch.setattr(blocked, 'SMALL', 64)
             assert blocked.fits(x.detach().flatten(2))
             y_blocked = layer(x)
             grads_blocked = torch.autograd.grad(y_blocked, (x, *layer.parameters()), dy)

@@ -1,0 +1,52 @@
+"""Memory for what a pass writes on a CPU.
+
+A large result is memory that the process gets from the system and gives back at every step, and the
+system clears it page by page, on first touch: with pages of 4 KiB that takes several times as long
+as the pass itself. Linux has pages of 2 MiB for those who ask (``madvise``); asking is a hint only.
+"""
+
+import ctypes
+import mmap
+import sys
+
+import torch
+from torch import Tensor
+
+__all__ = ['SMALL', 'result_like']
+
+SMALL = 32768  # values; fewer are worth neither threads (ATen too starts none) nor pages
+_HUGE_PAGE = 2**21  # bytes
+
+
+def result_like(x: Tensor) -> Tensor | None:
+    """Memory for a result of x's shape, dtype and layout: in huge pages, where it fills any.
+
+    None where whoever computes the result is to allocate it: on other devices, for small x, for an
+    x with gaps, which no result has, and where a compiler or a subclass sees to it.
+    """
+    if (
+        torch.compiler.is_compiling()
+        or type(x) not in (Tensor, torch.nn.Parameter)
+        or x.device.type != 'cpu'
+        or x.numel() < SMALL
+    ):
+        return None
+    result = torch.empty_like(x)
+    if result.stride() != x.stride():
+        return None
+    start = -(-result.data_ptr() // _HUGE_PAGE) * _HUGE_PAGE
+    stop = (result.data_ptr() + result.nbytes) // _HUGE_PAGE * _HUGE_PAGE
+    if _madvise is not None and start < stop:
+        _madvise(start, stop - start, mmap.MADV_HUGEPAGE)
+    return result
+
+
+def _of_the_system() -> ctypes._CFuncPtr | None:
+    if sys.platform != 'linux':
+        return None
+    madvise = ctypes.CDLL(None).madvise
+    madvise.argtypes = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
+    return madvise
+
+
+_madvise = _of_the_system()
