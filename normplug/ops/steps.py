@@ -109,7 +109,7 @@ def output_step(
 ) -> tuple[Tensor | None, ...]:
     """y of x, its moments and the rule's parameters, and five more, or None.
 
-    ``out_n``, of x's shape and layout, is where y is written; then None stands for it in the result.
+    ``out_n``, of x's shape and layout, is where y is written; the result then has None for y.
 
     The first three are running statistics that wait to be stored. They are stored here, which a
     compiled step does in passing. But Dynamo, tracing a whole model, takes no writes inside an
