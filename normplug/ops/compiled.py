@@ -66,7 +66,7 @@ def call(step: Step, args: Sequence[Any]) -> Sequence[Tensor | None]:
             each call.
     """
     inputs: list[Input] = []
-    key: list[Hashable] = [step, _class(args[0])]
+    key: list[Hashable] = [step, *_class(args[0])]
     _describe(args, inputs, key)
     exact = tuple(key)
     try:
@@ -97,38 +97,34 @@ def forget() -> None:
 
 def _class(x_n: Tensor) -> tuple[int, bool]:
     """What code for a CPU is specialized to besides: its number of threads; long sums."""
-    if x_n.device.type != 'cpu':
+    if not x_n.is_cpu:
         return 0, False
-    threads = 1 if prod(x_n.shape) < SMALL else torch.get_num_threads()
+    threads = 1 if x_n.numel() < SMALL else torch.get_num_threads()
     return threads, prod(x_n.shape[2:]) > _LONG
 
 
-class _OfTensor(tuple):
-    """The part of a key that stands for a tensor: (dtype, device, shape, stride)."""
+def _describe(
+    args: Sequence[Any], inputs: list[Input], key: list[Hashable], exactly: bool = True
+) -> None:
+    """Append what the code takes as inputs, and all that it depends on.
 
-    __slots__ = ()
-
-
-class _OfInt(int):
-    """The part of a key that stands for an integer which may vary."""
-
-
-def _describe(args: Sequence[Any], inputs: list[Input], key: list[Hashable]) -> None:
-    """Append what the code takes as inputs, and all that it depends on."""
+    Tiny maps wait for this at every step. Not ``exactly``, sizes and strides are left out.
+    """
     for arg in args:
-        if isinstance(arg, Tensor):
-            if (
-                arg.is_neg()
-            ):  # the imaginary part of a conjugate: compiled code reads what is stored
+        if arg is None or arg is True or arg is False:
+            key.append(arg)
+        elif isinstance(arg, Tensor):
+            if arg.is_neg():  # the imaginary part of a conjugate: compiled code reads what is there
                 arg = arg.resolve_neg()
             inputs.append(arg)
-            key.append(_OfTensor((arg.dtype, arg.device, arg.shape, arg.stride())))
+            sizes = (arg.shape, arg.stride()) if exactly else (arg.dim(),)
+            key += (arg.dtype, arg.device, *sizes)
         elif _may_vary(arg):
             inputs.append(arg)
-            key.append(_OfInt(arg))
+            key += (int, arg if exactly else None)
         elif isinstance(arg, (tuple, list)):
-            key.append(len(arg))
-            _describe(arg, inputs, key)
+            key += (tuple, len(arg))
+            _describe(arg, inputs, key, exactly)
         elif isinstance(arg, partial):  # equal where what it binds is equal
             key.append((arg.func, arg.args, *arg.keywords.items()))
         else:
@@ -139,18 +135,13 @@ def _may_vary(arg: Any) -> bool:
     return type(arg) is int and arg > 1
 
 
-def _coarse(part: Hashable) -> Hashable:
-    if isinstance(part, _OfTensor):
-        dtype, device, shape, _ = part
-        return dtype, device, len(shape)
-    return int if isinstance(part, _OfInt) else part
-
-
 def _find(
     step: Step, args: Sequence[Any], inputs: Sequence[Input], exact: tuple
 ) -> tuple[_Graph, list[int]]:
     """The graph for these arguments: one compiled before for other sizes, or a new one."""
-    coarse = tuple(map(_coarse, exact))
+    key: list[Hashable] = [step, *_class(args[0])]
+    _describe(args, [], key, exactly=False)
+    coarse = tuple(key)
     with _lock:
         graphs = _graphs.get(coarse, [])
         graph = next((graph for graph in graphs if graph.fits(inputs)), None)
