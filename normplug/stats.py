@@ -63,8 +63,8 @@ def merge(moments: Moments, counts: Tensor) -> tuple[Moments, Tensor]:
 
 def mix(parts: list[Moments], mean_ratios: Tensor, var_ratios: Tensor) -> Moments:
     """Σ_k ratio_k · part_k, the means and the variances each by their own ratios of shape (K,)."""
-    means = [ratio * part.mean for ratio, part in zip(mean_ratios.unbind(), parts, strict=True)]
-    variances = [ratio * part.var for ratio, part in zip(var_ratios.unbind(), parts, strict=True)]
+    means = [mean_ratios[k] * part.mean for k, part in enumerate(parts)]
+    variances = [var_ratios[k] * part.var for k, part in enumerate(parts)]
     return Moments(reduce(add, means), reduce(add, variances))
 
 

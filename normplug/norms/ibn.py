@@ -9,6 +9,7 @@ from functools import partial
 from numbers import Real
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from normplug.norms.base import BaseNorm
@@ -25,10 +26,11 @@ def ibn_rule(
     by = instance
     if batch is not None:
         half = weight.shape[0] - batch.mean.shape[-1]
+        own = torch.arange(weight.shape[0], device=weight.device) < half
         by = Moments(
             *(
-                torch.cat([own[:, :half], shared.expand(own.shape[0], -1)], dim=1)
-                for own, shared in zip(instance, batch, strict=True)
+                torch.where(own, of_instance, F.pad(of_batch, (half, 0)))
+                for of_instance, of_batch in zip(instance, batch, strict=True)
             )
         )
     return standardize(instance, by, weight, bias, eps)

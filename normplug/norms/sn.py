@@ -77,7 +77,7 @@ class SN(SwitchableNorm, BaseNorm):
     @staticmethod
     def to_ratios(mean_weight: Tensor, var_weight: Tensor) -> tuple[Tensor, Tensor]:
         """The softmax under equation 5."""
-        return torch.stack((mean_weight, var_weight)).softmax(1).unbind()
+        return mean_weight.softmax(0), var_weight.softmax(0)
 
 
 class SyncSN(SN, BaseNorm):

@@ -260,6 +260,10 @@ def _symbolic(value: Input, name: str, mode: Any) -> Any:
         constraint_sizes=[None] * dim,
         constraint_strides=[None] * dim,
     )
+    if value.is_inference():  # code made under inference mode serves outside, and may write
+        value = torch.empty_strided(
+            value.shape, value.stride(), dtype=value.dtype, device=value.device
+        )
     # An alias: of a tensor given twice, as y.backward(x) may do, there would be one stand-in only.
     return mode.from_tensor(value.detach(), source=source, symbolic_context=context)
 

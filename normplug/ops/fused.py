@@ -57,7 +57,7 @@ class _Normalize(torch.autograd.Function):
                 forward_step, x_n, plan, given, params, tracked, out_n
             )
         else:
-            mean_nc, var_nc, *local = run(moments_step, x_n, plan)
+            mean_nc, var_nc, *local = run(moments_step, x_n, plan, tracked)
             batch, total = reducer.forward(Moments(*local), x.shape[0] * pixels_of(x))
             batch_mean, batch_var = batch
             instance = Moments(mean_nc, var_nc)
@@ -76,19 +76,18 @@ class _Normalize(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, dy, *others):
         x, mean_nc, var_nc, batch_mean, batch_var, total, *params = ctx.saved_tensors
-        needs_dx = ctx.needs_input_grad[0]
+        needs_dx, _, _, _, _, *needed = ctx.needs_input_grad
         dx = result_like(x) if needs_dx else None
         dy_n, x_n, out_n = _flattened(dy, x, dx)
         instance = Moments(mean_nc, var_nc)
         batch = None if batch_mean is None else Moments(batch_mean, batch_var)
         to_filtered = None if ctx.plan.filter is None else Moments(*others[3:])
         args = ctx.plan, instance, batch
+        given = *args, params, needed, to_filtered
         if ctx.reducer is None:
-            dx_n, *to_params = run(
-                backward_step, dy_n, x_n, *args, params, to_filtered, needs_dx, out_n
-            )
+            dx_n, *to_params = run(backward_step, dy_n, x_n, *given, needs_dx, out_n)
         else:
-            sums, to_params = split(run(sums_step, dy_n, x_n, *args, params, to_filtered))
+            sums, to_params = split(run(sums_step, dy_n, x_n, *given))
             # Also if x needs no gradient here: another rank's may.
             to_mean, to_var = ctx.reducer.backward(Moments(sums.to_batch_mean, sums.to_batch_var))
             sums = sums._replace(to_batch_mean=to_mean, to_batch_var=to_var)

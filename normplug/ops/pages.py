@@ -14,30 +14,23 @@ from torch import Tensor
 
 __all__ = ['SMALL', 'result_like']
 
-SMALL = 32768  # values; fewer are worth neither threads (ATen too starts none) nor pages
+SMALL = 32768  # values; fewer are not worth threads (ATen too starts none)
 _HUGE_PAGE = 2**21  # bytes
 
 
 def result_like(x: Tensor) -> Tensor | None:
-    """Memory for a result of x's shape, dtype and layout: in huge pages, where it fills any.
+    """Memory for a result of x's shape, dtype and layout (dense); on a CPU in huge pages it fills.
 
-    None where whoever computes the result is to allocate it: on other devices, for small x, for an
-    x with gaps, which no result has, and where a compiler or a subclass sees to it.
+    None where a compiler or a subclass of Tensor sees to it.
     """
-    if (
-        torch.compiler.is_compiling()
-        or type(x) not in (Tensor, torch.nn.Parameter)
-        or x.device.type != 'cpu'
-        or x.numel() < SMALL
-    ):
+    if torch.compiler.is_compiling() or type(x) not in (Tensor, torch.nn.Parameter):
         return None
     result = torch.empty_like(x)
-    if result.stride() != x.stride():
-        return None
-    start = -(-result.data_ptr() // _HUGE_PAGE) * _HUGE_PAGE
-    stop = (result.data_ptr() + result.nbytes) // _HUGE_PAGE * _HUGE_PAGE
-    if _madvise is not None and start < stop:
-        _madvise(start, stop - start, mmap.MADV_HUGEPAGE)
+    if x.is_cpu and result.nbytes >= _HUGE_PAGE and _madvise is not None:
+        start = -(-result.data_ptr() // _HUGE_PAGE) * _HUGE_PAGE
+        stop = (result.data_ptr() + result.nbytes) // _HUGE_PAGE * _HUGE_PAGE
+        if start < stop:
+            _madvise(start, stop - start, mmap.MADV_HUGEPAGE)
     return result
 
 

@@ -62,9 +62,16 @@ def per_instance(of_batch: Tensor, group: int | None) -> Tensor:
 
 
 def pull_back(
-    plan: Plan, batch_given: bool, tensors: Sequence[Tensor], cotangents: tuple[Tensor, ...]
-) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """The rule's scale, and the gradient of each tensor (zero where the rule does not use it)."""
+    plan: Plan,
+    batch_given: bool,
+    tensors: Sequence[Tensor],
+    needed: Sequence[bool],
+    cotangents: tuple[Tensor, ...],
+) -> tuple[Tensor, tuple[Tensor | None, ...]]:
+    """The rule's scale, and the gradient of each tensor where it is ``needed``, else None.
+
+    It is zero where the rule does not use the tensor.
+    """
 
     def flat(*tensors: Tensor) -> tuple[Tensor, ...]:
         affine, filtered = apply_rule(plan, batch_given, tensors)
@@ -72,10 +79,12 @@ def pull_back(
 
     if torch.compiler.is_compiling():
         (scale_nc, *_), vjp = torch.func.vjp(flat, *tensors)
-        return scale_nc, vjp(cotangents)
+        grads = vjp(cotangents)
+        return scale_nc, tuple(g if need else None for g, need in zip(grads, needed, strict=True))
     # The same derivative by plain autograd: two thirds of the time, but Dynamo cannot trace it.
-    leaves = [tensor.detach().requires_grad_() for tensor in tensors]
+    leaves = [t.detach().requires_grad_(need) for t, need in zip(tensors, needed, strict=True)]
     with torch.enable_grad():
         outputs = flat(*leaves)
-        grads = torch.autograd.grad(outputs, leaves, cotangents, materialize_grads=True)
-    return outputs[0].detach(), grads
+        wanted = [leaf for leaf in leaves if leaf.requires_grad]
+        grads = iter(torch.autograd.grad(outputs, wanted, cotangents, materialize_grads=True))
+    return outputs[0].detach(), tuple(next(grads) if need else None for need in needed)

@@ -89,12 +89,15 @@ def batch_moments(instance: Moments, start: int, group: int | None = None) -> Mo
     return pool(of_batch, 0)
 
 
-def moments_step(x_n: Tensor, plan: Plan) -> tuple[Tensor | None, ...]:
+def moments_step(
+    x_n: Tensor, plan: Plan, tracked: Tracked | None
+) -> tuple[Tensor | None, ...]:
     """Mean and variance of every instance, and of the batch, or None, where the plan has none."""
     instance = instance_moments(x_n, plan.correction)
     if plan.batch_from is None:
         return *instance, None, None
-    return *instance, *batch_moments(instance, plan.batch_from, plan.group)
+    start = _start(plan, x_n, None if tracked is None else tracked.mean)
+    return *instance, *batch_moments(instance, start, plan.group)
 
 
 def output_step(
@@ -119,8 +122,7 @@ def output_step(
         plan, batch is not None, (*instance, *(batch or ()), *params)
     )
     centre_nc, shift_nc = _centre(x_n, instance.mean)
-    small = (scale_nc, offset_nc + shift_nc * scale_nc)
-    small = (t.to(centre_nc.dtype) for t in small)
+    small = (_stored(t, centre_nc.dtype) for t in (scale_nc, offset_nc + shift_nc * scale_nc))
     y_n = _passes(x_n).affine(x_n, centre_nc, *small, out_n)
     if out_n is not None:
         y_n = None
@@ -147,7 +149,7 @@ def forward_step(
     out_n: Tensor | None = None,
 ) -> tuple[Tensor | None, ...]:
     """As :func:`output_step`; moments of the instances, and of the batch as used, or None."""
-    *instance, batch_mean, batch_var = moments_step(x_n, plan)
+    *instance, batch_mean, batch_var = moments_step(x_n, plan, tracked)
     instance = Moments(*instance)
     if given is not None:
         # Copies: the buffers may move on between this forward and its backward.
@@ -165,6 +167,7 @@ def sums_step(
     instance: Moments,
     batch: Moments | None,
     params: Sequence[Tensor],
+    needed: Sequence[bool],
     to_filtered: Moments | None,
 ) -> tuple[Tensor | None, ...]:
     """Read x and dy for two sums per (n, c), and pull them back through the rule.
@@ -173,16 +176,18 @@ def sums_step(
     ``retain_graph`` and gradcheck. ``to_filtered`` is the gradient of the filtered moments.
 
     Returns:
-        :class:`Sums`, and the gradients of the rule's parameters.
+        :class:`Sums`, and the gradients of the rule's parameters, None where none is ``needed``.
     """
     centre_nc, shift_nc = _centre(x_n, instance.mean)
     sums = _passes(x_n, dy_n).backward_reduce(dy_n, x_n, centre_nc)
     dy_nc, dy_centred_nc = (t.to(instance.mean.dtype) for t in sums)
     dy_centred_nc = dy_centred_nc + shift_nc * dy_nc
+    moments = *instance, *(batch or ())
     scale_nc, grads = pull_back(
         plan,
         batch is not None,
-        (*instance, *(batch or ()), *params),
+        (*moments, *params),
+        (*(True for _ in moments), *needed),
         (dy_centred_nc, dy_nc, *(to_filtered or ())),
     )
     if batch is None:
@@ -215,8 +220,8 @@ def input_step(
     # y = (x − mean) · scale + offset depends on the mean directly too.
     grad_mean_nc = sums.to_mean_nc - sums.scale_nc * sums.dy_nc
     grad_var_nc = sums.to_var_nc
-    start = plan.batch_from
-    if start is not None:
+    if plan.batch_from is not None:
+        start = _start(plan, x_n, batch.mean)
         together = x_n.shape[0] if plan.group is None else plan.group
         share = pixels / (together * pixels if total is None else total.clamp(min=1))
         batch_mean, to_batch_mean, to_batch_var = (
@@ -225,13 +230,13 @@ def input_step(
         spread_nc = instance.mean[:, start:] - batch_mean
         to_mean_nc = share * (to_batch_mean + 2 * spread_nc * to_batch_var)
         to_var_nc = (share * to_batch_var).expand_as(spread_nc)
-        if start > 0:  # the channels before it take no part in the batch moments
+        if plan.batch_from > 0:  # the channels before it take no part in the batch moments
             to_mean_nc, to_var_nc = (F.pad(t, (start, 0)) for t in (to_mean_nc, to_var_nc))
         grad_mean_nc = grad_mean_nc + to_mean_nc
         grad_var_nc = grad_var_nc + to_var_nc
     slope_nc = grad_var_nc * (2 / max(pixels - plan.correction, 1))
     level_nc = grad_mean_nc / max(pixels, 1) + shift_nc * slope_nc
-    small = (t.to(centre_nc.dtype) for t in (sums.scale_nc, slope_nc, level_nc))
+    small = (_stored(t, centre_nc.dtype) for t in (sums.scale_nc, slope_nc, level_nc))
     dx_n = _passes(x_n, dy_n).backward_input(dy_n, x_n, centre_nc, *small, out_n)
     return (dx_n if out_n is None else None,)
 
@@ -243,18 +248,32 @@ def backward_step(
     instance: Moments,
     batch: Moments | None,
     params: Sequence[Tensor],
+    needed: Sequence[bool],
     to_filtered: Moments | None,
     needs_dx: bool,
     out_n: Tensor | None = None,
 ) -> tuple[Tensor | None, ...]:
-    """dx, if it is needed, else None, and the gradients of the rule's parameters.
+    """dx and the gradients of the rule's parameters, None where they are not needed.
 
     ``out_n`` as in :func:`input_step`.
     """
-    sums, to_params = split(sums_step(dy_n, x_n, plan, instance, batch, params, to_filtered))
+    sums, to_params = split(
+        sums_step(dy_n, x_n, plan, instance, batch, params, needed, to_filtered)
+    )
     if not needs_dx:
         return None, *to_params
     return *input_step(dy_n, x_n, plan, instance, batch, sums, None, out_n), *to_params
+
+
+def _start(plan: Plan, x_n: Tensor, of_batch: Tensor | None) -> int:
+    """The plan's ``batch_from``, out of the number of channels that ``of_batch`` has.
+
+    Otherwise the number of x's channels would be a sum of two symbols to Inductor, and loops over
+    such sums are not fused.
+    """
+    if not plan.batch_from or of_batch is None:
+        return plan.batch_from
+    return x_n.shape[1] - of_batch.shape[-1]
 
 
 def _passes(*tensors: Tensor) -> ModuleType:
@@ -266,5 +285,14 @@ def _passes(*tensors: Tensor) -> ModuleType:
 
 def _centre(x_n: Tensor, mean_nc: Tensor) -> tuple[Tensor, Tensor]:
     """What the passes subtract from x, the mean as float32 has it, and by how much it is off."""
-    centre_nc = mean_nc.to(reference.working_dtype(x_n))
+    centre_nc = _stored(mean_nc, reference.working_dtype(x_n))
     return centre_nc, centre_nc - mean_nc
+
+
+def _stored(t_nc: Tensor, dtype: torch.dtype) -> Tensor:
+    """``t_nc`` as ``dtype``, in memory of its own.
+
+    What a tensor was copied to is a buffer for Inductor too. Only converted, it may become a part
+    of the loop over the pixels, with all arithmetic that leads to it.
+    """
+    return torch.empty_like(t_nc, dtype=dtype).copy_(t_nc)

@@ -110,3 +110,4 @@ def test_where_nothing_compiles(monkeypatch):
             layer(x)
     finally:
         normplug.set_backend('eager')
+        code.forget()  # that it failed

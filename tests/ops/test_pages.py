@@ -8,7 +8,7 @@ import torch
 
 import normplug
 from normplug import IBN, SN
-from normplug.ops.pages import SMALL, result_like
+from normplug.ops.pages import result_like
 from tests.cases import TOLERANCE, Case, assert_same, built, random_input, run
 
 HUGE_PAGES = Path('/sys/kernel/mm/transparent_hugepage/enabled')
@@ -17,7 +17,9 @@ LAST = torch.channels_last
 LARGE = {
     'maps': lambda: random_input((2, 3, 73, 79)),
     'just large': lambda: random_input((2, 4, 64, 64)),
-    'just not large': lambda: random_input((1, 1, 151, 217)),
+    'one thread': lambda: random_input((1, 1, 151, 217)),
+    'one pixel': lambda: random_input((3, 4, 1, 1)),
+    'no image': lambda: random_input((0, 4, 3, 3)),
     'vectors': lambda: random_input((129, 257)),
     'sequences': lambda: random_input((3, 5, 2311)),
     'volumes': lambda: random_input((2, 3, 13, 19, 23)),
@@ -40,11 +42,9 @@ def eager_afterwards():
 def test_shape_dtype_and_layout_of_a_result(name):
     x = LARGE[name]()
     result = result_like(x)
-    if name in ('cropped', 'just not large'):
-        assert result is None
-        return
-    assert (result.shape, result.dtype, result.stride()) == (x.shape, x.dtype, x.stride())
-    assert result.data_ptr() != x.data_ptr()
+    dense = torch.empty_like(x).stride()  # a crop has gaps, its result has not
+    assert (result.shape, result.dtype, result.stride()) == (x.shape, x.dtype, dense)
+    assert result.numel() == 0 or result.data_ptr() != x.data_ptr()
     assert not result.requires_grad
 
 
@@ -54,12 +54,10 @@ def test_left_to_others():
     class Own(torch.Tensor):
         pass
 
-    assert result_like(torch.empty(SMALL - 1)) is None
-    assert result_like(torch.empty(SMALL)) is not None
-    assert result_like(torch.empty(SMALL).as_subclass(Own)) is None
-    assert result_like(torch.empty(SMALL, device='meta')) is None
+    assert result_like(torch.empty(9)) is not None
+    assert result_like(torch.empty(9).as_subclass(Own)) is None
     with FakeTensorMode():
-        assert result_like(torch.empty(SMALL)) is None
+        assert result_like(torch.empty(9)) is None
 
 
 @pytest.mark.skipif(
