@@ -89,9 +89,7 @@ def batch_moments(instance: Moments, start: int, group: int | None = None) -> Mo
     return pool(of_batch, 0)
 
 
-def moments_step(
-    x_n: Tensor, plan: Plan, tracked: Tracked | None
-) -> tuple[Tensor | None, ...]:
+def moments_step(x_n: Tensor, plan: Plan, tracked: Tracked | None) -> tuple[Tensor | None, ...]:
     """Mean and variance of every instance, and of the batch, or None, where the plan has none."""
     instance = instance_moments(x_n, plan.correction)
     if plan.batch_from is None:
