@@ -1,4 +1,4 @@
-"""Memory for what a pass writes on a CPU.
+"""Memory for what a pass writes, on a CPU in huge pages where that pays.
 
 A large result is memory that the process gets from the system and gives back at every step, and the
 system clears it page by page, on first touch: with pages of 4 KiB that takes several times as long
@@ -16,21 +16,23 @@ __all__ = ['SMALL', 'result_like']
 
 SMALL = 32768  # values; fewer are not worth threads (ATen too starts none)
 _HUGE_PAGE = 2**21  # bytes
+# Bytes from which on malloc surely takes fresh memory (glibc's largest mmap threshold). Below, it
+# mostly has memory in use before, which is in pages already.
+_FRESH = 2**25
 
 
 def result_like(x: Tensor) -> Tensor | None:
-    """Memory for a result of x's shape, dtype and layout (dense); on a CPU in huge pages it fills.
+    """Memory for a result of x's shape, dtype and layout (dense).
 
     None where a compiler or a subclass of Tensor sees to it.
     """
     if torch.compiler.is_compiling() or type(x) not in (Tensor, torch.nn.Parameter):
         return None
     result = torch.empty_like(x)
-    if x.is_cpu and result.nbytes >= _HUGE_PAGE and _madvise is not None:
+    if x.is_cpu and result.nbytes >= _FRESH and _madvise is not None:
         start = -(-result.data_ptr() // _HUGE_PAGE) * _HUGE_PAGE
         stop = (result.data_ptr() + result.nbytes) // _HUGE_PAGE * _HUGE_PAGE
-        if start < stop:
-            _madvise(start, stop - start, mmap.MADV_HUGEPAGE)
+        _madvise(start, stop - start, mmap.MADV_HUGEPAGE)
     return result
 
 

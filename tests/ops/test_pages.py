@@ -24,7 +24,7 @@ LARGE = {
     'sequences': lambda: random_input((3, 5, 2311)),
     'volumes': lambda: random_input((2, 3, 13, 19, 23)),
     'one image': lambda: random_input((1, 3, 111, 113)),
-    'huge pages': lambda: random_input((1, 3, 601, 603)),
+    'huge pages': lambda: random_input((1, 3, 1901, 1511)),
     'channels_last': lambda: random_input((2, 6, 73, 79)).to(memory_format=LAST),
     'cropped': lambda: random_input((2, 4, 90, 80))[:, 1:, 5:80, 3:],
     'float64': lambda: random_input((2, 3, 73, 79), torch.float64),
@@ -65,7 +65,7 @@ def test_left_to_others():
     reason='the system has no huge pages to ask for',
 )
 def test_huge_pages_are_asked_for():
-    result = result_like(torch.empty(3 * 2**20))
+    result = result_like(torch.empty(9 * 2**20))
     inside = result.data_ptr() + result.nbytes // 2
     flags = None
     for line in Path('/proc/self/smaps').read_text().splitlines():
