@@ -117,10 +117,16 @@ def _quiet() -> Iterator[None]:
 
 
 def _detector(model: Config, norm_cfg: dict) -> None:
-    """As the papers' rows with a norm everywhere have it: a box head of four convolutions."""
+    """As the papers' rows with a norm everywhere have it: a box head of four convolutions.
+
+    The heads' work is the same for every norm: positive are the true boxes alone, which are added
+    to the proposals, and not what a network happens to propose near them.
+    """
     model.backbone.update(frozen_stages=-1)
     model.neck.update(norm_cfg=norm_cfg)
     box_head = model.roi_head.bbox_head
     box_head.update(type='Shared4Conv1FCBBoxHead', conv_out_channels=256, norm_cfg=norm_cfg)
+    true_only = dict.fromkeys(('pos_iou_thr', 'neg_iou_thr', 'min_pos_iou'), 0.99)
+    model.train_cfg.rcnn.assigner.update(true_only)
     if model.roi_head.get('mask_head'):
         model.roi_head.mask_head.update(norm_cfg=norm_cfg)

@@ -80,7 +80,7 @@ def test_the_ratio_is_that_of_each_round():
 
 def test_a_broken_layer_is_not_reported(tmp_path, capsys, monkeypatch):
     honest = reference.backward_input
-    monkeypatch.setattr(reference, 'backward_input', lambda *a: honest(*a) * 1.01)
+    monkeypatch.setattr(reference, 'backward_input', lambda *a: honest(*a).mul_(1.01))
     (tmp_path / 'layers.csv').write_text('of an earlier run')
     assert main_benchmark([*TINY, '--out', str(tmp_path)]) == 1
     captured = capsys.readouterr()

@@ -11,6 +11,7 @@ from normplug.bench.cases import R50_FPN, Case, parse_shape
 from normplug.bench.compilation import compilations, empty_cache, ran_by
 from normplug.bench.contenders import Contender
 from normplug.bench.memory import kept_bytes
+from normplug.bench.networks import Network
 from normplug.bench.output import to_csv, to_markdown
 from normplug.bench.timing import Times, in_turns, quantiles
 from normplug.kalman import states
@@ -183,3 +184,16 @@ def test_compilations_are_counted():
 )
 def test_rows_tell_what_auto_came_to(backend, compiled, name):
     assert ran_by(backend, compiled) == name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('norm', ['BN', 'SN'])
+def test_heads_have_the_same_work_under_every_norm(norm):
+    network = Network('mask-rcnn', 2, 128, 160)
+    model = network.build(norm)
+    work = []
+    model.roi_head.bbox_head.register_forward_pre_hook(lambda _, args: work.append(len(args[0])))
+    model.roi_head.mask_head.register_forward_pre_hook(lambda _, args: work.append(len(args[0])))
+    with torch.no_grad():
+        model(**model.data_preprocessor(network.data(), True), mode='loss')
+    assert work == [2 * 512, 2 * 10]  # 512 RoIs an image; its true boxes
