@@ -54,3 +54,9 @@ def test_mix_uses_separate_ratios():
     mixed = mix(parts, torch.tensor([0.5, 0.5]), torch.tensor([1.0, 2.0]))
     assert mixed.mean.item() == 1
     assert mixed.var.item() == 6
+
+
+def test_ratios_of_another_number_of_parts_are_refused():
+    part = Moments(torch.ones(2, 3), torch.ones(2, 3))
+    with pytest.raises(ValueError, match='3 and 2 ratios of 2 moments'):
+        mix([part, part], torch.full((3,), 1 / 3), torch.full((2,), 0.5))

@@ -5,10 +5,10 @@ import warnings
 from types import FunctionType
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from normplug.ops import compiled
+from normplug.ops.plain import is_plain
 
 __all__ = ['BACKENDS', 'get_backend', 'run', 'set_backend']
 
@@ -44,7 +44,7 @@ def get_backend() -> str:
 
 def run(step: FunctionType, *args: Any) -> Any:
     """Call ``step``, whose first argument is a full-size tensor, by the chosen backend."""
-    if _chosen == 'eager' or torch.compiler.is_compiling() or not _can_compile(args[0]):
+    if _chosen == 'eager' or not _can_compile(args[0]):
         return step(*args)
     try:
         return compiled.call(step, args)
@@ -69,10 +69,9 @@ def _warn_once(reason: str) -> None:
 
 
 def _can_compile(x_n: Tensor) -> bool:
-    """Whether x is what a compiled step takes: values on a device with a compiler, no subclass."""
+    """Whether x is what a compiled step takes: values on a device with a compiler."""
     return (
-        type(x_n) in (Tensor, torch.nn.Parameter)
-        and torch._C._len_torch_dispatch_stack() == 0  # a mode wants to see the operators
+        is_plain(x_n)
         and x_n.device.type in ('cpu', 'cuda')
         and x_n.device.type not in _without_compiler
         and x_n.numel() > 0

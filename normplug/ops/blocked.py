@@ -11,23 +11,20 @@ import torch
 from torch import Tensor
 
 from normplug.ops import reference
-from normplug.ops.pages import SMALL
+from normplug.ops.plain import is_plain
 from normplug.stats import Moments, merge
 
-__all__ = ['affine', 'backward_input', 'backward_reduce', 'fits', 'moments']
+__all__ = ['SMALL', 'affine', 'backward_input', 'backward_reduce', 'fits', 'moments']
 
+SMALL = 32768  # values; fewer are not worth threads (ATen too starts none)
 _PER_THREAD = 2**18  # values: 1 MiB of float32, a usual second-level cache of a core
 
 
 def fits(x_n: Tensor) -> bool:
-    """Whether x is worth a thread's work, and laid out so that blocks are cheap to cut.
-
-    A tensor that is being traced is no plain one: compilers find blocks of their own.
-    """
+    """Whether x is worth a thread's work, and laid out so that blocks are cheap to cut."""
     return (
-        type(x_n) in (Tensor, torch.nn.Parameter)
-        and x_n.device.type == 'cpu'
-        and not torch.compiler.is_compiling()
+        is_plain(x_n)
+        and x_n.is_cpu
         and x_n.dim() == 3
         and x_n.numel() >= SMALL
         and (x_n.is_contiguous() or x_n.transpose(1, 2).is_contiguous())

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from normplug.ops.pages import SMALL
+from normplug.ops.blocked import SMALL
 
 __all__ = ['CompilationError', 'call', 'count', 'forget']
 

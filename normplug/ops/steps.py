@@ -288,9 +288,11 @@ def _centre(x_n: Tensor, mean_nc: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _stored(t_nc: Tensor, dtype: torch.dtype) -> Tensor:
-    """``t_nc`` as ``dtype``, in memory of its own.
+    """``t_nc`` as ``dtype``; where Inductor sees it, in memory of its own.
 
     What a tensor was copied to is a buffer for Inductor too. Only converted, it may become a part
     of the loop over the pixels, with all arithmetic that leads to it.
     """
+    if type(t_nc) is Tensor:
+        return t_nc.to(dtype)
     return torch.empty_like(t_nc, dtype=dtype).copy_(t_nc)

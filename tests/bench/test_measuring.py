@@ -57,9 +57,15 @@ def test_a_wrong_gradient_of_x_is_found(monkeypatch, function, message):
         parity.check_parity(Contender('SN', 6, 'eager', 'cpu'), case(), True)
 
 
-def test_a_wrong_layout_is_found(monkeypatch):
-    monkeypatch.setattr(fused, 'result_like', lambda x: torch.empty_like(x.mT.contiguous()).mT)
-    with pytest.raises(parity.ParityError, match='the output is not contiguous'):
+@pytest.mark.parametrize('which', ['output', 'gradient of x'])
+def test_a_wrong_layout_is_found(monkeypatch, which):
+    wrong = iter([which == 'output', which != 'output'])
+
+    def result_like(x):
+        return torch.empty_like(x.mT.contiguous()).mT if next(wrong) else torch.empty_like(x)
+
+    monkeypatch.setattr(fused, 'result_like', result_like)
+    with pytest.raises(parity.ParityError, match=f'the {which} is not contiguous'):
         parity.check_parity(Contender('SN', 6, 'eager', 'cpu'), case(), True)
 
 

@@ -45,7 +45,7 @@ def test_two_ranks_equal_one_process(two, name, split):
 
 @all_types
 def test_large_maps(two, name):
-    """Their results are written to memory that the layer allocates."""
+    """Of which plain torch takes a block at a time."""
     two.run(scenarios.whole_batch, name, (2, 1), (80, 90))
 
 

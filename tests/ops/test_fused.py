@@ -138,3 +138,37 @@ def test_skips_the_input_gradient_that_nobody_needs():
     normalize(x.requires_grad_(), SN_RULE, with_input, batch_from=0).backward(dy)
     for alone, together in zip(params, with_input, strict=True):
         assert torch.equal(alone.grad, together.grad)
+
+
+@pytest.mark.parametrize('shape', [(2, 4, 5, 6), (2, 4, 80, 90)])
+def test_batched_gradients(shape):
+    """vmap of the backward: of a gradient that is batched, where what it is written to is not."""
+    x = random_input(shape).requires_grad_()
+    y = normalize(x, SN_RULE, sn_parameters(4, dtype=torch.float32), batch_from=0)
+    dy = torch.stack([random_input(shape, seed=seed) for seed in (2, 3)])
+    (batched,) = torch.autograd.grad(y, x, dy, retain_graph=True, is_grads_batched=True)
+    for own, each in zip(batched, dy, strict=True):
+        torch.testing.assert_close(own, torch.autograd.grad(y, x, each, retain_graph=True)[0])
+
+
+def test_selective_checkpointing_that_keeps_every_operator():
+    """It refuses that a result it keeps is written to."""
+    from torch.utils.checkpoint import (
+        CheckpointPolicy,
+        checkpoint,
+        create_selective_checkpoint_contexts,
+    )
+
+    params = sn_parameters(4, dtype=torch.float32)
+    dy = random_input((2, 4, 5, 6), seed=2)
+    grads = []
+    for keep in (False, True):
+        x = random_input((2, 4, 5, 6)).requires_grad_()
+        call = partial(normalize, rule=SN_RULE, params=params, batch_from=0)
+        if keep:
+            contexts = partial(
+                create_selective_checkpoint_contexts, lambda *_, **__: CheckpointPolicy.MUST_SAVE
+            )
+            call = partial(checkpoint, call, use_reentrant=False, context_fn=contexts)
+        grads += torch.autograd.grad(call(x), x, dy)
+    assert torch.equal(*grads)

@@ -1,4 +1,4 @@
-"""Memory for large results on a CPU, and the layers that write to it."""
+"""Memory for results, and the layers that write to it."""
 
 import sys
 from pathlib import Path
@@ -14,9 +14,9 @@ from tests.cases import TOLERANCE, Case, assert_same, built, random_input, run
 HUGE_PAGES = Path('/sys/kernel/mm/transparent_hugepage/enabled')
 LAST = torch.channels_last
 
-LARGE = {
+INPUTS = {
     'maps': lambda: random_input((2, 3, 73, 79)),
-    'just large': lambda: random_input((2, 4, 64, 64)),
+    'several threads': lambda: random_input((2, 4, 64, 64)),
     'one thread': lambda: random_input((1, 1, 151, 217)),
     'one pixel': lambda: random_input((3, 4, 1, 1)),
     'no image': lambda: random_input((0, 4, 3, 3)),
@@ -38,9 +38,9 @@ def eager_afterwards():
     normplug.set_backend('eager')
 
 
-@pytest.mark.parametrize('name', LARGE)
+@pytest.mark.parametrize('name', INPUTS)
 def test_shape_dtype_and_layout_of_a_result(name):
-    x = LARGE[name]()
+    x = INPUTS[name]()
     result = result_like(x)
     dense = torch.empty_like(x).stride()  # a crop has gaps, its result has not
     assert (result.shape, result.dtype, result.stride()) == (x.shape, x.dtype, dense)
@@ -58,6 +58,9 @@ def test_left_to_others():
     assert result_like(torch.empty(9).as_subclass(Own)) is None
     with FakeTensorMode():
         assert result_like(torch.empty(9)) is None
+    x = torch.empty(9)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        assert result_like(x) is None
 
 
 @pytest.mark.skipif(
@@ -78,21 +81,28 @@ def test_huge_pages_are_asked_for():
 
 
 @pytest.mark.parametrize('kind', [SN, IBN])
-@pytest.mark.parametrize('name', LARGE)
+@pytest.mark.parametrize('name', INPUTS)
 @pytest.mark.parametrize('backend', ['eager', pytest.param('compiled', marks=pytest.mark.slow)])
 def test_a_layer_writes_what_it_should(backend, name, kind):
     """In training and evaluation, against the same layer in float64 on x laid out in a row."""
-    x = LARGE[name]()
+    x = INPUTS[name]()
     tolerance = 4 * TOLERANCE[x.dtype]  # which is for sums of a thousand; these are of 36 thousand
     dy = random_input(tuple(x.shape), x.dtype, seed=2)
     normplug.set_backend(backend)
-    ours = run(built(Case('', kind), x.shape[1]).to(x.dtype), x, dy)
+    layer, leaf = built(Case('', kind), x.shape[1]).to(x.dtype), x.detach().requires_grad_()
+    y = layer(leaf)
+    # x.grad would have the leaf's layout, whatever the layer's gradient has.
+    dx, *grads = torch.autograd.grad(y, (leaf, *layer.parameters()), dy)
+    named = {
+        f'grad.{name}': g for (name, _), g in zip(layer.named_parameters(), grads, strict=True)
+    }
+    ours = {'y': y.detach(), 'dx': dx, **named, **dict(layer.named_buffers())}
     y_eval = built(Case('', kind), x.shape[1]).to(x.dtype).eval()(x)
     normplug.set_backend('eager')
     twin = built(Case('', kind), x.shape[1]).to(x.dtype).double()
     want = run(twin, x.double().contiguous(), dy.double())
     assert_same(ours, want, tolerance)
-    assert ours['y'].stride() == ours['dx'].stride() == torch.empty_like(x).stride()
+    assert y.stride() == dx.stride() == torch.empty_like(x).stride()
     twin = built(Case('', kind), x.shape[1]).to(x.dtype).double().eval()
     assert_same({'y': y_eval}, {'y': twin(x.double().contiguous())}, tolerance)
 
