@@ -10,6 +10,7 @@ from normplug.norms.ibn import ibn_rule
 from normplug.norms.sn import SN
 from normplug.norms.switchable import switch_rule
 from normplug.ops import normalize, normalize_reference
+from normplug.ops.plan import Plan, pull_back
 from normplug.stats import Moments
 from tests.cases import all_shapes, random_input
 
@@ -172,3 +173,16 @@ def test_selective_checkpointing_that_keeps_every_operator():
             call = partial(checkpoint, call, use_reentrant=False, context_fn=contexts)
         grads += torch.autograd.grad(call(x), x, dy)
     assert torch.equal(*grads)
+
+
+def test_a_gradient_of_the_rule_that_nobody_needs_is_not_computed():
+    moments = [torch.randn(2, 4), torch.rand(2, 4) + 0.1, torch.randn(4), torch.rand(4) + 0.1]
+    tensors = [t.double() for t in (*moments, *(p.detach() for p in sn_parameters(4)))]
+    cotangents = torch.randn(2, 4).double(), torch.randn(2, 4).double()
+    needed = [True] * 4 + [False, True, True, False]
+    scale, some = pull_back(Plan(SN_RULE), True, tensors, needed, cotangents)
+    want, every = pull_back(Plan(SN_RULE), True, tensors, [True] * 8, cotangents)
+    assert torch.equal(scale, want)
+    for need, own, grad in zip(needed, some, every, strict=True):
+        assert torch.equal(own, grad) if need else own is None
+        assert grad.abs().max() > 0
