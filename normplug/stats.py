@@ -65,8 +65,9 @@ def mix(parts: list[Moments], mean_ratios: Tensor, var_ratios: Tensor) -> Moment
     """Σ_k ratio_k · part_k, the means and the variances each by their own ratios of shape (K,)."""
     if not len(mean_ratios) == len(var_ratios) == len(parts):  # also makes K a constant of a graph
         raise ValueError(f'{len(mean_ratios)} and {len(var_ratios)} ratios of {len(parts)} moments')
-    means = [mean_ratios[k] * part.mean for k, part in enumerate(parts)]
-    variances = [var_ratios[k] * part.var for k, part in enumerate(parts)]
+    shape = torch.broadcast_shapes(*(part.mean.shape for part in parts))
+    means = [ratio * part.mean.expand(shape) for ratio, part in zip(mean_ratios, parts, strict=True)]
+    variances = [ratio * part.var.expand(shape) for ratio, part in zip(var_ratios, parts, strict=True)]
     return Moments(reduce(add, means), reduce(add, variances))
 
 

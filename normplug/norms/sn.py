@@ -77,7 +77,17 @@ class SN(SwitchableNorm, BaseNorm):
     @staticmethod
     def to_ratios(mean_weight: Tensor, var_weight: Tensor) -> tuple[Tensor, Tensor]:
         """The softmax under equation 5."""
-        return mean_weight.softmax(0), var_weight.softmax(0)
+        return _softmax(mean_weight), _softmax(var_weight)
+
+
+def _softmax(logits):
+    parts = logits.unbind()
+    top = parts[0]
+    for part in parts[1:]:
+        top = torch.maximum(top, part)
+    powers = [(part - top.detach()).exp() for part in parts]
+    total = sum(powers[1:], powers[0])
+    return [power / total for power in powers]
 
 
 class SyncSN(SN, BaseNorm):

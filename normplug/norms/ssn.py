@@ -76,10 +76,10 @@ class SSN(SwitchableNorm, BaseNorm):
         var_choice: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """SparsestMax of the logits; decided ratios receive no gradient."""
-        choices = torch.stack((mean_choice, var_choice))
-        undecided = choices.sum(-1, keepdim=True) < 0.5
-        ratios = sparsestmax(torch.stack((mean_weight, var_weight)), radius.detach())
-        return torch.where(undecided, ratios, choices.detach()).unbind()
+        return tuple(
+            _decided(logits.unbind(), choice.detach().unbind(), radius.detach())
+            for logits, choice in ((mean_weight, mean_choice), (var_weight, var_choice))
+        )
 
     def ratio_params(self) -> tuple[Tensor, ...]:
         """Logits, the radius, and the choices."""
@@ -116,6 +116,41 @@ class SSN(SwitchableNorm, BaseNorm):
                 choice = nn.functional.one_hot(logits.argmax(), len(logits))
                 state_dict[f'{prefix}{part}_choice'] = (choice * fixed).to(logits.dtype)
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def _decided(logits, choice, radius):
+    undecided = sum(choice[1:], choice[0]) < 0.5
+    return [torch.where(undecided, a, b) for a, b in zip(_sparsestmax(list(logits), radius), choice, strict=True)]
+
+
+def _sparsemax(z):
+    K, one = range(len(z)), z[0].dtype
+    rank = [sum(((z[j] >= z[i]).to(one) for j in K if j != i), torch.ones_like(z[i])) for i in K]
+    total = [sum(((z[j] >= z[i]).to(one) * z[j] for j in K if j != i), z[i]) for i in K]
+    support = [(1 + rank[i] * z[i] > total[i]).to(one) for i in K]
+    count = sum(support[1:], support[0])
+    threshold = (sum((support[i] * z[i] for i in K), -torch.ones_like(z[0]))) / count
+    return [(v - threshold).clamp(min=0) for v in z]
+
+
+def _sparsestmax(z, radius):
+    point, previous = _sparsemax(z), None
+    radius = radius.to(z[0].dtype)
+    add = lambda t: sum(t[1:], t[0])
+    for _ in range(len(z) - 1):
+        face = [(v > 1e-6).to(v.dtype) for v in point]
+        size = add(face)
+        centre = [f / size for f in face]
+        if previous is not None:
+            between = add([(a - b).square() for a, b in zip(centre, previous)])
+            radius = (radius.square() - between).clamp(min=0).sqrt()
+        offset = [a - b for a, b in zip(point, centre)]
+        squared = add([o.square() for o in offset])
+        near = (squared < radius.square()) & (squared > 1e-12)
+        length = torch.where(near, squared, 1.0).sqrt()
+        pushed = _sparsemax([c + o * (radius / length) for c, o in zip(centre, offset)])
+        point, previous = [torch.where(near, a, b) for a, b in zip(pushed, point)], centre
+    return point
 
 
 class SyncSSN(SSN, BaseNorm):

@@ -14,8 +14,9 @@ from normplug.ops import reference
 from normplug.ops.plain import is_plain
 from normplug.stats import Moments, merge
 
-__all__ = ['SMALL', 'affine', 'backward_input', 'backward_reduce', 'fits', 'moments']
+__all__ = ['SMALL', 'affine', 'backward_input', 'backward_reduce', 'fits', 'moments', 'taken']
 
+taken = reference.taken
 SMALL = 32768  # values; fewer are not worth threads (ATen too starts none)
 _PER_THREAD = 2**18  # values: 1 MiB of float32, a usual second-level cache of a core
 

@@ -10,12 +10,25 @@ from torch import Tensor
 
 from normplug.stats import Moments
 
-__all__ = ['affine', 'backward_input', 'backward_reduce', 'moments', 'working_dtype']
+__all__ = ['affine', 'backward_input', 'backward_reduce', 'moments', 'taken', 'working_dtype']
 
 
 def working_dtype(x: Tensor) -> torch.dtype:
     """Float64 for float64, else float32. (torch.promote_types would be a node of an export.)"""
     return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+
+def taken(t_nc: Tensor, x_n: Tensor) -> Tensor:
+    """``t_nc`` as the passes over x take it: in their precision.
+
+    Where Inductor sees it, in memory of its own: what a tensor was copied to is a buffer for it
+    too. Only converted, it may become a part of the loop over the pixels, with all arithmetic that
+    leads to it.
+    """
+    dtype = working_dtype(x_n)
+    if type(t_nc) is Tensor:
+        return t_nc.to(dtype)
+    return torch.empty_like(t_nc, dtype=dtype).copy_(t_nc)
 
 
 def _accumulate(x_n: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from normplug.ops import blocked, reference
+from normplug.ops.plain import is_plain
 from normplug.ops.plan import Plan, apply_rule, per_instance, pull_back
 from normplug.running import Tracked, moved, store
 from normplug.stats import Moments, pool
@@ -119,9 +120,10 @@ def output_step(
     (scale_nc, offset_nc), filtered = apply_rule(
         plan, batch is not None, (*instance, *(batch or ()), *params)
     )
-    centre_nc, shift_nc = _centre(x_n, instance.mean)
-    small = (_stored(t, centre_nc.dtype) for t in (scale_nc, offset_nc + shift_nc * scale_nc))
-    y_n = _passes(x_n).affine(x_n, centre_nc, *small, out_n)
+    passes = _passes(x_n)
+    centre_nc, shift_nc = _centre(passes, x_n, instance.mean)
+    small = (passes.taken(t, x_n) for t in (scale_nc, offset_nc + shift_nc * scale_nc))
+    y_n = passes.affine(x_n, centre_nc, *small, out_n)
     if out_n is not None:
         y_n = None
     posterior = filtered or (None, None)
@@ -176,8 +178,9 @@ def sums_step(
     Returns:
         :class:`Sums`, and the gradients of the rule's parameters, None where none is ``needed``.
     """
-    centre_nc, shift_nc = _centre(x_n, instance.mean)
-    sums = _passes(x_n, dy_n).backward_reduce(dy_n, x_n, centre_nc)
+    passes = _passes(x_n, dy_n)
+    centre_nc, shift_nc = _centre(passes, x_n, instance.mean)
+    sums = passes.backward_reduce(dy_n, x_n, centre_nc)
     dy_nc, dy_centred_nc = (t.to(instance.mean.dtype) for t in sums)
     dy_centred_nc = dy_centred_nc + shift_nc * dy_nc
     moments = *instance, *(batch or ())
@@ -214,7 +217,8 @@ def input_step(
     ``out_n``, of x's shape and layout, is where dx is written; the result is then None.
     """
     pixels = pixels_of(x_n)
-    centre_nc, shift_nc = _centre(x_n, instance.mean)
+    passes = _passes(x_n, dy_n)
+    centre_nc, shift_nc = _centre(passes, x_n, instance.mean)
     # y = (x − mean) · scale + offset depends on the mean directly too.
     grad_mean_nc = sums.to_mean_nc - sums.scale_nc * sums.dy_nc
     grad_var_nc = sums.to_var_nc
@@ -234,8 +238,8 @@ def input_step(
         grad_var_nc = grad_var_nc + to_var_nc
     slope_nc = grad_var_nc * (2 / max(pixels - plan.correction, 1))
     level_nc = grad_mean_nc / max(pixels, 1) + shift_nc * slope_nc
-    small = (_stored(t, centre_nc.dtype) for t in (sums.scale_nc, slope_nc, level_nc))
-    dx_n = _passes(x_n, dy_n).backward_input(dy_n, x_n, centre_nc, *small, out_n)
+    small = (passes.taken(t, x_n) for t in (sums.scale_nc, slope_nc, level_nc))
+    dx_n = passes.backward_input(dy_n, x_n, centre_nc, *small, out_n)
     return (dx_n if out_n is None else None,)
 
 
@@ -278,21 +282,19 @@ def _passes(*tensors: Tensor) -> ModuleType:
     """What runs the passes over the full tensors: blocked where they all can be cut alike."""
     if blocked.fits(tensors[0]) and all(t.stride() == tensors[0].stride() for t in tensors):
         return blocked
+    if _on_gpu(tensors[0]) and not is_plain(tensors[0]):
+        from normplug.ops import kernels
+
+        if kernels.fits(*tensors):
+            return kernels
     return reference
 
 
-def _centre(x_n: Tensor, mean_nc: Tensor) -> tuple[Tensor, Tensor]:
+def _on_gpu(x_n: Tensor) -> bool:
+    return x_n.is_cuda
+
+
+def _centre(passes: ModuleType, x_n: Tensor, mean_nc: Tensor) -> tuple[Tensor, Tensor]:
     """What the passes subtract from x, the mean as float32 has it, and by how much it is off."""
-    centre_nc = _stored(mean_nc, reference.working_dtype(x_n))
-    return centre_nc, centre_nc - mean_nc
-
-
-def _stored(t_nc: Tensor, dtype: torch.dtype) -> Tensor:
-    """``t_nc`` as ``dtype``; where Inductor sees it, in memory of its own.
-
-    What a tensor was copied to is a buffer for Inductor too. Only converted, it may become a part
-    of the loop over the pixels, with all arithmetic that leads to it.
-    """
-    if type(t_nc) is Tensor:
-        return t_nc.to(dtype)
-    return torch.empty_like(t_nc, dtype=dtype).copy_(t_nc)
+    centre_nc = passes.taken(mean_nc, x_n)
+    return centre_nc, centre_nc.to(reference.working_dtype(x_n)) - mean_nc

@@ -1,0 +1,315 @@
+"""The passes of :mod:`normplug.ops.reference` as Triton kernels, for the graphs of a GPU.
+
+Inductor chooses blocks and splits of a reduction by the first size that it sees, and reads half
+precision two bytes at a time. Here a tile is a function of the range that a size falls into, so
+that code made for a stem never serves the boxes of a head, and aligned values are read 16 bytes
+at a time.
+
+x is (N, C, P) with pixels innermost, or channels (channels_last). A program takes one instance,
+``ROWS`` channels, and one of ``splits`` pieces of the pixels, ``BLOCK`` of them at a time. What the
+pieces sum is added up in the graph, in float64: rules stay plain torch.
+"""
+
+from typing import NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+from torch.library import wrap_triton
+
+from normplug.ops.reference import working_dtype
+from normplug.stats import Moments
+
+__all__ = ['affine', 'backward_input', 'backward_reduce', 'fits', 'moments', 'taken']
+
+_LONG = 8192  # pixels; more are cut into pieces for several programs
+_WIDEST = 16  # bytes of a load
+
+
+class Tile(NamedTuple):
+    """How the programs of a pass share x.
+
+    Attributes:
+        rows, block: channels and pixels at a time.
+        splits: pieces of the pixels.
+        last: whether channels are innermost, not pixels.
+        aligned: every run of innermost values begins and ends at a multiple of so many.
+    """
+
+    rows: int
+    block: int
+    splits: int
+    last: bool
+    aligned: int
+
+
+def fits(*tensors: Tensor) -> bool:
+    """Whether the kernels take these: (N, C, P), pixels or channels of x innermost."""
+    x_n = tensors[0]
+    return x_n.dim() == 3 and (x_n.stride(2) == 1 or x_n.stride(1) == 1)
+
+
+def tile(x_n: Tensor, *others: Tensor) -> Tile:
+    """The tile of passes over tensors of x's shape.
+
+    Asked of symbols, each comparison becomes a guard of the code. Pieces make about a thousand
+    programs of a large map, eight for each processor of an H100.
+    """
+    instances, channels, pixels = x_n.shape
+    last = bool(x_n.stride(2) != 1)
+    inner = 1 if last else 2
+    wide = _WIDEST // x_n.element_size()
+    runs = [x_n.shape[inner], *(t.stride(i) for t in (x_n, *others) for i in range(3) if i != inner)]
+    aligned = wide if all(run % wide == 0 for run in runs) else 1
+    if last:
+        splits = next((s for s in (256, 64, 16) if instances * channels * s <= 2**16), 1)
+        most = next((s for s in (256, 64, 16) if pixels >= 32 * s), 1)
+        return Tile(64, 32, min(splits, most), last, aligned)
+    rows, block, splits = next(
+        (shape for up_to, shape in _SHAPES.items() if pixels <= up_to), (1, 2048, 8)
+    )
+    return Tile(rows, block, splits, last, aligned)
+
+
+_SHAPES = {64: (16, 64, 1), 256: (4, 256, 1), _LONG: (1, 1024, 1)}
+
+
+def taken(t_nc: Tensor, x_n: Tensor) -> Tensor:
+    """As :func:`normplug.ops.reference.taken`; the kernels round what they load."""
+    return t_nc.contiguous()
+
+
+def moments(x_n: Tensor) -> Moments:
+    """As :func:`normplug.ops.reference.moments`, float64."""
+    t = tile(x_n)
+    first_nc = x_n.new_empty(x_n.shape[:2], dtype=torch.float64)
+    sums, squares = (_partial(x_n, t, torch.float64) for _ in range(2))
+    _launch(_moments_kernel, t, x_n, (x_n, first_nc, sums, squares))
+    # Around one of the pixels, float64 has more digits of the squares than the pixels have.
+    mean_nc, square_nc = (_total(part) / x_n.shape[2] for part in (sums, squares))
+    return Moments(first_nc + mean_nc, (square_nc - mean_nc.square()).clamp(min=0))
+
+
+def affine(
+    x_n: Tensor, mean_nc: Tensor, scale_nc: Tensor, offset_nc: Tensor, out_n: Tensor | None = None
+) -> Tensor:
+    """As :func:`normplug.ops.reference.affine`."""
+    y_n = torch.empty_like(x_n) if out_n is None else out_n
+    small = mean_nc, scale_nc, offset_nc
+    _launch(_affine_kernel, tile(x_n, y_n), x_n, (x_n, y_n, *small), y_n)
+    return y_n
+
+
+def backward_reduce(dy_n: Tensor, x_n: Tensor, mean_nc: Tensor) -> tuple[Tensor, Tensor]:
+    """As :func:`normplug.ops.reference.backward_reduce`, float64."""
+    t = tile(x_n, dy_n)
+    sums, products = (_partial(x_n, t, working_dtype(x_n)) for _ in range(2))
+    tensors = x_n, dy_n, mean_nc, sums, products
+    _launch(_sums_kernel, t, x_n, tensors, dy_n)
+    return _total(sums), _total(products)
+
+
+def backward_input(
+    dy_n: Tensor,
+    x_n: Tensor,
+    mean_nc: Tensor,
+    scale_nc: Tensor,
+    slope_nc: Tensor,
+    level_nc: Tensor,
+    out_n: Tensor | None = None,
+) -> Tensor:
+    """As :func:`normplug.ops.reference.backward_input`."""
+    dx_n = torch.empty_like(x_n) if out_n is None else out_n
+    small = mean_nc, scale_nc, slope_nc, level_nc
+    t = tile(x_n, dy_n, dx_n)
+    _launch(_input_kernel, t, x_n, (x_n, dy_n, dx_n, *small), dy_n, dx_n)
+    return dx_n
+
+
+def _launch(
+    kernel: triton.JITFunction,
+    t: Tile,
+    x_n: Tensor,
+    tensors: tuple[Tensor, ...],
+    *others: Tensor,
+) -> None:
+    """Run ``kernel`` on ``tensors``, the sizes and strides of x and the strides of ``others``."""
+    instances, channels, pixels = x_n.shape
+    piece = pixels if t.splits == 1 else _pieces(pixels, t.splits * t.block) * t.block
+    strides = (stride for other in (x_n, *others) for stride in other.stride())
+    wrap_triton(kernel)[instances * _pieces(channels, t.rows), t.splits](
+        *tensors,
+        channels,
+        pixels,
+        piece,
+        *strides,
+        ROWS=t.rows,
+        BLOCK=t.block,
+        LAST=t.last,
+        ALIGNED=t.aligned,
+        WIDE=tl.float64 if x_n.dtype == torch.float64 else tl.float32,
+        num_warps=4,
+    )
+
+
+def _partial(x_n: Tensor, t: Tile, dtype: torch.dtype) -> Tensor:
+    """Memory for a sum of each piece, (splits, N, C)."""
+    return x_n.new_empty((t.splits, *x_n.shape[:2]), dtype=dtype)
+
+
+def _total(part: Tensor) -> Tensor:
+    """The sum over the pieces, (N, C); over a few, it takes no launch of its own."""
+    if part.shape[0] > 8:
+        return part.double().sum(0)
+    first, *rest = part.double().unbind()
+    return sum(rest, first)
+
+
+def _pieces(size: int, of: int) -> int:
+    return (size + of - 1) // of
+
+
+@triton.jit
+def _place(C, P, piece, ROWS: tl.constexpr, LAST: tl.constexpr, ALIGNED: tl.constexpr):
+    """Instance; channels, and which of them x has; where the pixels of this program begin and end.
+
+    What the compiler is told of multiples lets it load and store several values at once.
+    """
+    C = tl.full((), C, tl.int32)
+    P = tl.full((), P, tl.int32)
+    piece = tl.full((), piece, tl.int32)
+    across = tl.cdiv(C, ROWS)
+    n = tl.program_id(0) // across
+    c = tl.program_id(0) % across * ROWS + tl.arange(0, ROWS)
+    start = tl.program_id(1) * piece
+    if LAST:
+        C = tl.multiple_of(C, ALIGNED)
+    else:
+        P = tl.multiple_of(P, ALIGNED)
+        start = tl.multiple_of(start, ALIGNED)
+    stop = tl.minimum(start + piece, P)
+    return n.to(tl.int64), c, c < C, C, start, stop
+
+
+@triton.jit
+def _at(n, c, p, sn, sc, sp, LAST: tl.constexpr, ALIGNED: tl.constexpr):
+    """Offsets of channels and pixels from a tensor's start."""
+    sn = tl.multiple_of(tl.full((), sn, tl.int64), ALIGNED)
+    if LAST:
+        sp = tl.multiple_of(tl.full((), sp, tl.int64), ALIGNED)
+    else:
+        sc = tl.multiple_of(tl.full((), sc, tl.int64), ALIGNED)
+    return n * sn + c[:, None] * sc + p[None, :] * sp
+
+
+@triton.jit
+def _moments_kernel(
+    x_ptr, first_ptr, sum_ptr, square_ptr,
+    C, P, piece, sn, sc, sp,
+    ROWS: tl.constexpr, BLOCK: tl.constexpr,
+    LAST: tl.constexpr, ALIGNED: tl.constexpr, WIDE: tl.constexpr,
+):  # fmt: skip
+    """Σ(x − first) and Σ(x − first)² of a piece, where ``first`` is the first pixel of all."""
+    n, c, ok, C, start, stop = _place(C, P, piece, ROWS, LAST, ALIGNED)
+    x_ptr += n * sn
+    first = tl.load(x_ptr + c * sc, ok, 0.0).to(tl.float64)
+    p = tl.arange(0, BLOCK)
+    at = _at(0, c, p, sn, sc, sp, LAST, ALIGNED)
+    mask = ok[:, None] & (p < stop - start)[None, :]
+    x = tl.load(x_ptr + start.to(tl.int64) * sp + at, mask, 0.0).to(WIDE)
+    # In float32, around the mean of the piece's first block; of few pixels, around the first.
+    if BLOCK <= 64 and not LAST:
+        about = first.to(WIDE)
+    else:
+        about = tl.sum(x, 1) / tl.maximum(tl.minimum(stop - start, BLOCK), 1)
+    sums = tl.where(mask, x - about[:, None], 0.0)
+    squares = sums * sums
+    for q in range(start + BLOCK, stop, BLOCK):
+        mask = ok[:, None] & (p < stop - q)[None, :]
+        x = tl.load(x_ptr + q.to(tl.int64) * sp + at, mask, 0.0).to(WIDE)
+        d = tl.where(mask, x - about[:, None], 0.0)
+        sums += d
+        squares += d * d
+    count = tl.maximum(stop - start, 0).to(tl.float64)
+    rest = tl.sum(sums, 1).to(tl.float64)
+    off = about.to(tl.float64) - first
+    out = n * C + c
+    if tl.program_id(1) == 0:
+        tl.store(first_ptr + out, first, ok)
+    out += tl.program_id(1).to(tl.int64) * (tl.num_programs(0) // tl.cdiv(C, ROWS)) * C
+    tl.store(sum_ptr + out, rest + count * off, ok)
+    square = tl.sum(squares, 1).to(tl.float64)
+    tl.store(square_ptr + out, square + 2 * off * rest + count * off * off, ok)
+
+
+@triton.jit
+def _affine_kernel(
+    x_ptr, y_ptr, mean_ptr, scale_ptr, offset_ptr,
+    C, P, piece, sn, sc, sp, yn, yc, yp,
+    ROWS: tl.constexpr, BLOCK: tl.constexpr,
+    LAST: tl.constexpr, ALIGNED: tl.constexpr, WIDE: tl.constexpr,
+):  # fmt: skip
+    """(x − mean) · scale + offset."""
+    n, c, ok, C, start, stop = _place(C, P, piece, ROWS, LAST, ALIGNED)
+    mean = tl.load(mean_ptr + n * C + c, ok, 0.0).to(WIDE)[:, None]
+    scale = tl.load(scale_ptr + n * C + c, ok, 0.0).to(WIDE)[:, None]
+    offset = tl.load(offset_ptr + n * C + c, ok, 0.0).to(WIDE)[:, None]
+    p = tl.arange(0, BLOCK)
+    x_at = _at(n, c, p, sn, sc, sp, LAST, ALIGNED)
+    y_at = _at(n, c, p, yn, yc, yp, LAST, ALIGNED)
+    for q in range(start, stop, BLOCK):
+        mask = ok[:, None] & (p < stop - q)[None, :]
+        x = tl.load(x_ptr + q.to(tl.int64) * sp + x_at, mask, 0.0).to(WIDE)
+        tl.store(y_ptr + q.to(tl.int64) * yp + y_at, (x - mean) * scale + offset, mask)
+
+
+@triton.jit
+def _sums_kernel(
+    x_ptr, dy_ptr, mean_ptr, sum_ptr, product_ptr,
+    C, P, piece, sn, sc, sp, dn, dc, dp,
+    ROWS: tl.constexpr, BLOCK: tl.constexpr,
+    LAST: tl.constexpr, ALIGNED: tl.constexpr, WIDE: tl.constexpr,
+):  # fmt: skip
+    """Σ dy and Σ dy · (x − mean) of a piece."""
+    n, c, ok, C, start, stop = _place(C, P, piece, ROWS, LAST, ALIGNED)
+    mean = tl.load(mean_ptr + n * C + c, ok, 0.0).to(WIDE)[:, None]
+    p = tl.arange(0, BLOCK)
+    x_at = _at(n, c, p, sn, sc, sp, LAST, ALIGNED)
+    dy_at = _at(n, c, p, dn, dc, dp, LAST, ALIGNED)
+    sums = tl.zeros([ROWS, BLOCK], WIDE)
+    products = tl.zeros([ROWS, BLOCK], WIDE)
+    for q in range(start, stop, BLOCK):
+        mask = ok[:, None] & (p < stop - q)[None, :]
+        x = tl.load(x_ptr + q.to(tl.int64) * sp + x_at, mask, 0.0).to(WIDE)
+        dy = tl.load(dy_ptr + q.to(tl.int64) * dp + dy_at, mask, 0.0).to(WIDE)
+        sums += dy
+        products += dy * (x - mean)
+    out = tl.program_id(1).to(tl.int64) * (tl.num_programs(0) // tl.cdiv(C, ROWS)) * C + n * C + c
+    tl.store(sum_ptr + out, tl.sum(sums, 1), ok)
+    tl.store(product_ptr + out, tl.sum(products, 1), ok)
+
+
+@triton.jit
+def _input_kernel(
+    x_ptr, dy_ptr, dx_ptr, mean_ptr, scale_ptr, slope_ptr, level_ptr,
+    C, P, piece, sn, sc, sp, dn, dc, dp, yn, yc, yp,
+    ROWS: tl.constexpr, BLOCK: tl.constexpr,
+    LAST: tl.constexpr, ALIGNED: tl.constexpr, WIDE: tl.constexpr,
+):  # fmt: skip
+    """dy · scale + (x − mean) · slope + level."""
+    n, c, ok, C, start, stop = _place(C, P, piece, ROWS, LAST, ALIGNED)
+    mean = tl.load(mean_ptr + n * C + c, ok, 0.0).to(WIDE)[:, None]
+    scale = tl.load(scale_ptr + n * C + c, ok, 0.0).to(WIDE)[:, None]
+    slope = tl.load(slope_ptr + n * C + c, ok, 0.0).to(WIDE)[:, None]
+    level = tl.load(level_ptr + n * C + c, ok, 0.0).to(WIDE)[:, None]
+    p = tl.arange(0, BLOCK)
+    x_at = _at(n, c, p, sn, sc, sp, LAST, ALIGNED)
+    dy_at = _at(n, c, p, dn, dc, dp, LAST, ALIGNED)
+    dx_at = _at(n, c, p, yn, yc, yp, LAST, ALIGNED)
+    for q in range(start, stop, BLOCK):
+        mask = ok[:, None] & (p < stop - q)[None, :]
+        x = tl.load(x_ptr + q.to(tl.int64) * sp + x_at, mask, 0.0).to(WIDE)
+        dy = tl.load(dy_ptr + q.to(tl.int64) * dp + dy_at, mask, 0.0).to(WIDE)
+        dx = dy * scale + ((x - mean) * slope + level)
+        tl.store(dx_ptr + q.to(tl.int64) * yp + dx_at, dx, mask)
