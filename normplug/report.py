@@ -76,7 +76,8 @@ def installed_versions() -> dict[str, str | None]:
 
 def find_operators(versions: Versions) -> Operators:
     """Try the operators that mmcv.ops would use here."""
-    from normplug.compat import mmcv_ext, operators
+    from normplug.compat import mmcv_ext
+    from normplug.compat.ops import kernels
 
     if versions['mmcv'] is None:
         return Operators('none')
@@ -84,7 +85,7 @@ def find_operators(versions: Versions) -> Operators:
         if mmcv_ext.compiled_extension():
             importlib.import_module('mmcv._ext')
             return Operators('compiled')
-        operators.torchvision_ops()
+        kernels.torchvision_ops()
     except (ImportError, OSError, RuntimeError) as error:
         source = 'compiled' if mmcv_ext.compiled_extension() else 'none'
         return Operators(source, str(error.__cause__ or error).splitlines()[0])
