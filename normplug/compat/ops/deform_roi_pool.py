@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from .kernels import promote
-from .roi_sampling import Corners, corners, grids
+from .roi_sampling import Corners, bins, corners, samples
 
 __all__ = ['deform_roi_pool_backward', 'deform_roi_pool_forward']
 
@@ -35,20 +35,10 @@ def _groups(
     size: torch.Size, rois: Tensor, offset: Tensor, pooled_height: int, pooled_width: int,
     spatial_scale: float, sampling_ratio: int, gamma: float,
 ) -> Iterator[_Group]:  # fmt: skip
-    start = rois[:, 1:3] * spatial_scale - 0.5
-    extent = rois[:, 3:5] * spatial_scale - 0.5 - start
-    step = extent / extent.new_tensor([pooled_width, pooled_height])
-    start = start[:, :, None, None].repeat(1, 1, pooled_height, pooled_width)
+    starts, extent, step = bins(rois, pooled_height, pooled_width, spatial_scale, True)
     if offset.numel():
-        start += gamma * extent[:, :, None, None] * offset.reshape(start.shape)
-    start[:, 0] += torch.arange(pooled_width, device=rois.device) * step[:, 0, None, None]
-    start[:, 1] += torch.arange(pooled_height, device=rois.device)[:, None] * step[:, 1, None, None]
-    for index, rows, columns in grids(step, sampling_ratio):
-        own, part = start[index, ..., None, None], step[index, :, None, None, None, None]
-        row = torch.arange(rows, device=rois.device)[:, None] + 0.5
-        column = torch.arange(columns, device=rois.device) + 0.5
-        x, y = own[:, 0] + column * part[:, 0] / columns, own[:, 1] + row * part[:, 1] / rows
-        y, x = torch.broadcast_tensors(y, x)
+        starts += gamma * extent[:, :, None, None] * offset.reshape(starts.shape)
+    for index, y, x in samples(starts, step, sampling_ratio):
         sample = rois[index, 0].long()[:, None, None, None, None]
         yield _Group(index, sample, y, x, corners(y, x, *size), gamma * extent[index])
 
@@ -84,8 +74,8 @@ def deform_roi_pool_backward(
         x.shape[2:], rois, offset, pooled_height, pooled_width, spatial_scale, sampling_ratio, gamma
     ):
         at = group.corners
-        samples = group.y[0, 0, 0].numel()
-        grad_bin = (grad[group.rois] / samples).permute(0, 2, 3, 1)[:, :, :, None, None]
+        count = group.y[0, 0, 0].numel()
+        grad_bin = (grad[group.rois] / count).permute(0, 2, 3, 1)[:, :, :, None, None]
         for row, column, weight in at.pixels():
             place = (group.sample, row, column)
             grad_x.index_put_(place, grad_bin * weight[..., None], accumulate=True)

@@ -1,21 +1,18 @@
-"""RoIAlign and RoIPool by torchvision's kernels."""
+"""RoIAlign and RoIPool by torchvision's kernels; RoIAlign's maximum by plain torch."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
 from .kernels import promote, torchvision_ops
+from .roi_sampling import bins, corners, samples
 
 __all__ = ['roi_align_backward', 'roi_align_forward', 'roi_pool_backward', 'roi_pool_forward']
 
-
-def _only_average(pool_mode: int) -> None:
-    if pool_mode != 1:
-        raise NotImplementedError(
-            "RoIAlign with pool_mode='max' needs mmcv's compiled operators: torchvision averages "
-            "only. Set pool_mode='avg' (the default) in the config's roi_layer."
-        )
+_MAXIMUM = 0  # of mmcv's pool_mode
 
 
 def roi_align_forward(
@@ -23,9 +20,16 @@ def roi_align_forward(
     aligned_height: int, aligned_width: int, spatial_scale: float, sampling_ratio: int,
     pool_mode: int, aligned: bool,
 ) -> None:  # fmt: skip
-    """Average RoIAlign of `input` (N, C, H, W) into `output` (K, C, height, width)."""
-    _only_average(pool_mode)
+    """RoIAlign of `input` (N, C, H, W) into `output` (K, C, height, width).
+
+    The average (pool_mode 1) or the maximum (0) of the samples in a bin; where the largest was goes
+    to `argmax_y` and `argmax_x`, of the shape of `output`.
+    """
     x, rois = promote(input, rois)
+    if pool_mode == _MAXIMUM:
+        starts, _, step = bins(rois, aligned_height, aligned_width, spatial_scale, aligned)
+        _largest_sample(x, rois, samples(starts, step, sampling_ratio), output, argmax_y, argmax_x)
+        return
     output.copy_(
         torchvision_ops().roi_align(
             x, rois, spatial_scale, aligned_height, aligned_width, sampling_ratio, aligned
@@ -39,14 +43,50 @@ def roi_align_backward(
     pool_mode: int, aligned: bool,
 ) -> None:  # fmt: skip
     """The gradient of `roi_align_forward`'s input into `grad_input` (N, C, H, W)."""
-    _only_average(pool_mode)
     grad, rois = promote(grad_output, rois)
+    if pool_mode == _MAXIMUM:
+        _spread_to_samples(grad, rois, argmax_y, argmax_x, grad_input)
+        return
     grad_input.copy_(
         torchvision_ops()._roi_align_backward(
             grad, rois, spatial_scale, aligned_height, aligned_width, *grad_input.shape,
             sampling_ratio, aligned,
         )
     )  # fmt: skip
+
+
+def _largest_sample(
+    x: Tensor, rois: Tensor, groups: Iterator[tuple[Tensor, Tensor, Tensor]],
+    output: Tensor, argmax_y: Tensor, argmax_x: Tensor,
+) -> None:  # fmt: skip
+    x_nhwc = x.permute(0, 2, 3, 1)
+    # What mmcv leaves where a bin has no sample.
+    output.fill_(torch.finfo(output.dtype).min)
+    argmax_y.fill_(-1)
+    argmax_x.fill_(-1)
+    for index, y, x_place in groups:
+        sample = rois[index, 0].long()[:, None, None, None, None]
+        values = 0
+        for row, column, weight in corners(y, x_place, *x.shape[2:]).pixels():
+            values += x_nhwc[sample, row, column] * weight[..., None]
+        value, which = values.flatten(3, 4).max(3)
+        output[index] = value.permute(0, 3, 1, 2).to(output.dtype)
+        for buffer, place in ((argmax_y, y), (argmax_x, x_place)):
+            place = place.flatten(3).gather(3, which)
+            buffer[index] = place.permute(0, 3, 1, 2).to(buffer.dtype)
+
+
+def _spread_to_samples(
+    grad: Tensor, rois: Tensor, argmax_y: Tensor, argmax_x: Tensor, grad_input: Tensor
+) -> None:
+    at = corners(*promote(argmax_y, argmax_x), *grad_input.shape[2:])
+    sample = rois[:, 0].long()[:, None, None, None]
+    channel = torch.arange(grad.size(1), device=grad.device)[:, None, None]
+    grad_x = grad.new_zeros(grad_input.shape)
+    for row, column, weight in at.pixels():
+        share = grad * weight * (argmax_y != -1)
+        grad_x.index_put_((sample, channel, row, column), share, accumulate=True)
+    grad_input.copy_(grad_x)
 
 
 def roi_pool_forward(

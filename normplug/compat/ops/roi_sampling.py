@@ -8,24 +8,48 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ['Corners', 'corners', 'grids']
+__all__ = ['Corners', 'bins', 'corners', 'samples']
 
 
-def grids(bins_k2: Tensor, sampling_ratio: int) -> Iterator[tuple[Tensor, int, int]]:
-    """Yield (indices of the rois, rows, columns) of each size of the grid of samples in a bin.
+def bins(
+    rois: Tensor, height: int, width: int, spatial_scale: float, aligned: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Starts of the bins (K, 2, height, width), sizes of rois and of bins (K, 2); x before y."""
+    start = rois[:, 1:3] * spatial_scale
+    size = rois[:, 3:5] * spatial_scale - start
+    if aligned:
+        start = start - 0.5
+    else:
+        size = size.clamp(min=1)
+    step = size / size.new_tensor([width, height])
+    starts = start[:, :, None, None].repeat(1, 1, height, width)
+    starts[:, 0] += torch.arange(width, device=rois.device) * step[:, 0, None, None]
+    starts[:, 1] += torch.arange(height, device=rois.device)[:, None] * step[:, 1, None, None]
+    return starts, size, step
 
-    Args:
-        bins_k2: Width and height of the bins of each roi, (K, 2).
-        sampling_ratio: Samples along each side of a bin; 0 for one a pixel, in whole numbers. A roi
-            without an area then has none, and is not among the indices.
+
+def samples(
+    starts: Tensor, step: Tensor, sampling_ratio: int
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Yield indices of rois and the y and x of their samples, (K, height, width, rows, columns).
+
+    Once for each size of the grid of samples in a bin: `sampling_ratio` along each side, or where
+    that is 0 one a pixel, in whole numbers. Rois without an area then have none, and are left out.
     """
-    counts = bins_k2.ceil().long()
+    counts = step.ceil().long()
     if sampling_ratio > 0:
         counts = torch.full_like(counts, sampling_ratio)
     for columns, rows in counts.unique(dim=0).tolist():
-        if columns > 0 and rows > 0:
-            same = (counts[:, 0] == columns) & (counts[:, 1] == rows)
-            yield same.nonzero()[:, 0], rows, columns
+        if columns <= 0 or rows <= 0:
+            continue
+        index = ((counts[:, 0] == columns) & (counts[:, 1] == rows)).nonzero()[:, 0]
+        own, part = starts[index, ..., None, None], step[index, :, None, None, None, None]
+        row = torch.arange(rows, device=step.device)[:, None] + 0.5
+        column = torch.arange(columns, device=step.device) + 0.5
+        y, x = torch.broadcast_tensors(
+            own[:, 1] + row * part[:, 1] / rows, own[:, 0] + column * part[:, 0] / columns
+        )
+        yield index, y, x
 
 
 class Corners(NamedTuple):
