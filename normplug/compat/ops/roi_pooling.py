@@ -60,8 +60,8 @@ def _largest_sample(
     output: Tensor, argmax_y: Tensor, argmax_x: Tensor,
 ) -> None:  # fmt: skip
     x_nhwc = x.permute(0, 2, 3, 1)
-    # What mmcv leaves where a bin has no sample.
-    output.fill_(torch.finfo(output.dtype).min)
+    # What mmcv leaves where a bin has no sample: the lowest fp32, whatever the type.
+    output.fill_(max(torch.finfo(output.dtype).min, torch.finfo(torch.float32).min))
     argmax_y.fill_(-1)
     argmax_x.fill_(-1)
     for index, y, x_place in groups:
