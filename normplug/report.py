@@ -214,7 +214,9 @@ def _describe(versions: Versions, operators: Operators) -> str:
         return 'none (see the error below)'
     if operators.source == 'compiled':
         return "mmcv's own compiled operators"
-    return 'torchvision (NMS, RoIAlign, RoIPool, deformable convolution; others raise when called)'
+    return (
+        'torchvision and plain torch (what mmdet, mmseg, mmpretrain use; others are refused)'
+    )
 
 
 def _device() -> str:
