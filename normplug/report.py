@@ -214,9 +214,7 @@ def _describe(versions: Versions, operators: Operators) -> str:
         return 'none (see the error below)'
     if operators.source == 'compiled':
         return "mmcv's own compiled operators"
-    return (
-        'torchvision and plain torch (what mmdet, mmseg, mmpretrain use; others are refused)'
-    )
+    return 'torchvision and plain torch (what mmdet, mmseg, mmpretrain use; others are refused)'
 
 
 def _device() -> str:

@@ -34,10 +34,29 @@ def test_what_is_missing_is_found_through_the_calls(used, operators):
 
 @pytest.mark.parametrize(
     'name',
-    ['CARAFE', 'CARAFEPack', 'CornerPool', 'CrissCrossAttention', 'DeformConv2d', 'MaskedConv2d']
-    + ['DeformConv2dPack', 'DeformRoIPoolPack', 'ModulatedDeformConv2dPack', 'PSAMask', 'RoIPool']
-    + ['ModulatedDeformRoIPoolPack', 'MultiScaleDeformableAttention', 'RoIAlign', 'SAConv2d']
-    + ['SigmoidFocalLoss', 'batched_nms', 'nms', 'nms_match', 'point_sample', 'soft_nms'],
+    [
+        'CARAFE',
+        'CARAFEPack',
+        'CornerPool',
+        'CrissCrossAttention',
+        'DeformConv2d',
+        'DeformConv2dPack',
+        'DeformRoIPoolPack',
+        'MaskedConv2d',
+        'ModulatedDeformConv2dPack',
+        'ModulatedDeformRoIPoolPack',
+        'MultiScaleDeformableAttention',
+        'PSAMask',
+        'RoIAlign',
+        'RoIPool',
+        'SAConv2d',
+        'SigmoidFocalLoss',
+        'batched_nms',
+        'nms',
+        'nms_match',
+        'point_sample',
+        'soft_nms',
+    ],  # fmt: skip
 )
 @pytest.mark.parametrize('device', ['cpu', 'cuda'])
 def test_what_the_models_use_is_there(name, device):

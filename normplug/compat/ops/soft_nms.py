@@ -26,7 +26,7 @@ def softnms(
     gaussian (2): exp(-u^2 / `sigma`). Below `min_score` it is dropped; the best box never is.
     `offset` is added to widths and heights. Rows of `dets` beyond the kept boxes are left alone.
     """
-    boxes, scores = promote(boxes, scores)
+    boxes, scores = promote(boxes.detach(), scores.detach())
     x1, y1, x2, y2 = boxes.numpy().T
     areas = (x2 - x1 + offset) * (y2 - y1 + offset)
     # A column per box. The order of the columns decides between equal scores, so that they move

@@ -167,17 +167,15 @@ def test_deform_conv_and_its_gradients_are_the_definition(version, kind, geometr
 
 @pytest.mark.parametrize('pack', [ops.DeformConv2dPack, ops.ModulatedDeformConv2dPack])
 def test_zero_offsets_have_no_slope_one_pixel_outside(pack):
-    # A corner of a 3x3 image of equal rows. The first row and column of samples are at -1.
+    # Equal rows 1, 2, 3. The first row and column of samples are at -1; the slope of y is that from
+    # the last row down to 0, or with the slope from -1 up to the first row, nought.
     layer = pack(1, 1, kernel_size=(2, 2), padding=1, bias=False).to(DEVICE)
     torch.nn.init.ones_(layer.weight)
     x = torch.tensor([1.0, 2.0, 3.0], device=DEVICE).expand(1, 1, 3, 3)
     layer(x).sum().backward()
-    scale = 0.5 if pack is ops.ModulatedDeformConv2dPack else 1.0  # of the mask
-    # y slope of the first kernel point: -x where the lower row is inside, at the last row only.
-    want = torch.tensor([[-7.0, -4.0], [0.0, 0.0]], device=DEVICE) * scale * 2
-    got = layer.conv_offset.weight.grad[0, 0]
-    torch.testing.assert_close(got, want * got.sum() / want.sum())
-    assert got[0, 0] < 0
+    mask = 0.5 if pack is ops.ModulatedDeformConv2dPack else 1.0
+    want = mask * torch.tensor([[-14.0, -8.0], [0.0, 0.0]], device=DEVICE)
+    assert torch.equal(layer.conv_offset.weight.grad[0, 0], want)
 
 
 @ours_only

@@ -170,7 +170,8 @@ def test_soft_nms_of_other_types(dtype, rng):
 
 def test_batched_soft_nms_keeps_classes_apart():
     boxes = torch.tensor([[0.0, 0, 10, 10], [1, 1, 11, 11], [1, 1, 11, 11]], device=DEVICE)
-    scores, labels = boxes.new_tensor([0.9, 0.8, 0.7]), torch.tensor([0, 0, 1], device=DEVICE)
+    scores = boxes.new_tensor([0.9, 0.8, 0.7]).requires_grad_()  # as of a head without no_grad
+    labels = torch.tensor([0, 0, 1], device=DEVICE)
     cfg = {'type': 'soft_nms', 'iou_threshold': 0.5, 'min_score': 0.05}
     dets, kept = ops.batched_nms(boxes, scores, labels, cfg)
     assert kept.tolist() == [0, 2, 1]
