@@ -56,7 +56,7 @@ def test_what_is_missing_is_found_through_the_calls(used, operators):
         'nms_match',
         'point_sample',
         'soft_nms',
-    ],  # fmt: skip
+    ],
 )
 @pytest.mark.parametrize('device', ['cpu', 'cuda'])
 def test_what_the_models_use_is_there(name, device):

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from .kernels import promote
-from .roi_sampling import Corners, bins, corners, samples
+from .roi_sampling import Corners, bins, corners, read, samples
 
 __all__ = ['deform_roi_pool_backward', 'deform_roi_pool_forward']
 
@@ -49,15 +49,12 @@ def deform_roi_pool_forward(
 ) -> None:  # fmt: skip
     """Pool `input` (N, C, H, W) into `output` (K, C, height, width)."""
     x, rois, offset = promote(input, rois, offset)
-    x_nhwc = x.permute(0, 2, 3, 1)
     output.zero_()
     for group in _groups(
         x.shape[2:], rois, offset, pooled_height, pooled_width, spatial_scale, sampling_ratio, gamma
     ):
-        total = 0
-        for row, column, weight in group.corners.pixels():
-            total += (x_nhwc[group.sample, row, column] * weight[..., None]).mean((3, 4))
-        output[group.rois] = total.permute(0, 3, 1, 2).to(output.dtype)
+        values = read(x, rois[group.rois, 0].long(), group.corners)
+        output[group.rois] = values.mean(-1).to(output.dtype)
 
 
 def deform_roi_pool_backward(

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .kernels import promote, torchvision_ops
-from .roi_sampling import bins, corners, samples
+from .roi_sampling import bins, corners, read, samples
 
 __all__ = ['roi_align_backward', 'roi_align_forward', 'roi_pool_backward', 'roi_pool_forward']
 
@@ -59,21 +59,17 @@ def _largest_sample(
     x: Tensor, rois: Tensor, groups: Iterator[tuple[Tensor, Tensor, Tensor]],
     output: Tensor, argmax_y: Tensor, argmax_x: Tensor,
 ) -> None:  # fmt: skip
-    x_nhwc = x.permute(0, 2, 3, 1)
     # What mmcv leaves where a bin has no sample: the lowest fp32, whatever the type.
     output.fill_(max(torch.finfo(output.dtype).min, torch.finfo(torch.float32).min))
     argmax_y.fill_(-1)
     argmax_x.fill_(-1)
     for index, y, x_place in groups:
-        sample = rois[index, 0].long()[:, None, None, None, None]
-        values = 0
-        for row, column, weight in corners(y, x_place, *x.shape[2:]).pixels():
-            values += x_nhwc[sample, row, column] * weight[..., None]
-        value, which = values.flatten(3, 4).max(3)
-        output[index] = value.permute(0, 3, 1, 2).to(output.dtype)
+        values = read(x, rois[index, 0].long(), corners(y, x_place, *x.shape[2:]))
+        value, which = values.max(-1)
+        output[index] = value.to(output.dtype)
         for buffer, place in ((argmax_y, y), (argmax_x, x_place)):
-            place = place.flatten(3).gather(3, which)
-            buffer[index] = place.permute(0, 3, 1, 2).to(buffer.dtype)
+            place = place.flatten(3)[:, None].expand(values.shape).gather(4, which[..., None])
+            buffer[index] = place[..., 0].to(buffer.dtype)
 
 
 def _spread_to_samples(

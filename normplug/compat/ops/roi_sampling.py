@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ['Corners', 'bins', 'corners', 'samples']
+__all__ = ['Corners', 'bins', 'corners', 'read', 'samples']
 
 
 def bins(
@@ -69,6 +70,25 @@ class Corners(NamedTuple):
         for y, weight_y in ((self.top, 1 - down), (self.bottom, down)):
             for x, weight_x in ((self.left, 1 - along), (self.right, along)):
                 yield y, x, weight_y * weight_x * self.inside
+
+
+def read(x: Tensor, images: Tensor, at: Corners) -> Tensor:
+    """Samples of rois in `x` (N, C, H, W), each roi in its image (K,): (K, C, height, width, n)."""
+    # torch reads from -1 to 1; an image of one pixel has no length.
+    ends = [max(size - 1, 1) for size in (x.size(3), x.size(2))]
+    places = torch.stack((at.x, at.y), dim=-1) * 2 / at.x.new_tensor(ends) - 1
+    values = x.new_empty(len(images), x.size(1), *at.x.shape[1:3], at.x[0, 0, 0].numel())
+    for image in images.unique().tolist():
+        own = images == image
+        read = F.grid_sample(
+            x[image, None],
+            places[own].reshape(1, -1, values.size(4), 2),
+            'bilinear',
+            'border',
+            True,
+        )
+        values[own] = read.view(x.size(1), -1, *values.shape[2:]).transpose(0, 1)
+    return values * at.inside.flatten(3)[:, None]
 
 
 def corners(y: Tensor, x: Tensor, height: int, width: int) -> Corners:
