@@ -34,6 +34,7 @@ from .disk_check import check_disk
 from .distributed import errors_on_all_ranks, join_process_group
 from .errors import UserError
 from .memory import CPUMemoryHook
+from .operator_check import check_operators
 from .settings_check import check_settings
 from .type_check import check_types, keys_of_type, unknown_types_explained
 from .work_dir_lock import lock_work_dir
@@ -117,6 +118,7 @@ def _check_checkpoints(cfg: Config, mode: str, phases: tuple[str, ...]) -> list[
     """Return what the log should say about them."""
     with _without_infos():  # the runner builds it once more, and what is said then is logged
         model = build_checked_model(cfg)
+    check_operators(model, cfg, phases)
     check_num_classes(model, cfg, phases)
     path = cfg.get('load_from')
     if mode == 'test':

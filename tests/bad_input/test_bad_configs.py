@@ -226,6 +226,9 @@ DATA = [
         ('train_dataloader.drop_last cannot stand beside train_dataloader.batch_sampler',)),
     Row('depth of the backbone', lambda p: ['model.backbone.depth=19'],
         ('model cannot be built: KeyError: ', 'depth 19', 'check the key model.backbone')),
+    Row('NMS that is not there', lambda p: ['model.test_cfg.nms.type=nms_rotated'],
+        ('model.test_cfg.nms.type: nms_rotated needs nms_rotated of mmcv.ops',
+         'MMCV_WITH_OPS=1')),
 ]  # fmt: skip
 
 
