@@ -64,7 +64,7 @@ class SSNRadiusHook(Hook):
         # The second: resumed from the checkpoint of a training without this hook.
         if runner.iter == 0 or _STARTS not in info:
             radii = {name: layer.radius.item() for name, layer in layers.items()}
-            starts = {name: radii[name] for name, layer in layers.items() if not _decided(layer)}
+            starts = {name: radii[name] for name, layer in layers.items() if not layer.is_decided()}
             runner.message_hub.update_info(_STARTS, starts)
         starts = info[_STARTS]
         late = next((name for name, start in starts.items() if start > self.end), None)
@@ -99,7 +99,3 @@ class SSNRadiusHook(Hook):
         """Hand radius and choices to the averaged model."""
         for value, copy in self._copies:
             copy.copy_(value)
-
-
-def _decided(layer: SSN) -> bool:
-    return bool(layer.mean_choice.any() and layer.var_choice.any())
