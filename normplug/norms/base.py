@@ -175,13 +175,18 @@ class BaseNorm(ResettableState):
         )
         return y_n.squeeze(-1) if x.dim() == 2 else y_n
 
+    @property
+    def moves_statistics(self) -> bool:
+        """Whether a training moves running statistics of this layer."""
+        return self.batch_from is not None and not self.frozen
+
     def takes_batch_statistics(self, x: Tensor) -> bool:
         """Whether x's own batch statistics are used (and recorded), not the running ones.
 
         An empty batch has none: the running statistics stand in, and nothing is recorded. But a
         rank that synchronizes must not decide by its own samples, or the others wait for it.
         """
-        if self.batch_from is None or not self.training or self.frozen:
+        if not (self.training and self.moves_statistics):
             return False
         return x.shape[0] > 0 or self.reducer() is not None
 
