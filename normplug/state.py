@@ -61,7 +61,16 @@ class ResettableState(nn.Module):
 
         torch's layers have this under the same name. It also fills a layer that was built on the
         meta device and got its memory from ``to_empty``. Device and dtype stay.
+
+        Raises:
+            NotImplementedError: the layer has a parameter or buffer that was registered otherwise.
         """
+        unknown = [n for n in (*self._parameters, *self._buffers) if n not in self._initial]
+        if unknown:
+            raise NotImplementedError(
+                f'{type(self).__name__} cannot reset {", ".join(unknown)}: register parameters by '
+                'add_parameter and buffers by add_state, which keep the initial value'
+            )
         self._reset(*self._initial)
 
     def reset_running_stats(self) -> None:

@@ -162,6 +162,7 @@ class NormReportHook(Hook):
 
     def __init__(self) -> None:
         self._reported = False
+        self._warned_of_teacher = False
 
     def before_train(self, runner: Runner) -> None:
         """Report again if the same runner trains again."""
@@ -175,12 +176,10 @@ class NormReportHook(Hook):
         model = _unwrapped(runner)
         mean_teacher = mean_teacher_hook(runner.hooks)
         runner.logger.info(norm_report(model, mean_teacher))
-        for warning in (
-            teacher_report(model, mean_teacher),
-            precise_bn_report(model, runner.hooks),
-        ):
-            if warning:
-                runner.logger.warning(warning)
+        self._warn_of_teacher(runner, mean_teacher)
+        left_out = precise_bn_report(model, runner.hooks)
+        if left_out:
+            runner.logger.warning(left_out)
         if runner.cfg.get('sync_bn'):
             left_alone = sync_bn_report(model, runner.cfg.sync_bn)
             if left_alone:
@@ -196,11 +195,15 @@ class NormReportHook(Hook):
 
     def before_val(self, runner: Runner) -> None:
         """Warn of a teacher that lost its statistics, whatever averages it."""
-        warning = teacher_report(_unwrapped(runner))
-        if warning:
-            runner.logger.warning(warning)
+        self._warn_of_teacher(runner)
 
     before_test = before_val
+
+    def _warn_of_teacher(self, runner: Runner, mean_teacher: Hook | None = None) -> None:
+        warning = teacher_report(_unwrapped(runner), mean_teacher)
+        if warning and not self._warned_of_teacher:
+            self._warned_of_teacher = True
+            runner.logger.warning(warning)
 
 
 def _unwrapped(runner: Runner) -> nn.Module:

@@ -1,6 +1,8 @@
 """The report of norm layers: counts, states, the warning, and when it is logged."""
 
 import logging
+from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -156,6 +158,11 @@ def test_a_teacher_that_lost_its_statistics_shows_without_its_hook():
     pair.student[0](torch.randn(2, 4, 3, 3))
     assert norm_report(pair) == f'norms: IBN 1 training, 1 frozen; SN 1 training, 1 {LOST}'
     assert '1 norms of the type SN' in teacher_report(pair)
+    runner = SimpleNamespace(model=pair, logger=Mock())
+    hook = NormReportHook()
+    hook.before_val(runner)
+    hook.before_test(runner)
+    runner.logger.warning.assert_called_once_with(teacher_report(pair))
     pair.teacher[0].running_mean.copy_(pair.student[0].running_mean)  # num_batches_tracked is not
     assert teacher_report(pair) is None
 
