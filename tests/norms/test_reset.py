@@ -103,7 +103,7 @@ def test_training_after_a_reset_is_a_first_training(case):
 def test_what_was_registered_otherwise_is_not_left_as_it_is():
     layer = SN(4)
     layer.register_buffer('seen', torch.zeros(4))
-    with pytest.raises(NotImplementedError, match='SN cannot reset seen: register .* add_state'):
+    with pytest.raises(NotImplementedError, match=r'SN cannot reset seen: register .* add_state'):
         layer.reset_parameters()
 
 
