@@ -17,7 +17,7 @@ PACKAGE = Path(normplug.__file__).parent
 LAYERS = [
     {'_requirements', 'errors'},
     {'stats', 'sparsestmax'},
-    {'running', 'dist', 'filters'},
+    {'running', 'dist', 'filters', 'state'},
     {'ops'},
     {'norms'},
     {'register', 'models', 'hooks', 'optim', 'checkpoints', 'compat', 'launch', 'reports', 'data'}
@@ -29,7 +29,7 @@ LAYER = {unit: number for number, units in enumerate(LAYERS) for unit in units}
 TOP_BUT_ONE = len(LAYERS) - 2  # here units may import each other, as long as there is no cycle
 
 # The core may import torch and the standard library, and in a few places mmengine.
-CORE = {'stats', 'sparsestmax', 'ops', 'dist', 'running', 'filters', 'norms', 'register'}
+CORE = {'stats', 'sparsestmax', 'ops', 'dist', 'running', 'filters', 'state', 'norms', 'register'}
 WITH_MMENGINE = {'normplug.dist', 'normplug.norms.base', 'normplug.register'}
 
 OPTIONAL = {'mmcv', 'mmdet', 'mmseg', 'mmpretrain', 'torchvision', 'sklearn', 'matplotlib'}

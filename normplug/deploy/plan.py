@@ -100,7 +100,7 @@ def _native(layer: nn.Module, flow: Dataflow) -> tuple[str | None, str]:
         return None, 'its input has other axes than (N, C, H, W)'
     if isinstance(layer, _BATCH_NORMS):
         return 'bn', ''
-    if layer.mean_choice.sum() < 0.5 or layer.var_choice.sum() < 0.5:
+    if not layer.is_decided():
         return None, 'undecided (its ratios are not one-hot yet)'
     mean, var = (
         layer.normalizers[int(choice.argmax())] for choice in (layer.mean_choice, layer.var_choice)

@@ -23,6 +23,9 @@ class PortableSyncBatchNorm(PortableSyncBN, _BatchNorm):
     """
 
     synchronized = True
+    # It was built by torch, which knows how to begin anew.
+    reset_parameters = _BatchNorm.reset_parameters
+    reset_running_stats = _BatchNorm.reset_running_stats
 
 
 def make_sync_bn_portable(model: nn.Module) -> int:

@@ -12,7 +12,7 @@ and the layer normalizes by μ and Σ, the moments of a mixture of the predictio
 from __future__ import annotations
 
 from functools import partial
-from math import log
+from math import expm1, log
 from numbers import Real
 from typing import Any, Protocol
 
@@ -139,12 +139,10 @@ class KN(BaseNorm):
         )
         self.gain, self.transition, self.state, self.limit = gain, transition, state, float(limit)
         if gain == 'learned':
-            logit = log(_LEARNED_START / (1 - _LEARNED_START))
-            self.add_parameter('gain_logit', torch.tensor(logit))
+            self.add_parameter('gain_logit', (), log(_LEARNED_START / (1 - _LEARNED_START)))
         if transition == 'linear':
-            self.add_parameter('transition_weight', torch.ones(num_features))
-            noise = torch.full((num_features,), _NOISE_START).expm1().log()
-            self.add_parameter('transition_noise', noise)
+            self.add_parameter('transition_weight', (num_features,), 1.0)
+            self.add_parameter('transition_noise', (num_features,), log(expm1(_NOISE_START)))
         self.link: KalmanLink | None = None
 
     def rule_params(self) -> tuple[Tensor, ...]:

@@ -9,7 +9,6 @@ that a 1×1 map is no NaN), an unbiased running variance, and the running statis
 and 1 and move by PyTorch's momentum (released: 0 and 0; momentum is the old value's weight).
 """
 
-import torch
 from torch import Tensor
 
 from normplug.norms.base import BaseNorm
@@ -69,10 +68,9 @@ class SN(SwitchableNorm, BaseNorm):
             f"logit_init must be 'uniform' or one of {self.normalizers}, got {logit_init!r}",
         )
         if logit_init != 'uniform':
-            favoured = self.normalizers.index(logit_init)
-            with torch.no_grad():
-                self.mean_weight[favoured] += _LOGIT_GAP
-                self.var_weight[favoured] += _LOGIT_GAP
+            logits = [1 + _LOGIT_GAP * (name == logit_init) for name in self.normalizers]
+            for name in ('mean_weight', 'var_weight'):
+                self.set_initial(name, logits)
 
     @staticmethod
     def to_ratios(mean_weight: Tensor, var_weight: Tensor) -> tuple[Tensor, Tensor]:

@@ -16,7 +16,22 @@ from normplug.norms.base import BaseNorm
 from normplug.norms.switchable import SwitchableNorm
 from normplug.sparsestmax import sparsestmax
 
-__all__ = ['SSN', 'SyncSSN', 'set_radius']
+__all__ = ['SSN', 'SyncSSN', 'is_decided', 'one_hot', 'set_radius']
+
+
+# A choice is made once and stays. So whatever an average over models of before and after (EMA, SWA,
+# a mean teacher) made of it, its one element that is not 0 tells that, and what, the model chose.
+
+
+def is_decided(choice: Tensor) -> Tensor:
+    """Whether a choice was made: choices (..., K) → bool (..., 1)."""
+    return choice.sum(-1, keepdim=True) > 0
+
+
+def one_hot(choice: Tensor) -> Tensor:
+    """The ratios (..., K), of choices (..., K) that were made: 1 at the largest element."""
+    index = torch.arange(choice.shape[-1], device=choice.device)
+    return (index == choice.argmax(-1, keepdim=True)).to(choice.dtype)
 
 
 class SSN(SwitchableNorm, BaseNorm):
@@ -33,7 +48,8 @@ class SSN(SwitchableNorm, BaseNorm):
 
     Attributes:
         radius: (), of SparsestMax; initially 0, which is sparsemax.
-        mean_choice, var_choice: (K,), the one-hot ratios once decided, zeros before.
+        mean_choice, var_choice: (K,), the one-hot ratios once decided, zeros before; in an
+            averaged model any multiple of that, which counts as the whole.
     """
 
     _on_foreign_checkpoint = (
@@ -63,9 +79,9 @@ class SSN(SwitchableNorm, BaseNorm):
             frozen=frozen,
             virtual_batch_size=virtual_batch_size,
         )
-        self.register_buffer('radius', torch.zeros(()))
-        self.register_buffer('mean_choice', torch.zeros_like(self.mean_weight))
-        self.register_buffer('var_choice', torch.zeros_like(self.var_weight))
+        self.add_state('radius', (), 0.0)
+        for name in ('mean_choice', 'var_choice'):
+            self.add_state(name, (len(self.normalizers),), 0.0)
 
     @staticmethod
     def to_ratios(
@@ -76,10 +92,9 @@ class SSN(SwitchableNorm, BaseNorm):
         var_choice: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """SparsestMax of the logits; decided ratios receive no gradient."""
-        choices = torch.stack((mean_choice, var_choice))
-        undecided = choices.sum(-1, keepdim=True) < 0.5
+        choices = torch.stack((mean_choice, var_choice)).detach()
         ratios = sparsestmax(torch.stack((mean_weight, var_weight)), radius.detach())
-        return torch.where(undecided, ratios, choices.detach()).unbind()
+        return torch.where(is_decided(choices), one_hot(choices), ratios).unbind()
 
     def ratio_params(self) -> tuple[Tensor, ...]:
         """Logits, the radius, and the choices."""
@@ -91,18 +106,18 @@ class SSN(SwitchableNorm, BaseNorm):
             self.var_choice,
         )
 
+    def is_decided(self) -> Tensor:
+        """Whether the ratios of means and those of variances are one-hot for good: bool ()."""
+        return is_decided(torch.stack((self.mean_choice, self.var_choice))).all()
+
     @torch.no_grad()
     def ratios(self) -> tuple[Tensor, Tensor]:
         """The ratios of means and of variances, each (K,), as precise as the rule has them."""
         return self.to_ratios(*(param.double() for param in self.ratio_params()))
 
-    @torch.no_grad()
     def reset_ratios(self) -> None:
         """Learn the ratios anew, from equal ones: for fine-tuning on another task."""
-        for logits in (self.mean_weight, self.var_weight):
-            logits.fill_(1)
-        for state in (self.radius, self.mean_choice, self.var_choice):
-            state.zero_()
+        self._reset('mean_weight', 'var_weight', 'radius', 'mean_choice', 'var_choice')
 
     def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
         """Accept the released layout: flags, (1,), that say whether logits are the choice."""
@@ -148,7 +163,7 @@ def set_radius(model: nn.Module, radius: float) -> None:
         value = torch.full((), radius, dtype=torch.float32, device=logits.device)
         ratios = sparsestmax(logits.double(), value)
         # A choice that was made stays; another is made where one ratio is 1, up to rounding.
-        made = (old.sum(-1, keepdim=True) < 0.5) & (ratios > 1 - 1e-9).any(-1, keepdim=True)
+        made = ~is_decided(old) & (ratios > 1 - 1e-9).any(-1, keepdim=True)
         new = torch.where(made, ratios.round().to(old.dtype), old)
         torch._foreach_copy_(choices, list(new.unbind()))
         torch._foreach_copy_([layer.radius for layer in group], [value] * len(group))

@@ -89,8 +89,8 @@ class SwitchableNorm(BaseNorm):
         )
         self.using_in, self.using_bn = using_in, using_bn
         self.released_statistics = released_statistics
-        self.add_parameter('mean_weight', torch.ones(len(self.normalizers)))
-        self.add_parameter('var_weight', torch.ones(len(self.normalizers)))
+        for name in ('mean_weight', 'var_weight'):
+            self.add_parameter(name, (len(self.normalizers),), 1.0)
 
     @property
     def normalizers(self) -> tuple[str, ...]:

@@ -148,7 +148,7 @@ class _Total:
 
 def _is_live(layer: nn.Module) -> bool:
     if isinstance(layer, BaseNorm):
-        return layer.training and not layer.frozen and layer.batch_from is not None
+        return layer.training and layer.moves_statistics
     return isinstance(layer, _BatchNorm) and layer.training and layer.running_mean is not None
 
 
