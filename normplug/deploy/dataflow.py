@@ -74,9 +74,7 @@ class _Recorder(TorchDispatchMode):
         self._hooks = []
         for layer in model.modules():
             if isinstance(layer, (nn.Conv2d, _BatchNorm, BaseNorm)):
-                self._hooks.append(
-                    layer.register_forward_pre_hook(self._enter, with_kwargs=True)
-                )
+                self._hooks.append(layer.register_forward_pre_hook(self._enter, with_kwargs=True))
                 self._hooks.append(layer.register_forward_hook(self._leave))
             if isinstance(layer, nn.Conv2d):
                 self._convs[id(layer.weight)] = layer
