@@ -101,7 +101,7 @@ def elementwise_only(func: Callable) -> Iterator[Callable[[], bool]]:
     """Watch what ``func`` runs; gives a function that tells whether all of it was elementwise."""
     seen = _Operators()
     with seen:
-        yield lambda: func in _PRELU or bool(seen.kinds) and all(seen.kinds)
+        yield lambda: func in _PRELU or (bool(seen.kinds) and all(seen.kinds))
 
 
 class _Operators(TorchDispatchMode):

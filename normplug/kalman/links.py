@@ -148,9 +148,10 @@ class Link:
 def link_kalman(model: nn.Module, forward: Callable[[], Any]) -> list[LinkReport]:
     """Link the KN layers of ``model``, by following one forward of it; once, before training.
 
-    Followed are convolutions, elementwise functions of one tensor (of parameters of its channels
-    too), max and average pooling, sums and concatenations; what else there is, and a layer that runs several times in a forward, ends a chain, and so does the
-    border between two parts of an OpenMMLab model (backbone, neck, each head). Linking again
+    Followed are convolutions, elementwise functions of one tensor and of parameters of its channels
+    (activations), max and average pooling, sums and concatenations; what else there is, and a layer
+    that runs several times in a forward, ends a chain, and so does the border between two parts of
+    an OpenMMLab model (backbone, neck, each head). Linking again
     replaces the links. Copies of the model (deepcopy, pickle) have none.
 
     Args:

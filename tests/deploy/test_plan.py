@@ -93,7 +93,7 @@ class Reparametrized(Net):
 
 class Straight(Net):
     def forward(self, x):
-        return self.bn1(self.conv1(input=x)), self.bn2(self.conv2(x))
+        return self.bn1(self.conv1(x)), self.bn2(self.conv2(x))
 
 
 class Activated(nn.BatchNorm2d):
@@ -147,16 +147,19 @@ class BatchStatistics(Net):
         return self.bn1(self.conv1(x)), self.bn2(self.conv2(x))
 
 
+def hooks(net):
+    return [(dict(m._forward_hooks), dict(m._forward_pre_hooks)) for m in net.modules()]
+
+
 def plan_of(net, *must_fold, shape=(2, 3, 8, 9)):
     net.eval()
     x = random_input(shape)
-    hooks = [(layer, dict(layer._forward_hooks), dict(layer._forward_pre_hooks)) for layer in net.modules()]
+    before = hooks(net)
     with torch.no_grad():
         flow, outputs = record(net, lambda: net(x))
-    for layer, *before in hooks:
-        assert [layer._forward_hooks, layer._forward_pre_hooks] == before
+    assert hooks(net) == before
     assert outputs is not None
-        return make_plan(net, flow, must_fold)
+    return make_plan(net, flow, must_fold)
 
 
 def test_by_what_flows_not_by_order():
@@ -207,6 +210,14 @@ def test_a_norm_of_two_convolutions():
     assert not plan.folded
     assert 'the outputs of several layers' in plan.kept['bn1']
     assert 'not part of the inference' in plan.kept['bn2']
+
+
+def test_calls_by_keyword():
+    class ByKeyword(Net):
+        def forward(self, x):
+            return self.bn1(input=self.conv1(input=x))
+
+    assert plan_of(ByKeyword()).folded == {'bn1': 'conv1'}
 
 
 def test_a_shared_pair_is_folded():

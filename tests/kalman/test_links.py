@@ -62,7 +62,7 @@ def test_followed(between):
         (nn.Softmax(1), 'torch.nn.functional.softmax'),
         (nn.Upsample(scale_factor=2), 'torch.nn.functional.interpolate'),
         (nn.AdaptiveAvgPool2d(1), 'torch.nn.functional.adaptive_avg_pool2d'),
-        (nn.ConvTranspose2d(4, 4, 3), 'torch.conv_transpose2d'),
+        (nn.ConvTranspose2d(4, 4, 3), 'torch.nn.functional.conv_transpose2d'),
     ],
     ids=lambda b: type(b).__name__,
 )
@@ -190,7 +190,7 @@ def test_a_convolution_that_is_not_as_its_attributes_say():
     conv_ws = pytest.importorskip('mmcv.cnn.bricks.conv_ws')
     for second in (TwiceAsWide(4, 4, 3, padding=1), conv_ws.ConvAWS2d(4, 4, 3, padding=1)):
         net = nn.Sequential(conv(3, 4), KN(4), second, KN(4))
-        assert end_of_path(net, IMAGE, layer='3') == 'torch.conv2d'
+        assert end_of_path(net, IMAGE, layer='3') == 'torch.nn.functional.conv2d'
 
 
 def test_a_normalizer_that_does_more():
