@@ -325,7 +325,6 @@ def test_what_does_more_than_normalize_is_refused(name):
     [
         ('mmpretrain.models.utils.sparse_modules', ('SparseBatchNorm2d', 'SparseSyncBatchNorm2d')),
         ('mmpretrain.models.utils.sparse_modules', ('SparseLayerNorm2D',)),
-        ('mmpretrain.models.multimodal.clip.clip', ('LayerNorm',)),
         ('mmpretrain.models.utils.clip_generator_helper', ('LayerNorm',)),
     ],
 )
@@ -339,19 +338,14 @@ def test_norms_of_mm_that_do_more(where, kinds):
 def test_norms_of_mm_of_channels_first():
     mmpretrain = pytest.importorskip('mmpretrain.models')
     torchvision = pytest.importorskip('torchvision.models.convnext')
-    hornet = mmpretrain.backbones.hornet.HorNetLayerNorm
     synchronized = pytest.importorskip('mmengine.utils.dl_utils.parrots_wrapper').SyncBatchNorm
     model = nn.Sequential(
         mmpretrain.utils.LayerNorm2d(4),
         torchvision.LayerNorm2d(4),
-        hornet(4, data_format='channels_first'),
         synchronized(4),
     )
     place_norms(model, [{'where': '*', **SN_AT}])
     assert {type(layer) for layer in model} == {SN}
-    with pytest.raises(ValueError, match='HorNetLayerNorm normalizes the last axis'):
-        place_norms(nn.Sequential(hornet(4)), [{'where': '0', **SN_AT}])
-    place_norms(nn.Sequential(hornet(4)), [{'where': '0', 'norm_cfg': {'type': 'LN'}}])
 
 
 def test_hooks_are_carried_over():
@@ -360,10 +354,10 @@ def test_hooks_are_carried_over():
     handles = [
         old.register_forward_pre_hook(lambda layer, args: (2 * args[0],)),
         old.register_forward_hook(lambda layer, args, kwargs, y: y.relu(), with_kwargs=True),
-        old.register_full_backward_hook(lambda layer, *grads: called.append(layer)),
-        old.register_load_state_dict_pre_hook(lambda layer, *args: called.append(layer)),
-        old.register_state_dict_post_hook(lambda layer, *args: called.append(layer)),
-        old.register_load_state_dict_post_hook(lambda layer, keys: called.append(layer)),
+        old.register_full_backward_hook(lambda layer, *_: called.append(('backward', layer))),
+        old.register_load_state_dict_pre_hook(lambda layer, *_: called.append(('load', layer))),
+        old.register_state_dict_post_hook(lambda layer, *_: called.append(('save', layer))),
+        old.register_load_state_dict_post_hook(lambda layer, _: called.append(('loaded', layer))),
     ]
     place_norms(model, [{'where': '0', 'norm_cfg': {'type': 'PortableSyncBN'}}])
     new = model[0]
@@ -374,7 +368,7 @@ def test_hooks_are_carried_over():
     torch.testing.assert_close(y, 2 * x.relu() / (1 + new.eps) ** 0.5)
     y.sum().backward()
     model.load_state_dict(model.state_dict())
-    assert called == [new] * 4
+    assert set(called) == {(kind, new) for kind in ('backward', 'load', 'save', 'loaded')}
     for handle in handles:
         handle.remove()
     torch.testing.assert_close(model(x), x / (1 + new.eps) ** 0.5)
