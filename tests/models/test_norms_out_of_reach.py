@@ -103,7 +103,7 @@ PARTS = {
     'HRFuseScales': (
         'mmpretrain',
         {'in_channels': (8, 16, 32, 64)},
-        [torch.randn(2, 8 * 2**i, 32 // 2**i, 32 // 2**i) for i in range(4)],
+        tuple(torch.randn(2, 8 * 2**i, 32 // 2**i, 32 // 2**i) for i in range(4)),
     ),
     'RepMLPNet': ('mmpretrain', dict(arch='B', img_size=64, reparam_conv_kernels=(1,)), IMAGE),
 }
@@ -133,10 +133,10 @@ def test_a_part_that_norm_cfg_does_not_reach(kind):
     try:
         plain = build({**cfg, 'norm_cfg': SN_CFG}, scope)
     except TypeError as error:  # it takes none
-        assert 'norm_cfg' in str(error)
+        if 'norm_cfg' not in str(error):
+            raise
         plain = build(cfg, scope)
     assert left(plain)  # or the row can go
-    names = plain.state_dict().keys()
     # The document's pattern is that of a whole model.
     where = rows()[kind].split('.', 1)[1]
     norms = [{'where': where, 'norm_cfg': SN_CFG}]
@@ -144,6 +144,5 @@ def test_a_part_that_norm_cfg_does_not_reach(kind):
     model.train()
     assert left(model) == 0
     assert any(isinstance(m, SN) for m in model.modules())
-    assert names <= model.state_dict().keys() | {'num_batches_tracked'}
     with torch.no_grad():
         model(inputs)

@@ -488,7 +488,7 @@ def test_the_documents_configs():
 
 def test_the_rows_of_the_document():
     """Each pattern of its table, on the models that it is for."""
-    wheres = re.findall(r"where='(backbone[^']+)'", DOCUMENT.read_text().split('## IBN-Net')[0])
+    wheres = re.findall(r"where='(backbone[^']+)'", DOCUMENT.read_text().split('## Where')[0])
     names = [
         [f'backbone.{name}' for name in norm_layers(resnet({'type': 'BN'}, 'mmseg', type=kind))]
         for kind in ('ResNet', 'ResNetV1c')
