@@ -140,10 +140,9 @@ class Trace(TorchFunctionMode):
             # A copy, for functions that work in place.
             return node.function if isinstance(node, Activated) else torch.clone
 
-        def is_constant(tensor: Tensor) -> bool:
-            return id(tensor) in self._constants
-
-        return roots.pop(), compose(func, args, kwargs, function_of, is_constant)
+        return roots.pop(), compose(
+            func, args, kwargs, function_of, lambda tensor: id(tensor) in self._constants
+        )
 
     def _where_lost(self, func: Callable, args: tuple, kwargs: dict[str, Any]) -> str:
         """Where the path ends, if it cannot be followed through ``func`` or was lost before."""

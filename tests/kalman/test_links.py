@@ -357,3 +357,39 @@ def test_fcn_d8():
     want['decode_head.conv_cat.bn'] = f'backbone.layer4.2.{other}'
     want['auxiliary_head.convs.0.bn'] = f'backbone.layer3.5.{other}'
     assert got == want
+
+
+@pytest.mark.slow
+def test_yolox():
+    """Of Swish, as x * sigmoid(x)."""
+    pytest.importorskip('mmdet')
+    init_default_scope('mmdet')
+    shared = dict(norm_cfg=dict(type='KN'), act_cfg=dict(type='Swish'))
+    width = dict(deepen_factor=0.33, widen_factor=0.125)
+    sizes = dict(in_channels=[32, 64, 128], out_channels=16, num_csp_blocks=1)
+    head = dict(num_classes=2, in_channels=16, feat_channels=16)
+    parts = [
+        MODELS.build(dict(type=kind, **options, **shared))
+        for kind, options in (('CSPDarknet', width), ('YOLOXPAFPN', sizes), ('YOLOXHead', head))
+    ]
+    net = nn.ModuleDict(dict(zip(('backbone', 'neck', 'bbox_head'), parts, strict=True)))
+    net.train()
+    got = links(net, forward=lambda: parts[2](parts[1](parts[0](torch.randn(2, 3, 64, 64)))))
+    assert len(got) == 74
+    kinds = [reason if isinstance(reason, str) else 'linked' for reason in got.values()]
+    assert kinds.count('linked') == 62
+    assert kinds.count(UNKNOWN) == 1 + 4  # the first, and those behind an upsampled map
+    assert sum(kind.endswith('is in another part of the model') for kind in kinds) == 7
+
+
+def test_efficientnet():
+    """Its gates are data of another kind, and it pads outside of its convolutions."""
+    pytest.importorskip('mmpretrain')
+    init_default_scope('mmpretrain')
+    net = MODELS.build(dict(type='EfficientNet', arch='b0', norm_cfg=dict(type='KN')))
+    net.train()
+    reports = link_kalman(net, lambda: net(torch.randn(2, 3, 64, 64)))
+    ends = [report.reason.rpartition(' ends at ')[2] for report in reports]
+    assert ends.count('') == 16
+    assert ends.count('torch.nn.functional.pad') == ends.count('torch.Tensor.mul') == 16
+    assert len(ends) == 49
