@@ -17,7 +17,7 @@ PACKAGE = Path(normplug.__file__).parent
 LAYERS = [
     {'_requirements', 'errors'},
     {'stats', 'sparsestmax'},
-    {'running', 'dist', 'filters', 'state'},
+    {'running', 'dist', 'filters', 'state', 'own_code'},
     {'ops'},
     {'norms'},
     {'register', 'models', 'hooks', 'optim', 'checkpoints', 'compat', 'launch', 'reports', 'data'}

@@ -23,6 +23,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 from normplug.hooks import KalmanLinkHook, NormReportHook, SyncNormStatsHook
+from normplug.models.calls import check_calls
 from normplug.norms import KN
 from normplug.register import NORMS
 
@@ -152,7 +153,8 @@ def build_checked_model(cfg: Config) -> nn.Module:
     A training builds it once more than needed: for the checks, and the runner seeds first.
 
     Raises:
-        UserError: an unknown type, or an option that a part of the model does not take.
+        UserError: an unknown type, an option that a part of the model does not take, or a norm
+            that a part calls as it cannot be called.
     """
     model_cfg = copy.deepcopy(cfg.model)
     if cfg.get('data_preprocessor'):
@@ -161,6 +163,7 @@ def build_checked_model(cfg: Config) -> nn.Module:
     try:
         with unknown_types_explained(cfg), scope:
             model = MODELS.build(model_cfg)
+            check_calls(model)
     except REFUSALS as error:
         named = re.match(r"norm_cfg=dict\(type='(\w+)'|(\w+)\.__init__\(\)", str(error))
         norm = named and (named[1] or named[2])

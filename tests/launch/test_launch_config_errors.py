@@ -74,6 +74,18 @@ def test_error_of_the_model_is_chained(project):
     assert isinstance(caught.value.__cause__, TypeError)
 
 
+def test_a_norm_that_the_model_calls_otherwise(project):
+    pytest.importorskip('mmpretrain')
+    cfg = Config.fromfile(project.write_config())
+    arch = dict(depths=[1, 1, 1, 1], channels=[8, 8, 16, 16])
+    cfg.default_scope = 'mmpretrain'
+    cfg.model = dict(type='mmpretrain.ConvNeXt', arch=arch, norm_cfg=dict(type='SN'))
+    with pytest.raises(UserError, match=r'^model.norm_cfg.*: .* with data_format=\.\.\.'):
+        build_checked_model(cfg)
+    cfg.model.norm_cfg = dict(type='LN2d')
+    build_checked_model(cfg)
+
+
 def test_data_root_missing(project, train, refuses):
     argv = [project.write_config(), '--cfg-options', 'train_dataloader.dataset.data_root=no/where']
     refuses(train, argv, 'train_dataloader.dataset.data_root: no/where', '--cfg-options train_data')
