@@ -16,7 +16,7 @@ PACKAGE = Path(normplug.__file__).parent
 # Each unit (a module or folder of the package) may import itself and units of lower layers.
 LAYERS = [
     {'_requirements', 'errors'},
-    {'stats', 'sparsestmax'},
+    {'stats', 'sparsestmax', 'precision'},
     {'running', 'dist', 'filters'},
     {'ops'},
     {'norms'},
@@ -30,6 +30,7 @@ TOP_BUT_ONE = len(LAYERS) - 2  # here units may import each other, as long as th
 
 # The core may import torch and the standard library, and in a few places mmengine.
 CORE = {'stats', 'sparsestmax', 'ops', 'dist', 'running', 'filters', 'norms', 'register'}
+CORE |= {'precision'}
 WITH_MMENGINE = {'normplug.dist', 'normplug.norms.base', 'normplug.register'}
 
 OPTIONAL = {'mmcv', 'mmdet', 'mmseg', 'mmpretrain', 'torchvision', 'sklearn', 'matplotlib'}

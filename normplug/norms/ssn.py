@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from normplug.norms.base import BaseNorm
 from normplug.norms.switchable import SwitchableNorm
+from normplug.precision import small_dtype
 from normplug.sparsestmax import sparsestmax
 
 __all__ = ['SSN', 'SyncSSN', 'set_radius']
@@ -94,7 +95,7 @@ class SSN(SwitchableNorm, BaseNorm):
     @torch.no_grad()
     def ratios(self) -> tuple[Tensor, Tensor]:
         """The ratios of means and of variances, each (K,), as precise as the rule has them."""
-        return self.to_ratios(*(param.double() for param in self.ratio_params()))
+        return self.to_ratios(*(p.to(small_dtype(p)) for p in self.ratio_params()))
 
     @torch.no_grad()
     def reset_ratios(self) -> None:
@@ -146,7 +147,7 @@ def set_radius(model: nn.Module, radius: float) -> None:
         choices = [c for layer in group for c in (layer.mean_choice, layer.var_choice)]
         old = torch.stack(choices)
         value = torch.full((), radius, dtype=torch.float32, device=logits.device)
-        ratios = sparsestmax(logits.double(), value)
+        ratios = sparsestmax(logits.to(small_dtype(logits)), value)
         # A choice that was made stays; another is made where one ratio is 1, up to rounding.
         made = (old.sum(-1, keepdim=True) < 0.5) & (ratios > 1 - 1e-9).any(-1, keepdim=True)
         new = torch.where(made, ratios.round().to(old.dtype), old)
