@@ -232,6 +232,16 @@ class KN(BaseNorm):
             running = (t.expand(x.shape[0] // group, -1) for t in running)
         return Moments(*running)
 
+    def __prepare_scriptable__(self) -> KN:
+        """What ``torch.jit.script`` compiles: this layer, unless it is linked."""
+        self._require(
+            self.link is None,
+            'this layer is linked, by hooks of its model that TorchScript does not take: build the '
+            'model anew, load its state dict and give that to torch.jit.script, or use '
+            'torch.jit.trace',
+        )
+        return self
+
     # A link is no part of the layer: it belongs to the model that was traced. Copies have none.
     def __getstate__(self) -> dict[str, Any]:
         """Without the link."""

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from normplug.norms.base import BaseNorm
 from normplug.norms.switchable import SwitchableNorm
+from normplug.ops import at_least_single
 from normplug.precision import small_dtype
 from normplug.sparsestmax import sparsestmax
 
@@ -80,7 +81,8 @@ class SSN(SwitchableNorm, BaseNorm):
         choices = torch.stack((mean_choice, var_choice))
         undecided = choices.sum(-1, keepdim=True) < 0.5
         ratios = sparsestmax(torch.stack((mean_weight, var_weight)), radius.detach())
-        return torch.where(undecided, ratios, choices.detach()).unbind()
+        mean, var = torch.where(undecided, ratios, choices.detach()).unbind()
+        return mean, var
 
     def ratio_params(self) -> tuple[Tensor, ...]:
         """Logits, the radius, and the choices."""
@@ -90,6 +92,16 @@ class SSN(SwitchableNorm, BaseNorm):
             self.radius,
             self.mean_choice,
             self.var_choice,
+        )
+
+    def live_ratios(self) -> tuple[Tensor, Tensor]:
+        """For ``torch.jit.script``."""
+        return self.to_ratios(
+            at_least_single(self.mean_weight),
+            at_least_single(self.var_weight),
+            at_least_single(self.radius),
+            at_least_single(self.mean_choice),
+            at_least_single(self.var_choice),
         )
 
     @torch.no_grad()

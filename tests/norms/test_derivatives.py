@@ -1,4 +1,4 @@
-"""Derivatives beyond a first backward: of higher order, forward, by the transforms of torch.func."""
+"""Derivatives beyond a first backward: of higher order, forward, by torch.func."""
 
 import pytest
 import torch
