@@ -232,6 +232,10 @@ class KN(BaseNorm):
             running = (t.expand(x.shape[0] // group, -1) for t in running)
         return Moments(*running)
 
+    def scripted_ratios(self) -> tuple[Tensor, Tensor]:
+        """Batch norm's."""
+        return self.of_running()
+
     def __prepare_scriptable__(self) -> KN:
         """What ``torch.jit.script`` compiles: this layer, unless it is linked."""
         self._require(
@@ -240,7 +244,7 @@ class KN(BaseNorm):
             'model anew, load its state dict and give that to torch.jit.script, or use '
             'torch.jit.trace',
         )
-        return self
+        return super().__prepare_scriptable__()
 
     # A link is no part of the layer: it belongs to the model that was traced. Copies have none.
     def __getstate__(self) -> dict[str, Any]:

@@ -46,10 +46,31 @@ class Scripted:
         )
 
     def scripted_ratios(self) -> tuple[Tensor, Tensor]:
-        """What :func:`normalize_scripted` mixes, by default the running statistics alone."""
+        """The rule in evaluation: what :func:`normalize_scripted` mixes, of means and variances."""
+        raise NotImplementedError
+
+    def of_running(self) -> tuple[Tensor, Tensor]:
+        """The ratios that take the running statistics alone, as batch norm does."""
         ratios = single_source(2, self.weight)
         return ratios, ratios
 
     def scripted_correction(self) -> int:
         """As in :func:`normalize_scripted`."""
         return 0
+
+    def __prepare_scriptable__(self) -> 'Scripted':
+        """What ``torch.jit.script`` compiles: this layer, if it says how.
+
+        Raises:
+            NotImplementedError: its class has a rule of its own and no ``scripted_ratios``.
+        """
+        rule, ratios = (
+            next(kind for kind in type(self).__mro__ if name in vars(kind))
+            for name in ('rule', 'scripted_ratios')
+        )
+        if not issubclass(ratios, rule):
+            raise NotImplementedError(
+                f'{rule.__name__} has a rule of its own, which torch.jit.script cannot compile, '
+                'and no scripted_ratios that say the same: write them, or use torch.jit.trace'
+            )
+        return self

@@ -108,3 +108,12 @@ def test_channels_last_is_kept():
 def test_a_linked_model_says_what_to_do():
     with pytest.raises(ValueError, match=r'linked.*torch\.jit\.trace'):
         torch.jit.script(kn(4).eval())
+
+
+def test_another_rule_is_not_scripted_as_that_of_its_base():
+    class Shifted(SN):
+        def rule(self, x):
+            return super().rule(x)
+
+    with pytest.raises(NotImplementedError, match=r'Shifted has a rule of its own.*jit\.trace'):
+        torch.jit.script(nn.Sequential(Shifted(4)).eval())
