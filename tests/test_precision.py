@@ -2,11 +2,13 @@
 
 import pytest
 import torch
+from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from normplug import precision
-from normplug.norms import SN
+from normplug.kalman import link_kalman
+from normplug.norms import KN, SN
 from tests.cases import TOLERANCE, all_cases, all_shapes, assert_same, built, random_input, run
 
 
@@ -55,3 +57,11 @@ def test_what_each_device_has():
     assert precision.small_dtype(torch.zeros(1)) == torch.float64
     assert not precision._has_float64(torch.device('mps'))
     assert precision._has_float64(torch.device('cuda', 0))
+
+
+def test_a_kalman_chain_says_what_it_needs():
+    net = nn.Sequential(nn.Conv2d(3, 4, 1), KN(4), nn.Conv2d(4, 4, 1), KN(4))
+    x = random_input((2, 3, 5, 5))
+    link_kalman(net, lambda: net(x))
+    with NoFloat64(), pytest.raises(ValueError, match="type='KN'.*float64, which cpu does not"):
+        net(x)

@@ -205,6 +205,11 @@ class KN(BaseNorm):
         return normalize_filtered(x, self.rule(x), self.rule_params(), filter, inputs, **arguments)
 
     def _predict(self) -> Moments:
+        self._require(
+            small_dtype(self.weight) == torch.float64,
+            f'predictions are computed in float64, which {self.weight.device} does not have: train '
+            'on a CPU or an NVIDIA GPU, or use another norm type',
+        )
         if self.transition != 'linear':
             return self.link.predict(sampled=self.transition == 'sample')
         before = self.link.predecessor()

@@ -68,7 +68,7 @@ def pixels_of(x_n: Tensor) -> int:
 def instance_moments(x_n: Tensor, correction: int, dtype: torch.dtype = torch.float64) -> Moments:
     """Mean and variance of every instance and channel, (N, C) each; N may be 0."""
     if x_n.numel() == 0:  # no instance, or none with a value: nothing to reduce
-        empty = x_n.new_zeros(x_n.shape[:2], dtype=dtype)
+        empty = x_n.flatten(2).sum(2, dtype=dtype)  # a sum: autograd's graph is that of all ranks
         return Moments(empty, empty.clone())
     instance = _passes(x_n).moments(x_n, dtype)
     if not correction:
@@ -86,7 +86,7 @@ def batch_moments(instance: Moments, start: int, group: int | None = None) -> Mo
     if group is not None:
         return pool(Moments(*(t.unflatten(0, (-1, group)) for t in of_batch)), 1)
     if of_batch.mean.shape[0] == 0:  # a mean of nothing is NaN, which a reducer could not weigh
-        return Moments(*(t.new_zeros(t.shape[1]) for t in of_batch))
+        return Moments(*(t.sum(0) for t in of_batch))
     return pool(of_batch, 0)
 
 
