@@ -63,5 +63,5 @@ def test_a_kalman_chain_says_what_it_needs():
     net = nn.Sequential(nn.Conv2d(3, 4, 1), KN(4), nn.Conv2d(4, 4, 1), KN(4))
     x = random_input((2, 3, 5, 5))
     link_kalman(net, lambda: net(x))
-    with NoFloat64(), pytest.raises(ValueError, match="type='KN'.*float64, which cpu does not"):
+    with NoFloat64(), pytest.raises(ValueError, match=r"type='KN'.*float64, which cpu does not"):
         net(x)
