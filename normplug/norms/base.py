@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from normplug.dist import group_reducer
+from normplug.norms.scripted import Scripted
 from normplug.ops import Reducer, Rule, is_exporting, normalize, normalize_exported
 from normplug.running import Tracked, Tracking, in_recomputation
 from normplug.state import RUNNING_STATS, ResettableState
@@ -19,7 +20,7 @@ __all__ = ['BaseNorm']
 _BATCH_NORM_NAMES = ('weight', 'bias', *RUNNING_STATS)
 
 
-class BaseNorm(ResettableState):
+class BaseNorm(Scripted, ResettableState):
     """A normalizer that is a rule from (N, C) moments to a scale and an offset.
 
     A subclass gives :meth:`rule` and, if the rule takes more parameters than weight and bias,
@@ -118,8 +119,15 @@ class BaseNorm(ResettableState):
     def forward(self, x: Tensor) -> Tensor:
         """Normalize x of shape (N, C) or (N, C, *spatial), up to 3 spatial axes, any N.
 
-        The output has x's shape, dtype and memory format; statistics are float64.
+        The output has x's shape, dtype and memory format; statistics are float64, or float32 on
+        devices without it.
         """
+        if torch.jit.is_scripting():
+            return self.scripted(x)
+        else:  # noqa: RET505 (what follows a return would be compiled too)
+            return self._forward(x)
+
+    def _forward(self, x: Tensor) -> Tensor:
         if isinstance(x, torch.fx.Proxy):  # one call in a traced graph, as torch.nn's layers are
             return x.tracer.create_proxy('call_module', x.tracer.path_of_module(self), (x,), {})
         if is_exporting():

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from normplug.norms.base import BaseNorm
 from normplug.norms.switchable import SwitchableNorm
+from normplug.ops import at_least_single
 
 __all__ = ['SN', 'SyncSN']
 
@@ -76,6 +77,10 @@ class SN(SwitchableNorm, BaseNorm):
     def to_ratios(mean_weight: Tensor, var_weight: Tensor) -> tuple[Tensor, Tensor]:
         """The softmax under equation 5."""
         return mean_weight.softmax(0), var_weight.softmax(0)
+
+    def live_ratios(self) -> tuple[Tensor, Tensor]:
+        """For ``torch.jit.script``."""
+        return self.to_ratios(at_least_single(self.mean_weight), at_least_single(self.var_weight))
 
 
 class SyncSN(SN, BaseNorm):

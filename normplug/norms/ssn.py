@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from normplug.norms.base import BaseNorm
 from normplug.norms.switchable import SwitchableNorm
+from normplug.ops import at_least_single
+from normplug.precision import small_dtype
 from normplug.sparsestmax import sparsestmax
 
 __all__ = ['SSN', 'SyncSSN', 'is_decided', 'one_hot', 'set_radius']
@@ -94,7 +96,8 @@ class SSN(SwitchableNorm, BaseNorm):
         """SparsestMax of the logits; decided ratios receive no gradient."""
         choices = torch.stack((mean_choice, var_choice)).detach()
         ratios = sparsestmax(torch.stack((mean_weight, var_weight)), radius.detach())
-        return torch.where(is_decided(choices), one_hot(choices), ratios).unbind()
+        mean, var = torch.where(is_decided(choices), one_hot(choices), ratios).unbind()
+        return mean, var
 
     def ratio_params(self) -> tuple[Tensor, ...]:
         """Logits, the radius, and the choices."""
@@ -110,10 +113,20 @@ class SSN(SwitchableNorm, BaseNorm):
         """Whether the ratios of means and those of variances are one-hot for good: bool ()."""
         return is_decided(torch.stack((self.mean_choice, self.var_choice))).all()
 
+    def live_ratios(self) -> tuple[Tensor, Tensor]:
+        """For ``torch.jit.script``."""
+        return self.to_ratios(
+            at_least_single(self.mean_weight),
+            at_least_single(self.var_weight),
+            at_least_single(self.radius),
+            at_least_single(self.mean_choice),
+            at_least_single(self.var_choice),
+        )
+
     @torch.no_grad()
     def ratios(self) -> tuple[Tensor, Tensor]:
         """The ratios of means and of variances, each (K,), as precise as the rule has them."""
-        return self.to_ratios(*(param.double() for param in self.ratio_params()))
+        return self.to_ratios(*(p.to(small_dtype(p)) for p in self.ratio_params()))
 
     def reset_ratios(self) -> None:
         """Learn the ratios anew, from equal ones: for fine-tuning on another task."""
@@ -161,7 +174,7 @@ def set_radius(model: nn.Module, radius: float) -> None:
         choices = [c for layer in group for c in (layer.mean_choice, layer.var_choice)]
         old = torch.stack(choices)
         value = torch.full((), radius, dtype=torch.float32, device=logits.device)
-        ratios = sparsestmax(logits.double(), value)
+        ratios = sparsestmax(logits.to(small_dtype(logits)), value)
         # A choice that was made stays; another is made where one ratio is 1, up to rounding.
         made = ~is_decided(old) & (ratios > 1 - 1e-9).any(-1, keepdim=True)
         new = torch.where(made, ratios.round().to(old.dtype), old)
