@@ -29,6 +29,7 @@ from .dataset_config import (
 )
 from .decode import UnreadableError, image_size
 from .problems import Problems
+from .uses import CocoUse
 
 __all__ = ['check_contents']
 
@@ -83,12 +84,19 @@ class _Phase:
         uses = []
         for key, dataset, config in self.coco:
             loading = transforms(config, 'LoadAnnotations', 'LoadPanopticAnnotations')
-            masks = any(transform.get('with_mask') for transform in loading)
-            trains = bool(loading) and not dataset.test_mode
-            use = detection.CocoUse(
-                f'{key}.ann_file', dataset.ann_file, trains, masks, dataset.ANN_ID_UNIQUE
+            with_mask = [transform for transform in loading if transform.get('with_mask')]
+            use = CocoUse(
+                f'{key}.ann_file',
+                dataset.ann_file,
+                trains=bool(loading) and not dataset.test_mode,
+                loads_masks=bool(with_mask),
+                polygons_only=any(not t.get('poly2mask', True) for t in with_mask),
+                unique_ids=dataset.ANN_ID_UNIQUE,
+                classes=frozenset(dataset.metainfo.get('classes') or ()),
             )
             uses.append(use)
+        for metric in self.metrics:
+            metric.classes = frozenset().union(*(use.classes for use in uses))
         files = detection.read_files([*uses, *self.metrics], self.problems)
         for (key, dataset, config), use in zip(self.coco, uses, strict=True):
             file = files.get(use.path)
@@ -101,7 +109,7 @@ class _Phase:
                 continue
             metainfo = config.get('metainfo') or {}
             file.check_classes(dataset.metainfo.get('classes'), metainfo, self.problems)
-            images = detection.used_images(dataset, file, use.needs_annotations, self.problems)
+            images = detection.used_images(dataset, file, use.trains, self.problems)
             loader = image_loader(config)
             if loader is not None:
                 detection.check_images(images, dataset, key, self.problems)
@@ -180,7 +188,7 @@ class _Phase:
         return [None if isinstance(size, UnreadableError) else size for size in found]
 
 
-def _metrics(evaluator: dict | list, key: str) -> Iterator[detection.CocoUse]:
+def _metrics(evaluator: dict | list, key: str) -> Iterator[CocoUse]:
     """What the COCO metrics of an evaluator ask for."""
     if isinstance(evaluator, (list, tuple)):
         for i, metric in enumerate(evaluator):
@@ -188,9 +196,10 @@ def _metrics(evaluator: dict | list, key: str) -> Iterator[detection.CocoUse]:
         return
     known = type_name(evaluator) == 'CocoMetric' and not is_remote(evaluator)
     if known and evaluator.get('ann_file'):
-        yield detection.CocoUse(
+        scores = not evaluator.get('format_only')
+        yield CocoUse(
             f'{key}.ann_file',
             evaluator['ann_file'],
-            needs_annotations=not evaluator.get('format_only'),
-            with_mask='segm' in (evaluator.get('metric') or ()),
+            scores=scores,
+            scores_masks=scores and 'segm' in (evaluator.get('metric') or ()),
         )
