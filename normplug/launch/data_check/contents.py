@@ -20,7 +20,6 @@ from .dataset_config import (
     SEGMENTATION,
     build_lazily,
     dataset_type,
-    dicts_in,
     image_loader,
     is_remote,
     loads_as,
@@ -69,8 +68,10 @@ class _Phase:
                 self.coco.append((key, build_lazily(kind, key, config), config))
             elif loads_as(kind, SEGMENTATION):
                 self.segmentation.append((key, build_lazily(kind, key, config), config))
-        indices = (part.get('ignore_index') for part in dicts_in(cfg.get('model')))
-        self.ignored = {255, *(index for index in indices if isinstance(index, int))}
+        self.model = cfg.get('model')
+        self.ignored = segmentation.ignored_labels(
+            self.model, cfg.get(f'{phase}_evaluator'), phase == 'train'
+        )
         self.metrics = list(_metrics(cfg.get(f'{phase}_evaluator') or {}, f'{phase}_evaluator'))
 
     def check(self) -> None:
@@ -135,21 +136,26 @@ class _Phase:
         sizes = self._decode(key, loader, [sample['img_path'] for sample in samples])
         if not loads:
             return
-        classes = dataset.metainfo.get('classes') or ()
+        for reduces in {transform.get('reduce_zero_label') for transform in loads}:
+            if reduces is not None and reduces != dataset.reduce_zero_label:
+                case = f'{dataset.reduce_zero_label}, that of LoadAnnotations is {reduces}'
+                advice = f'mmseg takes the same alone: set {key}.reduce_zero_label={reduces}, or '
+                advice += 'leave it out of LoadAnnotations'
+                what = 'values other than that of the pipeline'
+                self.problems.error(f'{key}.reduce_zero_label', what, case, advice)
+        classes = list(dataset.metainfo.get('classes') or ())
+        labels = segmentation.number_of_labels(self.model, len(classes))
         backend = loads[0].get('imdecode_backend', 'pillow')
         found: set[int] = set()
         for sample, size in zip(samples, sizes, strict=True):
             if size is not None and os.path.isfile(sample.get('seg_map_path') or ''):
-                labels = segmentation.check_labels(
-                    sample,
-                    size,
-                    len(classes),
-                    self.ignored | {dataset.ignore_index},
-                    backend,
-                    key,
-                    self.problems,
+                occurring = segmentation.check_labels(
+                    sample, size, labels, self.ignored, backend, key, self.problems
                 )
-                found.update(labels.tolist())
+                found.update(occurring.tolist())
+        segmentation.check_occurrence(
+            found, classes, self.ignored, dataset.reduce_zero_label, key, self.problems
+        )
         if self.decoded is None:
             for name in [name for i, name in enumerate(classes) if i not in found]:
                 advice = 'Are the labels numbered in the order of the classes?'

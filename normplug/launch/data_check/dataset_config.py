@@ -16,6 +16,7 @@ __all__ = [
     'COCO',
     'SEGMENTATION',
     'build_lazily',
+    'chosen_by_indices',
     'classes_of',
     'dataset_type',
     'dicts_in',
@@ -92,6 +93,14 @@ def build_lazily(kind: Any, key: str, config: dict) -> Any:
     except (TypeError, ValueError, AssertionError) as error:
         cause = str(error) or 'a file or folder that its class asks for is not there'
         raise UserError(f'{key} cannot be built: {cause}') from error
+
+
+def chosen_by_indices(items: list, dataset: Any) -> list:
+    """Those of a dataset's samples that its ``indices`` choose."""
+    indices = dataset._indices
+    if isinstance(indices, int):
+        return items[:indices] if indices >= 0 else items[indices:]
+    return items if indices is None else [items[i] for i in indices]
 
 
 def is_remote(config: dict) -> bool:

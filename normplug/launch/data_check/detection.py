@@ -7,6 +7,7 @@ from typing import Any
 
 from .annotations import check_annotations
 from .coco import CocoFile, read_coco
+from .dataset_config import chosen_by_indices
 from .folders import Folders
 from .problems import Problems
 from .uses import CocoUse, merge_uses
@@ -49,10 +50,7 @@ def used_images(dataset: Any, file: CocoFile, trains: bool, problems: Problems) 
         images = [image for image in images if image['id'] in annotated]
     smallest = chosen.get('min_size', 0)
     images = [image for image in images if min(image['width'], image['height']) >= smallest]
-    indices = dataset._indices
-    if isinstance(indices, int):
-        return images[:indices] if indices >= 0 else images[indices:]
-    return images if indices is None else [images[i] for i in indices]
+    return chosen_by_indices(images, dataset)
 
 
 def check_images(images: list[dict], dataset: Any, key: str, problems: Problems) -> None:
