@@ -1,6 +1,8 @@
-"""What the files of the datasets hold, as far as mm's own COCO and segmentation datasets read them.
+"""What the files of the datasets hold.
 
-Datasets of other types (LVIS, VOC, a user's own loading) and remote files are left alone.
+Most is known of mm's own COCO, segmentation and classification datasets. Those of other types
+(LVIS, VOC, a user's own loading) are read by their own code where all is to be decoded; remote
+files are left alone. What was not looked at is noted.
 """
 
 from __future__ import annotations
@@ -14,12 +16,14 @@ import numpy as np
 from mmengine.config import Config
 
 from ..config import iter_datasets, scope_of
-from . import detection, segmentation
+from . import classification, detection, others, segmentation
 from .dataset_config import (
+    CLASSIFICATION,
     COCO,
     SEGMENTATION,
     build_lazily,
     dataset_type,
+    downloads,
     image_loader,
     is_remote,
     loads_as,
@@ -45,8 +49,13 @@ def check_contents(cfg: Config, phases: tuple[str, ...], decoded: int | None) ->
         UserError: a dataset cannot be built.
     """
     problems = Problems()
+    folders: dict[str, list[str]] = {}
     for phase in phases:
-        _Phase(cfg, phase, problems, decoded).check()
+        checked = _Phase(cfg, phase, problems, decoded)
+        checked.check()
+        folders |= checked.class_folders
+    if folders:
+        classification.same_labels(folders, problems)
     return problems
 
 
@@ -58,16 +67,31 @@ class _Phase:
         self.decoded = decoded
         self.coco: list[tuple[str, Any, dict]] = []
         self.segmentation: list[tuple[str, Any, dict]] = []
-        for key, config in iter_datasets(
-            cfg.get(f'{phase}_dataloader') or {}, f'{phase}_dataloader'
-        ):
-            kind = dataset_type(config, scope_of(cfg))
+        self.others: list[tuple[str, Any, dict]] = []
+        self.classification: list[tuple[str, Any, dict]] = []
+        self.class_folders: dict[str, list[str]] = {}
+        loader = cfg.get(f'{phase}_dataloader') or {}
+        scope = scope_of(cfg)
+        found = (
+            list(iter_datasets(loader, f'{phase}_dataloader')) if isinstance(loader, dict) else []
+        )
+        if loader and not found:
+            problems.unseen.append(f'{phase}_dataloader: it holds no dataset in a known place')
+        for key, config in found:
+            kind = dataset_type(config, scope)
+            name = f'{key} ({type_name(config)})'
             if is_remote(config):
-                continue
-            if loads_as(kind, COCO) and config.get('ann_file'):
+                problems.unseen.append(f'{name}: its files are not on this machine')
+            elif loads_as(kind, COCO) and config.get('ann_file'):
                 self.coco.append((key, build_lazily(kind, key, config), config))
             elif loads_as(kind, SEGMENTATION):
                 self.segmentation.append((key, build_lazily(kind, key, config), config))
+            elif loads_as(kind, CLASSIFICATION):
+                self.classification.append((key, build_lazily(kind, key, config), config))
+            elif downloads(config, scope):
+                problems.unseen.append(f'{name}: it downloads its files itself')
+            else:
+                self.others.append((key, kind, config))
         self.model = cfg.get('model')
         self.ignored = segmentation.ignored_labels(
             self.model, cfg.get(f'{phase}_evaluator'), phase == 'train'
@@ -80,6 +104,14 @@ class _Phase:
             self._check_coco()
         for key, dataset, config in self.segmentation:
             self._check_segmentation(key, dataset, config)
+        for key, dataset, config in self.classification:
+            paths = classification.find_images(dataset, key, self.problems)
+            self._decode_images(key, config, paths)
+            folders = classification.class_folders(dataset)
+            if folders is not None:
+                self.class_folders[key] = folders
+        for key, kind, config in self.others:
+            self._check_other(key, kind, config)
 
     def _check_coco(self) -> None:
         uses = []
@@ -160,6 +192,24 @@ class _Phase:
             for name in [name for i, name in enumerate(classes) if i not in found]:
                 advice = 'Are the labels numbered in the order of the classes?'
                 self.problems.warn(f'{key} seg_map_path', 'classes that never occur', name, advice)
+
+    def _check_other(self, key: str, kind: Any, config: dict) -> None:
+        if self.decoded is not None:
+            return  # its own code may take long, and runs in the training soon
+        name = f'{key} ({type_name(config)})'
+        paths = others.find_images(kind, key, config, self.problems)
+        if paths is None:
+            self.problems.unseen.append(f'{name}: its type is not known here')
+        elif paths:
+            self.problems.unseen.append(f'{name}: its annotations, beyond that they can be read')
+            self._decode_images(key, config, paths)
+
+    def _decode_images(self, key: str, config: dict, paths: list[str]) -> None:
+        loader = image_loader(config)
+        if loader is not None:
+            self._decode(key, loader, paths)
+        elif paths:
+            self.problems.unseen.append(f'{key} ({type_name(config)}): whether its images decode')
 
     def _chosen(self, number: int) -> list[int]:
         if self.decoded is None or number <= self.decoded:

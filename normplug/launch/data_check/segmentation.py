@@ -60,7 +60,7 @@ def _check_other_suffixes(
     folder, labels = (dataset.data_prefix.get(name) for name in ('img_path', 'seg_map_path'))
     known = {path for s in samples for path in (s['img_path'], s.get('seg_map_path'))}
     ending = dataset.img_suffix.rpartition('.')[0]  # of '_leftImg8bit.png'
-    for where, _, names in os.walk(folder or '.'):
+    for where, _, names in os.walk(folder or '.', followlinks=True):
         for name in names:
             stem, suffix = os.path.splitext(name)
             path = os.path.join(where, name)
