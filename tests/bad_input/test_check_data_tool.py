@@ -96,6 +96,18 @@ def test_the_images_of_other_types_are_decoded(detection, check):
     assert '\n  data/JPEGImages/2.jpg is damaged' in printed.out
 
 
+def test_types_that_write_files_are_left_alone(detection, check):
+    """CrowdHuman's own code would write the sizes of the images beside them."""
+    (detection.folder / 'data/train.odgt').write_text('{"ID": "0", "gtboxes": []}\n')
+    detection.write_config(
+        "train_dataloader['dataset'] = dict(type='CrowdHumanDataset', data_root='data',\n"
+        "    ann_file='train.odgt', data_prefix=dict(img='images'), pipeline=[load])\n"
+    )
+    code, printed = check('--phases', 'train')  # it compares the folder before and after
+    assert code == 0
+    assert 'not looked at: train_dataloader.dataset (CrowdHumanDataset): ' in printed.out
+
+
 def test_other_types_that_cannot_be_read(detection, check):
     voc(detection, missing=True)
     code, printed = check('--phases', 'train')

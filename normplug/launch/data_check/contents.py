@@ -199,7 +199,9 @@ class _Phase:
         name = f'{key} ({type_name(config)})'
         paths = others.find_images(kind, key, config, self.problems)
         if paths is None:
-            self.problems.unseen.append(f'{name}: its type is not known here')
+            self.problems.unseen.append(
+                f'{name}: its type is not known here, or has no images or writes files'
+            )
         elif paths:
             self.problems.unseen.append(f'{name}: its annotations, beyond that they can be read')
             self._decode_images(key, config, paths)

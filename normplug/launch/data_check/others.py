@@ -6,6 +6,7 @@ import copy
 import inspect
 import logging
 import os
+import re
 from typing import Any
 
 from mmengine.dataset import BaseDataset
@@ -16,9 +17,11 @@ from .problems import Problems
 
 __all__ = ['find_images']
 
+_WRITING = re.compile(r'\b(dump|makedirs|mkdir_or_exist|urlretrieve|download\w*)\(')
+
 
 def find_images(kind: Any, key: str, config: dict, problems: Problems) -> list[str] | None:
-    """Return the paths of a dataset's images; None if it is not one that can be asked for them.
+    """Return the paths of a dataset's images; None if it cannot be asked, or writes files then.
 
     Args:
         kind: the dataset's class.
@@ -30,6 +33,8 @@ def find_images(kind: Any, key: str, config: dict, problems: Problems) -> list[s
         return None
     parameters = inspect.signature(kind).parameters.values()
     if not any(p.name == 'pipeline' or p.kind is p.VAR_KEYWORD for p in parameters):
+        return None
+    if _writes(kind):
         return None
     arguments = {
         k: v for k, v in copy.deepcopy(dict(config)).items() if k not in ('type', '_scope_')
@@ -57,3 +62,16 @@ def find_images(kind: Any, key: str, config: dict, problems: Problems) -> list[s
         if '://' not in path and not folders.has(path):
             problems.error(key, 'images that are missing', path, 'Put them there')
     return [path for path in paths if os.path.isfile(path)]
+
+
+def _writes(kind: type) -> bool:
+    """Whether its code writes files, as CrowdHuman's does with the sizes of its images."""
+    for base in kind.__mro__:
+        if issubclass(base, BaseDataset) and base is not BaseDataset:
+            try:
+                source = inspect.getsource(base)
+            except (OSError, TypeError):
+                return True  # nobody knows
+            if _WRITING.search(source):
+                return True
+    return False
