@@ -29,8 +29,8 @@ LAYER = {unit: number for number, units in enumerate(LAYERS) for unit in units}
 TOP_BUT_ONE = len(LAYERS) - 2  # here units may import each other, as long as there is no cycle
 
 # The core may import torch and the standard library, and in a few places mmengine.
-    {'stats', 'sparsestmax', 'precision'},
-    {'running', 'dist', 'filters', 'state', 'own_code'},
+CORE = {'stats', 'sparsestmax', 'ops', 'dist', 'running', 'filters', 'norms', 'register'}
+CORE |= {'precision', 'state'}
 WITH_MMENGINE = {'normplug.dist', 'normplug.norms.base', 'normplug.register'}
 
 OPTIONAL = {'mmcv', 'mmdet', 'mmseg', 'mmpretrain', 'torchvision', 'sklearn', 'matplotlib'}

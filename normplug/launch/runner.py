@@ -36,6 +36,7 @@ from .distributed import errors_on_all_ranks, join_process_group
 from .errors import UserError
 from .memory import CPUMemoryHook
 from .operator_check import check_operators
+from .package_check import check_packages, is_about_a_package, package_advice
 from .settings_check import check_settings
 from .type_check import check_types, keys_of_type, unknown_types_explained
 from .work_dir_lock import lock_work_dir
@@ -105,6 +106,7 @@ def _check(cfg: Config, mode: str) -> list[str]:
         raise UserError(f'the config has no {", ".join(lacking)}, needed to {mode}')
     phases = ('train', 'val') if mode == 'train' else ('test',)
     check_types(cfg, phases)
+    check_packages(cfg, phases)
     check_settings(cfg, phases)
     notes = check_data(cfg, phases)
     if mode == 'test':
@@ -177,6 +179,11 @@ def build_checked_model(cfg: Config) -> nn.Module:
             f'model cannot be built: {type(error).__name__}: {error}; '
             f'check the key {" or ".join(keys) or "model"}'
         ) from error
+    except (ImportError, RuntimeError) as error:
+        if not is_about_a_package(error):
+            raise
+        keys = keys_of_type(cfg, _type_being_built(error))
+        raise UserError(package_advice(' or '.join(keys) or 'model', '', str(error))) from error
     return model.module if isinstance(model, BaseTTAModel) else model
 
 

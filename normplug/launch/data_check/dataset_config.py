@@ -13,12 +13,14 @@ from mmengine.registry import DATASETS
 from ..errors import UserError
 
 __all__ = [
+    'CLASSIFICATION',
     'COCO',
     'SEGMENTATION',
     'build_lazily',
-    'classes_of',
+    'chosen_by_indices',
     'dataset_type',
     'dicts_in',
+    'downloads',
     'image_loader',
     'is_remote',
     'loads_as',
@@ -27,27 +29,18 @@ __all__ = [
 ]
 
 COCO = ('mmdet.datasets.coco', 'CocoDataset')
+CLASSIFICATION = ('mmpretrain.datasets.custom', 'CustomDataset')
 SEGMENTATION = ('mmseg.datasets.basesegdataset', 'BaseSegDataset')
 # What such a class must not have changed for its files to be read as its base reads them.
-_LOADING = ('load_data_list', 'parse_data_info', 'COCOAPI')
+_LOADING = ('load_data_list', 'parse_data_info', 'COCOAPI', '_find_samples', 'is_valid_file')
 
 
-def classes_of(config: dict, key: str, scope: str) -> tuple[str, ...] | None:
-    """The classes of a dataset of mm's own kinds; None for another, or without classes.
-
-    Args:
-        config: the dataset's config.
-        key: its config key.
-        scope: registry scope of its type.
-
-    Raises:
-        UserError: it cannot be built.
-    """
+def downloads(config: dict, scope: str) -> bool:
+    """Whether the dataset fetches its files itself, as mmpretrain's CIFAR10 and MNIST do."""
     kind = dataset_type(config, scope)
-    if is_remote(config) or not (loads_as(kind, COCO) or loads_as(kind, SEGMENTATION)):
-        return None
-    classes = build_lazily(kind, key, config).metainfo.get('classes')
-    return tuple(classes) if classes else None
+    bases = kind.__mro__ if inspect.isclass(kind) else ()
+    can = any('download' in inspect.signature(base.__init__).parameters for base in bases)
+    return can and config.get('download', True)
 
 
 def dataset_type(config: dict, scope: str) -> Any:
@@ -94,11 +87,21 @@ def build_lazily(kind: Any, key: str, config: dict) -> Any:
         raise UserError(f'{key} cannot be built: {cause}') from error
 
 
+def chosen_by_indices(items: list, dataset: Any) -> list:
+    """Those of a dataset's samples that its ``indices`` choose."""
+    indices = dataset._indices
+    if isinstance(indices, int):
+        return items[:indices] if indices >= 0 else items[indices:]
+    return items if indices is None else [items[i] for i in indices]
+
+
 def is_remote(config: dict) -> bool:
     """Whether a dataset, transform or metric reads files that are not on this machine's disks."""
-    paths = (config.get('data_root'), config.get('ann_file'))
+    paths = [config.get('data_root'), config.get('ann_file')]
+    prefix = config.get('data_prefix')
+    paths += prefix.values() if isinstance(prefix, dict) else [prefix]
     backend = (config.get('backend_args') or {}).get('backend', 'local')
-    return backend != 'local' or any('://' in (path or '') for path in paths)
+    return backend != 'local' or any('://' in path for path in paths if isinstance(path, str))
 
 
 def image_loader(config: dict) -> dict | None:
