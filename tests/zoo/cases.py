@@ -16,8 +16,7 @@ class Case:
         size: width and height of the images.
         options: keys of the model as in ``--cfg-options``, after it was made small.
         placement: patterns of the norm layers that no `norm_cfg` reaches, for NormPlacement.
-        semantic: range of the classes in a detector's label maps, and their stride.
-        idle: patterns of layers that this model does not run in training.
+        semantic: lowest class in a detector's label maps, what all are below, and their stride.
         teacher: config of the network that it learns from.
         untouched: whether it has layer norms only, which a `norm_cfg` of ours leaves alone.
     """
@@ -30,30 +29,43 @@ class Case:
     options: dict[str, Any] = field(default_factory=dict)
     placement: tuple[str, ...] = ()
     semantic: tuple[int, int, int] = (0, 10, 1)
-    idle: tuple[str, ...] = ()
     teacher: str | None = None
     untouched: bool = False
 
     def __str__(self) -> str:
-        return f'{self.scope}-{self.config.split("/")[0]}-{self.norm}'
+        return f'{self.scope}-{self.config.removesuffix(".py")}-{self.norm}'
 
 
-def det(config: str, **how) -> Case:
+def det(config: str, **how: Any) -> Case:
     return Case('mmdet', f'{config}.py', **how)
 
 
-def seg(config: str, **how) -> Case:
+def seg(config: str, **how: Any) -> Case:
     return Case('mmseg', f'{config}.py', **how)
 
 
-def cls(config: str, **how) -> Case:
+def cls(config: str, **how: Any) -> Case:
     return Case('mmpretrain', f'{config}.py', size=32, **how)
 
+
+# Untrained boxes lie outside the image, where mmdet cannot paste a mask.
+CLIPPED = {f'roi_head.bbox_head.{i}.bbox_coder.clip_border': True for i in range(6)}
+# The bbox head's num_params is the size of this network.
+BOXINST = {
+    'mask_head.num_layers': 3,
+    'mask_head.feat_channels': 16,
+    'mask_head.mask_feature_head.out_channels': 16,
+}
+# mmdet leaves these weights as the memory was, for a checkpoint to fill.
+TRIDENT = {
+    'backbone.init_cfg': dict(_delete_=True, type='Kaiming', layer='TridentConv'),
+    'train_cfg.rcnn.sampler.num': 4,  # three branches, each with a stage of the backbone
+}
 
 DETECTION = [
     det('atss/atss_r50_fpn_1x_coco'),
     det('autoassign/autoassign_r50-caffe_fpn_1x_coco'),
-    det('boxinst/boxinst_r50_fpn_ms-90k_coco'),
+    det('boxinst/boxinst_r50_fpn_ms-90k_coco', options=BOXINST),
     det('carafe/faster-rcnn_r50_fpn-carafe_1x_coco'),
     det('cascade_rcnn/cascade-mask-rcnn_r50_fpn_1x_coco'),
     det('cascade_rpn/cascade-rpn_faster-rcnn_r50-caffe_fpn_1x_coco'),
@@ -105,10 +117,7 @@ DETECTION = [
     det('panoptic_fpn/panoptic-fpn_r50_fpn_1x_coco', semantic=(0, 54, 1)),
     det('pisa/faster-rcnn_r50_fpn_pisa_1x_coco'),
     det('point_rend/point-rend_r50-caffe_fpn_ms-1x_coco', options={'test_cfg.rcnn.subdivision_steps': 2}),
-    det(
-        'queryinst/queryinst_r50_fpn_1x_coco',
-        options={f'roi_head.bbox_head.{i}.bbox_coder.clip_border': True for i in range(6)},
-    ),
+    det('queryinst/queryinst_r50_fpn_1x_coco', options=CLIPPED),
     det('regnet/mask-rcnn_regnetx-3.2GF_fpn_1x_coco', factor=1),
     det('reppoints/reppoints-moment_r50_fpn-gn_head-gn_1x_coco'),
     det('res2net/faster-rcnn_res2net-101_fpn_2x_coco'),
@@ -123,8 +132,9 @@ DETECTION = [
     det('solov2/solov2_r50_fpn_1x_coco'),
     det('sparse_rcnn/sparse-rcnn_r50_fpn_1x_coco'),
     det('ssd/ssdlite_mobilenetv2-scratch_8xb24-600e_coco', factor=1),
+    det('swin/mask-rcnn_swin-t-p4-w7_fpn_1x_coco', factor=1, untouched=True),
     det('tood/tood_r50_fpn_1x_coco'),
-    det('tridentnet/tridentnet_r50-caffe_1x_coco', factor=1),
+    det('tridentnet/tridentnet_r50-caffe_1x_coco', factor=1, options=TRIDENT),
     det('vfnet/vfnet_r50_fpn_1x_coco'),
     det('yolact/yolact_r50_1xb8-55e_coco'),
     det('yolo/yolov3_d53_8xb8-320-273e_coco', factor=1),
@@ -196,4 +206,32 @@ CLASSIFICATION = [
     cls('vgg/vgg11bn_8xb32_in1k', factor=1, options=VGG),
 ]
 
-CASES = DETECTION + SEGMENTATION + CLASSIFICATION
+OTHER_TYPES = [
+    det('cascade_rcnn/cascade-mask-rcnn_r50_fpn_1x_coco', norm='SSN'),
+    det('fcos/fcos_r50-caffe_fpn_gn-head_1x_coco', norm='SSN'),
+    seg('pspnet/pspnet_r50-d8_4xb2-40k_cityscapes-512x1024', norm='SSN'),
+    cls('mobilenet_v2/mobilenet-v2_8xb32_in1k', norm='SSN', factor=1),
+    det('mask_rcnn/mask-rcnn_r50_fpn_1x_coco', norm='IBN'),
+    det('yolox/yolox_tiny_8xb8-300e_coco', norm='IBN', factor=1),
+    seg('deeplabv3plus/deeplabv3plus_r50-d8_4xb2-40k_cityscapes-512x1024', norm='IBN'),
+    cls('regnet/regnetx-400mf_8xb128_in1k', norm='IBN', factor=1),
+    det('retinanet/retinanet_r50_fpn_1x_coco', norm='KN'),
+    det('gn/mask-rcnn_r50_fpn_gn-all_2x_coco', norm='KN'),
+    det('hrnet/faster-rcnn_hrnetv2p-w32-1x_coco', norm='KN'),
+    det('rtmdet/rtmdet_tiny_8xb32-300e_coco', norm='KN', factor=1),
+    det('yolo/yolov3_d53_8xb8-320-273e_coco', norm='KN', factor=1),
+    det('detr/detr_r50_8xb2-150e_coco', norm='KN'),
+    seg('fcn/fcn_r50-d8_4xb2-40k_cityscapes-512x1024', norm='KN'),
+    seg('upernet/upernet_r50_4xb2-40k_cityscapes-512x1024', norm='KN'),
+    seg('unet/unet-s5-d16_fcn_4xb4-40k_drive-64x64', norm='KN'),
+    seg('bisenetv2/bisenetv2_fcn_4xb4-160k_cityscapes-1024x1024', norm='KN', factor=1,
+        placement=('backbone.*',)),
+    cls('resnet/resnet50_8xb32_in1k', norm='KN'),
+    cls('densenet/densenet121_4xb256_in1k', norm='KN', factor=1),
+    cls('mobilenet_v3/mobilenet-v3-small_8xb128_in1k', norm='KN', factor=1),
+    det('dino/dino-4scale_r50_8xb2-12e_coco', norm='SyncSN', factor=1),
+    seg('ocrnet/ocrnet_hr48_4xb2-40k_cityscapes-512x1024', norm='SyncSN'),
+    cls('res2net/res2net50-w26-s8_8xb32_in1k', norm='SyncSN', factor=1),
+]
+
+CASES = DETECTION + SEGMENTATION + CLASSIFICATION + OTHER_TYPES
