@@ -4,9 +4,7 @@ import torch
 from mmengine.structures import PixelData
 
 
-def detection(
-    size: int, classes: int, with_mask: bool, low: int, high: int, stride: int
-) -> dict:
+def detection(size: int, classes: int, with_mask: bool, low: int, high: int, stride: int) -> dict:
     """Two images of 3 boxes each, and label maps of classes from `low` to below `high`."""
     from mmdet.testing import demo_mm_inputs
 
@@ -30,9 +28,7 @@ def segmentation(size: int, classes: int) -> dict:
         labels = torch.randint(0, classes, (1, size, size))
         edges = torch.randint(0, 2, (1, size, size))
         sample = SegDataSample(metainfo=shape)
-        sample.set_data(
-            dict(gt_sem_seg=PixelData(data=labels), gt_edge_map=PixelData(data=edges))
-        )
+        sample.set_data(dict(gt_sem_seg=PixelData(data=labels), gt_edge_map=PixelData(data=edges)))
         samples.append(sample)
     return dict(inputs=_images(size), data_samples=samples)
 

@@ -23,7 +23,7 @@ LARGEST = {  # counts that only cost time
 }
 # Of a class that takes it: statistics move in every stage, and nothing is loaded.
 ALWAYS = {'norm_eval': False, 'pretrained': None}
-TRAINED = ('BN', 'SyncBN', 'GN', 'MMSyncBN', 'BN2d')
+REPLACED = ('BN', 'SyncBN', 'GN', 'MMSyncBN', 'BN2d')
 
 
 def read_config(scope: str, name: str) -> Config:
@@ -70,7 +70,7 @@ def set_norm(model: ConfigDict, norm_cfg: dict) -> None:
         known = _defaults(at, node)
         for key in {*node, *known}:
             old = node.get(key, known.get(key))
-            if key.endswith('norm_cfg') and isinstance(old, dict) and old.get('type') in TRAINED:
+            if key.endswith('norm_cfg') and isinstance(old, dict) and old.get('type') in REPLACED:
                 node[key] = dict(norm_cfg)
 
 

@@ -1,24 +1,17 @@
 """A config of each family of the model zoos trains and predicts with our normalizers."""
 
+import fnmatch
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 
 from tests.zoo.cases import CASES, Case
-from tests.zoo.known_failures import FAILURES, STEPS, known_failure, section
-from tests.zoo.run import build, check_norms, check_prediction, check_training
+from tests.zoo.known_failures import FAILURES, PLACED, STEPS, known_failure, section
+from tests.zoo.run import build, check_norms, check_prediction, check_training, foreign_norms
 
 DOCUMENT = Path(__file__).parents[2] / 'docs/matrix.md'
-
-
-@pytest.fixture(autouse=True)
-def memory_that_nobody_has_written() -> Iterator[None]:
-    """Uninitialized tensors are NaN, so that whoever reads them is found out."""
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    yield
-    torch.use_deterministic_algorithms(False)
 
 
 def steps(case: Case) -> Iterator[str]:
@@ -44,6 +37,17 @@ def test_it_trains_and_predicts(case):
                 next(run)
             pytest.xfail(failure.cause)
         assert next(run) == step
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings('ignore')
+@pytest.mark.parametrize('case', PLACED, ids=str)
+def test_a_placement_is_needed(case):
+    pytest.importorskip(case.scope)
+    model, _ = build(replace(case, placement=()))
+    left = foreign_norms(model)
+    for pattern in case.placement:
+        assert fnmatch.filter(left, pattern), pattern
 
 
 def test_a_known_failure_is_of_a_config_of_the_sweep():
