@@ -68,6 +68,14 @@ FAILURES = [
         no_compiled_operators,
     ),
     Failure(
+        'mmdet/dcn/faster-rcnn_r50_fpn_dpool_1x_coco.py',
+        'training',
+        NotImplementedError,
+        'deform_roi_pool_forward',
+        "needs mmcv's compiled `deform_roi_pool_forward`",
+        no_compiled_operators,
+    ),
+    Failure(
         'mmdet/dyhead/atss_r50_fpn_dyhead_1x_coco.py',
         'training',
         RuntimeError,
