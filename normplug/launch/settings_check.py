@@ -20,8 +20,8 @@ from mmengine.registry import (
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, set_random_seed
 from torch import nn
 
-from .build_attempt import attempt, check_arguments, check_number, class_of
-from .config import scope_of
+from .build_attempt import attempt, check_arguments, check_number
+from .config_types import class_of, name_of, scope_of
 from .errors import UserError
 from .hook_check import check_hooks
 from .loader_check import check_evaluator, check_loader, is_infinite
@@ -130,7 +130,7 @@ def _check_optimizer(cfg: Config) -> None:
     wrapper = copy.deepcopy(dict(wrapper))
     paramwise = wrapper.pop('paramwise_cfg', None)
     constructor = wrapper.pop('constructor', 'DefaultOptimWrapperConstructor')
-    if constructor == 'DefaultOptimWrapperConstructor':
+    if name_of(constructor) == 'DefaultOptimWrapperConstructor':
         for name in _OURS & set(paramwise or ()):
             raise UserError(
                 f'optim_wrapper.paramwise_cfg.{name} is read by another constructor only: set '
