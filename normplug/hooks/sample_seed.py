@@ -204,7 +204,7 @@ def _renew_samplers(runner: Runner, loader: DataLoader) -> None:
     dataloader that was given to the runner as an object stays.
     """
     cfg = runner._train_dataloader  # the config; the property is the built one
-    if isinstance(cfg, DataLoader) or not isinstance(cfg['sampler'], dict):
+    if isinstance(cfg, DataLoader) or not isinstance(cfg.get('sampler'), dict):
         return
     seed = runner.seed
     if runner._randomness_cfg.get('diff_rank_seed', False):

@@ -62,15 +62,23 @@ def package_of(cfg: Config) -> str | None:
 
     The model's class, or one that it inherits from, tells it: a config of classes has no scope.
     """
+    model = _innermost(cfg.get('model')) or {}
+    scope = model.get('_scope_', scope_of(cfg))
+    kind = dict.get(model, 'type')
+    if scope in PACKAGES and isinstance(kind, str) and '.' not in kind:
+        return scope  # without importing its models
     try:
-        kind = built_by(_innermost(cfg.get('model')), MODELS, scope_of(cfg))
+        if isinstance(kind, str):
+            kind = MODELS.children.get(scope, MODELS).get(kind)
+        else:
+            kind = built_by(model, MODELS, scope)
     except ImportError:  # which building the model explains
         kind = None
     for base in getattr(kind, '__mro__', ()):
         package = base.__module__.partition('.')[0]
         if package in PACKAGES:
             return package
-    return scope_of(cfg)
+    return scope
 
 
 def _innermost(model: Any) -> Any:

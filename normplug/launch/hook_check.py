@@ -51,7 +51,7 @@ def _check_hook(key: str, config: Any, scope: str | None) -> None:
     else:
         check_arguments(key, config, kind, also=['priority'])
     interval = config.get('interval')
-    never = issubclass(kind, CheckpointHook) and interval == -1
+    never = interval == -1  # mmengine's way to say so
     if interval is not None and not never and kind.__module__.split('.')[0] in _COUNTING:
         check_number(f'{key}.interval', interval, 1)
     # Visualization needs the runner's visualizer; hooks of others may do anything when built.

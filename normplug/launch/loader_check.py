@@ -33,7 +33,7 @@ def check_loader(key: str, loader: dict, scope: str | None) -> None:
         UserError: names the config key.
     """
     for name, least in (('batch_size', 1), ('num_workers', 0), ('prefetch_factor', 1)):
-        if loader.get(name) is not None:
+        if loader.get(name) is not None or (name == 'num_workers' and name in loader):
             check_number(f'{key}.{name}', loader[name], least)
     workers = loader.get('num_workers', 0)
     for name in ('persistent_workers', 'prefetch_factor'):
@@ -43,13 +43,14 @@ def check_loader(key: str, loader: dict, scope: str | None) -> None:
                 f'set {name} to {False if name == "persistent_workers" else None}'
             )
     check_arguments(key, loader, DataLoader, also=_OF_MMENGINE)
-    if loader.get('sampler') is None:
+    if loader.get('sampler') is None and loader.get('batch_sampler') is not None:
         raise UserError(
-            f"{key}.sampler is needed: set it to e.g. dict(type='DefaultSampler', shuffle=True)"
+            f'{key}.batch_sampler needs {key}.sampler: set it to e.g. '
+            "dict(type='DefaultSampler', shuffle=True)"
         )
     if key != 'train_dataloader' and is_infinite(loader, scope):
         raise UserError(f'{key}.sampler never ends; set {key}.sampler.type to DefaultSampler')
-    if loader.get('shuffle'):
+    if loader.get('shuffle') and loader.get('sampler') is not None:
         raise UserError(f"{key}.shuffle is the sampler's: set {key}.sampler.shuffle instead")
     if loader.get('batch_sampler') is not None and loader.get('drop_last'):
         raise UserError(

@@ -95,8 +95,8 @@ def _check_train_loop(cfg: Config) -> None:
         )
     if 'type' in loop:
         kind = class_of(loop, LOOPS, scope_of(cfg))
-    elif 'by_epoch' in loop:
-        kind = EpochBasedTrainLoop if loop['by_epoch'] else IterBasedTrainLoop
+    elif 'by_epoch' in loop or 'max_iters' in loop:  # mmengine's order
+        kind = EpochBasedTrainLoop if loop.get('by_epoch') else IterBasedTrainLoop
     else:
         raise UserError(
             'train_cfg has neither type nor by_epoch; set train_cfg.type to EpochBasedTrainLoop '
@@ -106,8 +106,11 @@ def _check_train_loop(cfg: Config) -> None:
         given = [] if 'type' in loop else ['by_epoch']
         check_arguments('train_cfg', loop, kind, also=given, less=['runner', 'dataloader'])
     for name in ('max_epochs', 'max_iters', 'val_interval'):
-        if loop.get(name) is not None and not _counts(loop[name]):
-            raise UserError(f'train_cfg.{name} must be a whole number from 1, got {loop[name]!r}')
+        value = loop.get(name)
+        if name == 'val_interval' and type(value) in (int, float) and value:
+            continue  # mmengine takes any divisor; a negative one as its amount
+        if value is not None and not _counts(value):
+            raise UserError(f'train_cfg.{name} must be a whole number from 1, got {value!r}')
     if kind is EpochBasedTrainLoop and is_infinite(cfg.get('train_dataloader'), scope_of(cfg)):
         raise UserError(
             'train_dataloader.sampler never ends, so that an epoch of EpochBasedTrainLoop would '
@@ -163,8 +166,10 @@ def _check_clip_grad(clip: Any) -> None:
         raise UserError(f"{key}.type must be 'norm' or 'value', got {kind!r}")
     check_arguments(key, clip, _CLIPS[kind], less=['parameters'])
     limit = 'max_norm' if kind == 'norm' else 'clip_value'
-    if type(clip.get(limit)) not in (int, float):
-        raise UserError(f'{key}.{limit} must be a number, got {clip.get(limit)!r}')
+    try:
+        float(clip.get(limit))  # as torch does, of a text too
+    except (TypeError, ValueError) as error:
+        raise UserError(f'{key}.{limit} must be a number, got {clip.get(limit)!r}') from error
 
 
 def _check_schedulers(cfg: Config, optimizer: torch.optim.Optimizer) -> None:

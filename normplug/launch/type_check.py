@@ -182,7 +182,7 @@ def _message(unknown: list[tuple[str, str]], cfg: Config) -> str:
                 f"'{elsewhere[0]}'"
             )
         lines.append(f"{key}: there is no type '{name}'{hint}")
-    if hasattr(cfg, '_imported_names'):  # mmengine ignores custom_imports in a config of classes
+    if cfg._imported_names:  # mmengine ignores custom_imports in a config of classes
         lines.append('Import the class in the config and give it as the type, without quotes.')
     else:
         lines.append(
