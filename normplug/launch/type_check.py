@@ -121,7 +121,8 @@ def _types(
         return
     for name, value in items:
         inner = f'{key}.{name}' if key else str(name)
-        if name in ('type', 'constructor'):
+        # Arguments such as resize_type are explained, but may be names of another kind.
+        if name in ('type', 'constructor') or (deep and str(name).endswith('_type')):
             value = written(value) if isinstance(value, (LazyAttr, LazyObject)) else value
             if isinstance(value, str) or callable(value):
                 yield inner, value, scope

@@ -30,6 +30,7 @@ def test_unusual_settings(project, line):
     check_settings(cfg, ('train', 'val'))
 
 
+@pytest.mark.slow
 def test_a_training_without_a_sampler_resumes(project, train):
     """The hook that seeds samples builds the loader's samplers anew."""
     config = project.write_config(
