@@ -16,7 +16,7 @@ import torch
 from mmengine.config import Config, ConfigDict
 from torch import Tensor, nn
 
-from normplug.launch.config_types import name_of, written
+from normplug.launch.config_types import name_of, name_operators, written
 from normplug.launch.errors import UserError
 
 from .dataflow import record
@@ -92,6 +92,7 @@ def _first_run(cfg: Config, model: nn.Module, batch: Batch) -> dict:
 
 def _deployed_config(cfg: Config, plan: Plan) -> Config:
     new = Config(written(cfg._to_lazy_dict()))
+    name_operators(new._cfg_dict)
     norms = [dict(where=glob.escape(n), norm_cfg=own) for n, own in plan.norm_cfgs.items()]
     folded = [dict(conv=conv, norm=norm) for norm, conv in plan.folded.items()]
     deployed = dict(type=new.model.type, norms=norms, folded=folded)

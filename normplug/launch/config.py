@@ -16,7 +16,7 @@ from mmengine.registry import HOOKS
 from normplug.compat import base_configs
 from normplug.resume.disk import check_writable
 
-from .config_types import built_by, name_of, package_of, scope_of
+from .config_types import built_by, name_of, name_operators, package_of, scope_of
 from .errors import UserError
 
 __all__ = [
@@ -59,6 +59,7 @@ def load_config(path: str, options: dict | None = None) -> Config:
         cfg.merge_from_dict(options or {})
     except (KeyError, TypeError) as error:
         raise UserError(f'--cfg-options does not fit {path}: {error.args[0]}') from error
+    name_operators(cfg._cfg_dict)
     if package_of(cfg) == 'mmpretrain':
         # mmpretrain's configs leave this to the tool; mmengine's own default does not stack.
         for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):

@@ -13,7 +13,16 @@ from mmengine.config import Config
 from mmengine.config.lazy import LazyAttr, LazyObject
 from mmengine.registry import MODELS, Registry
 
-__all__ = ['PACKAGES', 'built_by', 'class_of', 'name_of', 'package_of', 'scope_of', 'written']
+__all__ = [
+    'PACKAGES',
+    'built_by',
+    'class_of',
+    'name_of',
+    'name_operators',
+    'package_of',
+    'scope_of',
+    'written',
+]
 
 PACKAGES = ('mmdet', 'mmseg', 'mmpretrain')
 # Whose type mmcv and mmdet look for in mmcv.ops, by the bare name alone where it is a string.
@@ -95,21 +104,33 @@ def _innermost(model: Any) -> Any:
     return model
 
 
-def written(node: Any, key: str = '') -> Any:
-    """Return a part of a config with each class, function and lazy object by its path.
+def name_operators(node: Any, key: str = '') -> None:
+    """Replace the paths of mmcv's operators by their names, in place: mmcv finds them by those.
 
-    ``mmdet.models.FCOS`` is how mmengine's dump writes a lazy object; a class it cannot write. An
-    operator of mmcv gets its bare name, by which mmcv and mmdet find it.
+    mmengine dumps ``nms`` as ``'mmcv.ops.nms'``, and mmcv cannot read that back.
 
     Args:
         node: any part of a config.
-        key: the key at which it stands.
+        key: the last key of the place where it stands.
     """
     if isinstance(node, dict):
-        values = {name: written(value, str(name)) for name, value in dict.items(node)}
-        if key in _OPERATORS and str(values.get('type')).startswith('mmcv.ops.'):
-            values['type'] = name_of(values['type'])
-        return values
+        kind = dict.get(node, 'type')
+        if key in _OPERATORS and isinstance(kind, str) and kind.startswith('mmcv.ops.'):
+            node['type'] = name_of(kind)
+        for name, value in dict.items(node):
+            name_operators(value, str(name))
+    elif isinstance(node, (list, tuple)):
+        for item in node:
+            name_operators(item, key)
+
+
+def written(node: Any) -> Any:
+    """Return a part of a config with each class, function and lazy object by its path.
+
+    As mmengine's dump writes lazy objects; classes it cannot write.
+    """
+    if isinstance(node, dict):
+        return {name: written(value) for name, value in dict.items(node)}
     if isinstance(node, (list, tuple)):
         return type(node)(written(item) for item in node)
     if isinstance(node, (LazyObject, LazyAttr)):

@@ -53,9 +53,25 @@ def check_types(cfg: Config, phases: tuple[str, ...]) -> None:
             'mmdet, mmseg or mmpretrain'
         ) from error
     sections = {name: cfg.get(name) for phase in (*phases, 'all') for name in _SECTIONS[phase]}
+    absent = list(_absent({'model': cfg.get('model'), **sections}, ''))
+    if absent:
+        raise UserError('\n'.join([*absent, f'Correct the imports of {cfg.filename}.']))
     unknown = list(_unknown(sections, scope))
     if unknown:
         raise UserError(_message(unknown, cfg))
+
+
+def _absent(node: Any, key: str) -> Iterator[str]:
+    """Import the classes and functions of a config; yield a line for each that is not there."""
+    if isinstance(node, (LazyAttr, LazyObject)):
+        try:
+            node.build()
+        except ImportError as error:
+            yield f'{key}: {error}'
+    elif isinstance(node, (dict, list, tuple)):
+        items = dict.items(node) if isinstance(node, dict) else enumerate(node)
+        for name, value in items:
+            yield from _absent(value, f'{key}.{name}' if key else str(name))
 
 
 def keys_of_type(cfg: Config, name: str) -> list[str]:
