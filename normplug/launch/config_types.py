@@ -63,7 +63,9 @@ def class_of(config: Any, registry: Registry, scope: str | None) -> type | None:
 
 def name_of(kind: Any) -> str:
     """Return the bare name of a type, without scope and module."""
-    return str(getattr(kind, '__name__', kind)).rpartition('.')[2]
+    if not isinstance(kind, (LazyAttr, LazyObject)):  # they have any attribute
+        kind = getattr(kind, '__name__', kind)
+    return str(kind).rpartition('.')[2]
 
 
 def package_of(cfg: Config) -> str | None:
@@ -71,7 +73,8 @@ def package_of(cfg: Config) -> str | None:
 
     The model's class, or one that it inherits from, tells it: a config of classes has no scope.
     """
-    model = _innermost(cfg.get('model')) or {}
+    model = _innermost(cfg.get('model'))
+    model = model if isinstance(model, dict) else {'type': type(model)}  # a built one
     scope = model.get('_scope_', scope_of(cfg))
     kind = dict.get(model, 'type')
     if scope in PACKAGES and isinstance(kind, str) and '.' not in kind:
