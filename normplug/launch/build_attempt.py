@@ -6,24 +6,13 @@ import inspect
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from mmengine.registry import Registry
-
 from .errors import UserError
 from .package_check import is_about_a_package, package_advice
 
-__all__ = ['REFUSALS', 'attempt', 'check_arguments', 'check_number', 'class_of']
+__all__ = ['REFUSALS', 'attempt', 'check_arguments', 'check_number']
 
 # What constructors raise for a wrong argument.
 REFUSALS = (TypeError, ValueError, KeyError, AssertionError)
-
-
-def class_of(config: Any, registry: Registry, scope: str) -> type | None:
-    """Return the class that ``config['type']`` names; None if it is no class or not known."""
-    kind = config.get('type') if isinstance(config, dict) else None
-    if isinstance(kind, str):
-        with registry.switch_scope_and_registry(config.get('_scope_', scope)) as found:
-            kind = found.get(kind)
-    return kind if inspect.isclass(kind) else None
 
 
 def check_arguments(

@@ -29,7 +29,7 @@ from normplug.register import NORMS
 
 from . import checkpoint_check as ckpt
 from .build_attempt import REFUSALS
-from .config import scope_of
+from .config_types import name_of, scope_of
 from .data_check import check_data, check_num_classes
 from .disk_check import check_disk
 from .distributed import errors_on_all_ranks, join_process_group
@@ -192,6 +192,5 @@ def _type_being_built(error: Exception) -> str:
     name = ''
     for frame, _ in traceback.walk_tb(error.__traceback__):
         if frame.f_code is build_from_cfg.__code__:
-            kind = frame.f_locals['cfg'].get('type', '')
-            name = kind if isinstance(kind, str) else kind.__name__
+            name = name_of(frame.f_locals['cfg'].get('type', ''))
     return name

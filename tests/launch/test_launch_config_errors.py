@@ -49,15 +49,21 @@ def test_unknown_type(project, train, refuses, line, messages):
     refuses(train, [project.write_config(line + '\n')], *messages)
 
 
-def test_unknown_type_inside_a_transform(project, train, capsys):
+@pytest.mark.parametrize(
+    ('transform', 'key'),
+    [
+        ("dict(type='RandomApply', transforms=[dict(type='Flip9')])", 'transforms.0.type'),
+        ("dict(type='RandomChoiceResize', scales=[4], resize_type='Flip9')", 'resize_type'),
+    ],
+)
+def test_unknown_type_inside_a_transform(project, train, capsys, transform, key):
     pytest.importorskip('mmcv')
-    nested = "dict(type='RandomApply', transforms=[dict(type='Flip9')])"
     more = f"""
 custom_imports['imports'].append('mmcv.transforms')
-train_dataloader['dataset'].update(pipeline=[{nested}])
+train_dataloader['dataset'].update(pipeline=[{transform}])
 """
     assert train([project.write_config(more)]) == 2
-    key = 'train_dataloader.dataset.pipeline.0.transforms.0.type'
+    key = f'train_dataloader.dataset.pipeline.0.{key}'
     assert f"{key}: there is no type 'Flip9'" in capsys.readouterr().err
 
 
