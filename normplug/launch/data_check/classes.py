@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.registry import MODELS
+from mmengine.registry import DATASETS, MODELS
 from torch import nn
 
-from ..build_attempt import class_of
 from ..config import iter_datasets, scope_of
+from ..config_types import class_of
 from ..errors import UserError
 from .classification import labels_of
 from .dataset_config import (
@@ -19,7 +19,6 @@ from .dataset_config import (
     COCO,
     SEGMENTATION,
     build_lazily,
-    dataset_type,
     is_remote,
     loads_as,
 )
@@ -115,7 +114,7 @@ def _classes_of(config: dict, key: str, scope: str) -> tuple[str, ...] | None:
     Raises:
         UserError: it cannot be built.
     """
-    kind = dataset_type(config, scope)
+    kind = class_of(config, DATASETS, scope)
     if is_remote(config):
         return None
     if loads_as(kind, CLASSIFICATION):

@@ -14,15 +14,16 @@ from typing import Any
 
 import numpy as np
 from mmengine.config import Config
+from mmengine.registry import DATASETS
 
 from ..config import iter_datasets, scope_of
+from ..config_types import class_of
 from . import classification, detection, others, segmentation
 from .dataset_config import (
     CLASSIFICATION,
     COCO,
     SEGMENTATION,
     build_lazily,
-    dataset_type,
     downloads,
     image_loader,
     is_remote,
@@ -78,7 +79,7 @@ class _Phase:
         if loader and not found:
             problems.unseen.append(f'{phase}_dataloader: it holds no dataset in a known place')
         for key, config in found:
-            kind = dataset_type(config, scope)
+            kind = class_of(config, DATASETS, scope)
             name = f'{key} ({type_name(config)})'
             if is_remote(config):
                 problems.unseen.append(f'{name}: its files are not on this machine')

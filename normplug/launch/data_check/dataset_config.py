@@ -10,6 +10,7 @@ from typing import Any
 
 from mmengine.registry import DATASETS
 
+from ..config_types import class_of
 from ..errors import UserError
 
 __all__ = [
@@ -18,7 +19,6 @@ __all__ = [
     'SEGMENTATION',
     'build_lazily',
     'chosen_by_indices',
-    'dataset_type',
     'dicts_in',
     'downloads',
     'image_loader',
@@ -37,19 +37,10 @@ _LOADING = ('load_data_list', 'parse_data_info', 'COCOAPI', '_find_samples', 'is
 
 def downloads(config: dict, scope: str) -> bool:
     """Whether the dataset fetches its files itself, as mmpretrain's CIFAR10 and MNIST do."""
-    kind = dataset_type(config, scope)
+    kind = class_of(config, DATASETS, scope)
     bases = kind.__mro__ if inspect.isclass(kind) else ()
     can = any('download' in inspect.signature(base.__init__).parameters for base in bases)
     return can and config.get('download', True)
-
-
-def dataset_type(config: dict, scope: str) -> Any:
-    """The class of a dataset's config; None if it is unknown."""
-    kind = config.get('type')
-    if not isinstance(kind, str):
-        return kind
-    with DATASETS.switch_scope_and_registry(config.get('_scope_', scope)) as registry:
-        return registry.get(kind)
 
 
 def loads_as(kind: Any, base: tuple[str, str]) -> bool:
