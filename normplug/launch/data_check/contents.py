@@ -17,7 +17,7 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS
 
 from ..config import iter_datasets, scope_of
-from ..config_types import class_of
+from ..config_types import class_of, name_of
 from . import classification, detection, others, segmentation
 from .dataset_config import (
     CLASSIFICATION,
@@ -29,7 +29,6 @@ from .dataset_config import (
     is_remote,
     loads_as,
     transforms,
-    type_name,
 )
 from .decode import UnreadableError, image_size
 from .problems import Problems
@@ -80,7 +79,7 @@ class _Phase:
             problems.unseen.append(f'{phase}_dataloader: it holds no dataset in a known place')
         for key, config in found:
             kind = class_of(config, DATASETS, scope)
-            name = f'{key} ({type_name(config)})'
+            name = f'{key} ({name_of(config.get("type"))})'
             if is_remote(config):
                 problems.unseen.append(f'{name}: its files are not on this machine')
             elif loads_as(kind, COCO) and config.get('ann_file'):
@@ -197,7 +196,7 @@ class _Phase:
     def _check_other(self, key: str, kind: Any, config: dict) -> None:
         if self.decoded is not None:
             return  # its own code may take long, and runs in the training soon
-        name = f'{key} ({type_name(config)})'
+        name = f'{key} ({name_of(config.get("type"))})'
         paths = others.find_images(kind, key, config, self.problems)
         if paths is None:
             self.problems.unseen.append(
@@ -212,7 +211,9 @@ class _Phase:
         if loader is not None:
             self._decode(key, loader, paths)
         elif paths:
-            self.problems.unseen.append(f'{key} ({type_name(config)}): whether its images decode')
+            self.problems.unseen.append(
+                f'{key} ({name_of(config.get("type"))}): whether its images decode'
+            )
 
     def _chosen(self, number: int) -> list[int]:
         if self.decoded is None or number <= self.decoded:
@@ -253,7 +254,7 @@ def _metrics(evaluator: dict | list, key: str) -> Iterator[CocoUse]:
         for i, metric in enumerate(evaluator):
             yield from _metrics(metric, f'{key}.{i}')
         return
-    known = type_name(evaluator) == 'CocoMetric' and not is_remote(evaluator)
+    known = name_of(evaluator.get('type')) == 'CocoMetric' and not is_remote(evaluator)
     if known and evaluator.get('ann_file'):
         scores = not evaluator.get('format_only')
         yield CocoUse(

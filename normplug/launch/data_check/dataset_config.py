@@ -10,7 +10,7 @@ from typing import Any
 
 from mmengine.registry import DATASETS
 
-from ..config_types import class_of
+from ..config_types import class_of, name_of
 from ..errors import UserError
 
 __all__ = [
@@ -25,7 +25,6 @@ __all__ = [
     'is_remote',
     'loads_as',
     'transforms',
-    'type_name',
 ]
 
 COCO = ('mmdet.datasets.coco', 'CocoDataset')
@@ -105,13 +104,9 @@ def image_loader(config: dict) -> dict | None:
 
 def transforms(config: dict, *names: str) -> list[dict]:
     """The transforms of these type names in a dataset's pipeline, those inside of others too."""
-    return [found for found in dicts_in(config.get('pipeline')) if type_name(found) in names]
-
-
-def type_name(config: dict) -> str:
-    """The name of a config's type, without its scope."""
-    kind = config.get('type')
-    return getattr(kind, '__name__', str(kind)).rsplit('.', 1)[-1]
+    return [
+        found for found in dicts_in(config.get('pipeline')) if name_of(found.get('type')) in names
+    ]
 
 
 def dicts_in(node: Any) -> Iterator[dict]:
