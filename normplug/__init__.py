@@ -6,26 +6,13 @@ torch for each other where they need it.
 """
 
 # The first says what is missing, before anything fails on it; the others register themselves.
-from normplug import _requirements, checkpoints, compat, deploy, hooks, models, optim  # noqa: F401
+from normplug import _requirements, checkpoints, compat, deploy, hooks, models, norms, optim  # noqa: F401
 from normplug.kalman import link_kalman
-from normplug.norms import IBN, KN, SN, BaseNorm, PortableSyncBN, SyncIBN, SyncKN, SyncSN
+from normplug.norms import *  # noqa: F403  # all norm types: normplug/norms has the one list
 from normplug.ops import get_backend, set_backend
 from normplug.register import NORMS, register
 
-__all__ = [
-    'IBN',
-    'KN',
-    'NORMS',
-    'SN',
-    'BaseNorm',
-    'PortableSyncBN',
-    'SyncIBN',
-    'SyncKN',
-    'SyncSN',
-    'get_backend',
-    'link_kalman',
-    'set_backend',
-]
+__all__ = ['NORMS', 'get_backend', 'link_kalman', 'set_backend', *norms.__all__]
 
 __version__ = '0.1.0'
 

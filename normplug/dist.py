@@ -12,6 +12,7 @@ import torch.distributed as dist
 from mmengine.dist import get_world_size
 from torch import Tensor, nn
 
+from normplug.precision import small_dtype
 from normplug.stats import Moments, merge, pool
 
 __all__ = ['GroupReducer', 'group_reducer', 'synchronize_running_stats']
@@ -39,14 +40,14 @@ class GroupReducer:
 
         Returns:
             The merged (C,) moments in the type of ``local``, zero if no rank has a value, equal
-            on all ranks to the last bit; their count (), float64.
+            on all ranks to the last bit; their count (), float64 where the
+            device has it.
         """
         mean, var = local
         # In float64, whatever the moments are: float32 has no odd integer above 2²⁴, 16 images of
         # 1024² pixels. These few kilobytes cost latency, not bandwidth.
-        own = torch.cat(
-            [mean.double(), var.double(), mean.new_full((1,), count, dtype=torch.float64)]
-        )
+        dtype = small_dtype(mean)
+        own = torch.cat([mean.to(dtype), var.to(dtype), mean.new_full((1,), count, dtype=dtype)])
         ranks = own.new_empty(get_world_size(self.group) * own.numel())
         dist.all_gather_into_tensor(ranks, own, group=self.group)
         means, variances, counts = ranks.view(-1, own.numel()).split([len(mean), len(var), 1], 1)
@@ -58,6 +59,31 @@ class GroupReducer:
         summed = torch.cat(grad)
         dist.all_reduce(summed, group=self.group)
         return Moments(*summed.chunk(2))
+
+    def differentiable(self, local: Moments, count: int) -> tuple[Moments, Tensor]:
+        """As :meth:`forward`, by operators that autograd differentiates any number of times."""
+        mean, var = local
+        total = mean.new_full((), count)
+        dist.all_reduce(total, group=self.group)
+        share = count / total.clamp(min=1)
+        merged = _Sum.apply(share * mean, self.group)
+        spread = (mean - merged).square()
+        return Moments(merged, _Sum.apply(share * (var + spread), self.group)), total
+
+
+class _Sum(torch.autograd.Function):
+    """The sum over ranks, whose gradient is the sum of the ranks' gradients."""
+
+    @staticmethod
+    def forward(ctx, own: Tensor, group: dist.ProcessGroup | None) -> Tensor:
+        ctx.group = group
+        summed = own.clone()
+        dist.all_reduce(summed, group=group)
+        return summed
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
+        return _Sum.apply(grad.contiguous(), ctx.group), None
 
 
 def group_reducer(group: dist.ProcessGroup | None = None) -> GroupReducer | None:
@@ -99,7 +125,7 @@ def synchronize_running_stats(model: nn.Module) -> None:
     counts = [layer.num_batches_tracked for layer in layers if _counts_batches(layer)]
     buffers = [*means, *variances, *counts]
     # float64 holds every value of the other types, and integers up to 2⁵³.
-    own = torch.cat([buffer.double().flatten() for buffer in buffers])
+    own = torch.cat([buffer.to(small_dtype(means[0])).flatten() for buffer in buffers])
     ranks = own.new_empty(size * own.numel())
     dist.all_gather_into_tensor(ranks, own)
     width = sum(mean.numel() for mean in means)

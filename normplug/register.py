@@ -2,33 +2,11 @@
 
 from mmengine.registry import MODELS
 
-from normplug.norms import (
-    IBN,
-    KN,
-    SN,
-    SSN,
-    GhostBN,
-    PortableSyncBN,
-    SyncIBN,
-    SyncKN,
-    SyncSN,
-    SyncSSN,
-)
+from normplug import norms
 
 __all__ = ['NORMS', 'register']
 
-NORMS = {
-    'SN': SN,
-    'SyncSN': SyncSN,
-    'SSN': SSN,
-    'SyncSSN': SyncSSN,
-    'IBN': IBN,
-    'SyncIBN': SyncIBN,
-    'KN': KN,
-    'SyncKN': SyncKN,
-    'GhostBN': GhostBN,
-    'PortableSyncBN': PortableSyncBN,
-}
+NORMS = {name: getattr(norms, name) for name in norms.__all__ if name != 'BaseNorm'}
 
 
 def register() -> None:

@@ -76,7 +76,8 @@ def installed_versions() -> dict[str, str | None]:
 
 def find_operators(versions: Versions) -> Operators:
     """Try the operators that mmcv.ops would use here."""
-    from normplug.compat import mmcv_ext, operators
+    from normplug.compat import mmcv_ext
+    from normplug.compat.ops import kernels
 
     if versions['mmcv'] is None:
         return Operators('none')
@@ -84,7 +85,7 @@ def find_operators(versions: Versions) -> Operators:
         if mmcv_ext.compiled_extension():
             importlib.import_module('mmcv._ext')
             return Operators('compiled')
-        operators.torchvision_ops()
+        kernels.torchvision_ops()
     except (ImportError, OSError, RuntimeError) as error:
         source = 'compiled' if mmcv_ext.compiled_extension() else 'none'
         return Operators(source, str(error.__cause__ or error).splitlines()[0])
@@ -213,7 +214,7 @@ def _describe(versions: Versions, operators: Operators) -> str:
         return 'none (see the error below)'
     if operators.source == 'compiled':
         return "mmcv's own compiled operators"
-    return 'torchvision (NMS, RoIAlign, RoIPool, deformable convolution; others raise when called)'
+    return 'torchvision and plain torch (what mmdet, mmseg, mmpretrain use; others are refused)'
 
 
 def _device() -> str:

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from normplug.stats import Moments
 
@@ -72,6 +73,8 @@ def moved(tracked: Tracked, how: Tracking, batch: Moments, count: int | Tensor) 
 
 @torch.no_grad()
 def store(tracked: Tracked, values: Tracked) -> None:
-    """Write ``values`` into the buffers."""
+    """Write ``values`` into the buffers, without a derivative of either direction."""
+    if forward_ad._current_level >= 0:  # no_grad stops a backward derivative only
+        values = Tracked(*(forward_ad.unpack_dual(value).primal for value in values))
     for buffer, value in zip(tracked, values, strict=True):
         buffer.copy_(value)

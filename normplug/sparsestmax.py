@@ -12,11 +12,6 @@ from torch import Tensor
 
 __all__ = ['sparsemax', 'sparsestmax']
 
-# Nearer than this, a point is at the boundary of a face, or at its centre: there, no direction in
-# which to leave it is left but rounding. (The released code divides by that distance, and its
-# result leaves the simplex.)
-_TIED = 1e-6
-
 
 def sparsemax(logits: Tensor) -> Tensor:
     """Euclidean projection onto the simplex.
@@ -56,17 +51,22 @@ def sparsestmax(logits: Tensor, radius: Tensor) -> Tensor:
         Of the logits' shape; not negative, sums to 1 over the last axis. Differentiable in the
         logits.
     """
+    # Nearer than this, a point is at the boundary of a face, or at its centre: there, no direction
+    # in which to leave it is left but rounding. (The released code divides by that distance, and
+    # its result leaves the simplex.) No global: TorchScript takes none.
+    tied = 1e-6
     point = sparsemax(logits)
-    radius, previous = radius.to(logits.dtype), None
+    radius = radius.to(logits.dtype)
+    previous: Tensor | None = None
     for _ in range(logits.shape[-1] - 1):
-        face = (point > _TIED).to(point.dtype)
+        face = (point > tied).to(point.dtype)
         centre = face / face.sum(-1, keepdim=True)
         if previous is not None:
             between = (centre - previous).square().sum(-1, keepdim=True)
             radius = (radius.square() - between).clamp(min=0).sqrt()
         offset = point - centre
         squared = offset.square().sum(-1, keepdim=True)
-        near = (squared < radius.square()) & (squared > _TIED**2)
+        near = (squared < radius.square()) & (squared > tied**2)
         # Where it is not near, neither the value nor the gradient of what follows is used; but a
         # gradient of infinity would still spoil the sum.
         length = torch.where(near, squared, 1.0).sqrt()

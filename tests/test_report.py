@@ -152,7 +152,7 @@ def test_main_prints_the_report(monkeypatch, capsys):
     out = capsys.readouterr().out
     rows = dict(line.split(maxsplit=1) for line in out.splitlines()[: len(GOOD)])
     assert rows == GOOD
-    assert 'mmcv.ops        torchvision (NMS' in out
+    assert 'mmcv.ops        torchvision and plain torch (what mmdet' in out
     assert 'device          ' in out
     assert 'norm types      GhostBN, IBN' in out
     assert out.endswith('\nTraining can work here.\n')

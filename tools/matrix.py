@@ -162,10 +162,14 @@ def outcomes(log: str) -> dict[str, str]:
 
 
 def with_row(table: str, name: str, cells: Mapping[str, str]) -> str:
-    """Return the document `table` with the line of row `name` put in or replaced, in our order."""
+    """Return the document `table` with the line of row `name` put in or replaced, in our order.
+
+    The sections after the table stay.
+    """
+    table, heading, rest = table.partition('\n## ')
     lines = {line.split(' | ')[0].removeprefix('| '): line for line in table.splitlines()}
     lines[name] = f'| {" | ".join(cells.values())} |'
-    return HEADER + ''.join(f'{lines[row]}\n' for row in ROWS if row in lines)
+    return HEADER + ''.join(f'{lines[row]}\n' for row in ROWS if row in lines) + heading + rest
 
 
 if __name__ == '__main__':

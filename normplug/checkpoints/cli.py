@@ -8,11 +8,11 @@ import os.path as osp
 from collections.abc import Sequence
 
 import torch
-from mmengine.registry import MODELS, DefaultScope
 
-from normplug.launch.config import load_config, scope_of
+from normplug.launch.config import load_config
+from normplug.launch.config_types import package_of
 from normplug.launch.errors import UserError, exit_code
-from normplug.launch.type_check import unknown_types_explained
+from normplug.launch.runner import build_checked_model
 from normplug.resume.atomic import CheckpointWriteError, write
 
 from .convert import Conversion, convert
@@ -75,13 +75,14 @@ def _convert(args: argparse.Namespace) -> None:
 
 def _convert_for(cfg, source: Source, args: argparse.Namespace) -> Conversion:
     """Convert for the model of a config, and check that it fits."""
-    with unknown_types_explained(cfg), DefaultScope.overwrite_default_scope(scope_of(cfg)):
-        model = MODELS.build(cfg.model)
+    if cfg.get('model') is None:
+        raise UserError(f'--config {args.config}: it has no model')
+    model = build_checked_model(cfg)
     if args.to == 'released' or getattr(model, 'backbone', None) is None:
         raise UserError(f'--config {args.config}: its model.backbone is what a conversion is for; '
                         'drop --config, or name a config with one')  # fmt: skip
     to = args.to or default_layout(source.state)
-    if args.to is None and to == 'backbone' and scope_of(cfg) == 'mmpretrain':
+    if args.to is None and to == 'backbone' and package_of(cfg) == 'mmpretrain':
         to = 'classifier'
     kinds = kinds_in(model if to == 'model' else model.backbone)
     conversion = convert(source, to, args.norm, args.logit_init, kinds)

@@ -108,7 +108,8 @@ def _check_whole(entries: Entries, kind: str, where: str) -> None:
     if lacking:
         raise CheckpointError(f'{where} is no whole {kind} layer: {", ".join(lacking)} missing')
     radius = entries.get('radius')
-    if radius is not None and bool(((radius < 0) | (radius > 1)).any()):
+    # An average over models rounds.
+    if radius is not None and bool(((radius < 0) | (radius > 1 + 1e-6)).any()):
         raise CheckpointError(
             f"{where} has an SSN's radius of {radius.tolist()}, which must lie in [0, 1]: the file "
             'is damaged'

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from normplug.norms.ssn import is_decided, one_hot
+
 from .layers import Entries, kind_of
 from .source import CheckpointError
 
@@ -42,11 +44,11 @@ def released_layer(entries: Entries, where: str) -> tuple[Entries, Entries]:
             released[name] = value
     for part in ('mean', 'var') if kind == 'SSN' else ():
         choice = entries[f'{part}_choice']
-        decided = bool(choice.sum() > 0.5)
+        decided = bool(is_decided(choice))
         released[f'{part}_fixed'] = torch.tensor([int(decided)])
         if decided:  # the released layer then takes its logits for the ratios
             kept[f'{part}_weight'] = entries[f'{part}_weight']
-            released[f'{part}_weight'] = choice
+            released[f'{part}_weight'] = one_hot(choice)
     return released, kept
 
 

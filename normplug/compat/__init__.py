@@ -1,6 +1,6 @@
-"""What lets the mm packages run on today's torch, and find the configs of this package."""
+"""What lets the mm packages run on today's torch, and both of them find what this package has."""
 
-from normplug.compat import base_configs, checkpoint, mmcv_ext
+from normplug.compat import base_configs, checkpoint, mmcv_ext, update_bn
 
 __all__ = ['install']
 
@@ -8,8 +8,11 @@ __all__ = ['install']
 def install() -> None:
     """Provide `mmcv._ext` where it is missing, safe loading of checkpoints, and `normplug::` bases.
 
+    And let torch's ``update_bn`` find our norms.
+
     Calling it again changes nothing.
     """
     mmcv_ext.install()
     checkpoint.install()
     base_configs.install()
+    update_bn.install()

@@ -1,7 +1,7 @@
 """A stand-in for the module `mmcv._ext`, for an mmcv that was installed without compiled operators.
 
-`mmcv.ops` takes its kernels from `mmcv._ext` and fails to import when that is missing. What
-torchvision has is in `operators.py` and `deform_conv.py`.
+`mmcv.ops` takes its kernels from `mmcv._ext` and fails to import when that is missing. Those that
+there are here, by torchvision or plain torch, are in `ops/`.
 """
 
 from __future__ import annotations
@@ -13,11 +13,17 @@ import types
 
 import torch
 
-from normplug.compat import deform_conv, operators
+from normplug.compat.ops import OPERATORS
 
-__all__ = ['TorchvisionExt', 'compiled_extension', 'install']
+__all__ = ['ADVICE', 'TorchvisionExt', 'compiled_extension', 'install']
 
 _NAME = 'mmcv._ext'
+# What to do about an operator that is missing.
+ADVICE = (
+    'this mmcv was installed without compiled operators, and normplug has none in its place. '
+    f'Install an mmcv that was built with its operators for torch {torch.__version__} (from '
+    'source, with MMCV_WITH_OPS=1), or use another layer in the config.'
+)
 
 
 def install() -> None:
@@ -45,15 +51,17 @@ class TorchvisionExt(types.ModuleType):
 
     A stub can be looked up, as `mmcv.ops` does at import, and raises NotImplementedError when
     called.
+
+    Attributes:
+        missing: Names of the operators that were looked up and are stubs.
     """
 
     def __init__(self) -> None:
-        """Take over the functions that `operators` and `deform_conv` export."""
-        super().__init__(_NAME, 'Operators of mmcv, computed by torchvision.')
+        """Take over the functions of `normplug.compat.ops`."""
+        super().__init__(_NAME, 'Operators of mmcv, computed by torchvision and plain torch.')
         self.__spec__ = importlib.machinery.ModuleSpec(_NAME, None, origin='torchvision')
-        for source in (operators, deform_conv):
-            for name in source.__all__:
-                setattr(self, name, getattr(source, name))
+        self.missing: set[str] = set()
+        vars(self).update(OPERATORS)
 
     def __getattr__(self, name: str):
         """Return a stub for the operator `name`."""
@@ -61,12 +69,8 @@ class TorchvisionExt(types.ModuleType):
             raise AttributeError(f'module {_NAME!r} has no attribute {name!r}')
 
         def missing(*args, **kwargs):
-            raise NotImplementedError(
-                f'mmcv.ops needs the compiled operator {name!r}: this mmcv was installed without '
-                'compiled operators and torchvision has nothing equal. Install an mmcv that was '
-                f'built with its operators for torch {torch.__version__} (from source, with '
-                'MMCV_WITH_OPS=1), or use another layer in the config.'
-            )
+            raise NotImplementedError(f'mmcv.ops needs the compiled operator {name!r}: {ADVICE}')
 
         missing.__name__ = name
+        self.missing.add(name)
         return missing

@@ -12,7 +12,8 @@ from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 from torch import nn
 
-from normplug.launch.config import load_config, scope_of
+from normplug.launch.config import load_config
+from normplug.launch.config_types import scope_of
 from normplug.launch.data_check import broken_json_explained, unreadable_files_explained
 from normplug.launch.errors import UserError, exit_code
 from normplug.launch.options import add_config_arguments

@@ -16,6 +16,7 @@ import torch
 from mmengine.config import Config, ConfigDict
 from torch import Tensor, nn
 
+from normplug.launch.config_types import name_of, name_operators, written
 from normplug.launch.errors import UserError
 
 from .dataflow import record
@@ -51,7 +52,7 @@ def deploy(
         UserError: the model is deployed already or fails on a batch, a norm that has to be folded
             cannot, or the outputs differ by more than TOLERANCE. Nothing has been written then.
     """
-    if cfg.model.get('type') == 'DeployedModel':
+    if name_of(cfg.model.get('type')) in ('DeployedModel', 'deployed_model'):
         raise UserError('the config is that of a deployed model already')
     flow, wanted = record(model, lambda: [_first_run(cfg, model, batch) for batch in batches])
     try:
@@ -90,7 +91,8 @@ def _first_run(cfg: Config, model: nn.Module, batch: Batch) -> dict:
 
 
 def _deployed_config(cfg: Config, plan: Plan) -> Config:
-    new = copy.deepcopy(cfg)
+    new = Config(written(cfg._to_lazy_dict()))
+    name_operators(new._cfg_dict)
     norms = [dict(where=glob.escape(n), norm_cfg=own) for n, own in plan.norm_cfgs.items()]
     folded = [dict(conv=conv, norm=norm) for norm, conv in plan.folded.items()]
     deployed = dict(type=new.model.type, norms=norms, folded=folded)

@@ -74,7 +74,7 @@ class _Recorder(TorchDispatchMode):
         self._hooks = []
         for layer in model.modules():
             if isinstance(layer, (nn.Conv2d, _BatchNorm, BaseNorm)):
-                self._hooks.append(layer.register_forward_pre_hook(self._enter))
+                self._hooks.append(layer.register_forward_pre_hook(self._enter, with_kwargs=True))
                 self._hooks.append(layer.register_forward_hook(self._leave))
             if isinstance(layer, nn.Conv2d):
                 self._convs[id(layer.weight)] = layer
@@ -83,8 +83,8 @@ class _Recorder(TorchDispatchMode):
         for hook in self._hooks:
             hook.remove()
 
-    def _enter(self, layer: nn.Module, args: tuple) -> None:
-        x = args[0]
+    def _enter(self, layer: nn.Module, args: tuple, kwargs: dict) -> None:
+        x = args[0] if args else next(iter(kwargs.values()))
         self._running.append((layer, x))
         if isinstance(layer, nn.Conv2d):
             return

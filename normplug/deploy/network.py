@@ -12,13 +12,11 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from normplug.launch import checkpoint_check as ckpt
-from normplug.launch.config import scope_of
+from normplug.launch.config_types import PACKAGES, package_of, scope_of
 from normplug.launch.errors import UserError
 from normplug.launch.runner import build_checked_model
 
 __all__ = ['Batch', 'largest_difference', 'load_model', 'random_batch', 'run']
-
-SCOPES = ('mmdet', 'mmseg', 'mmpretrain')
 
 
 @dataclass
@@ -38,12 +36,13 @@ def load_model(cfg: Config, path: str) -> tuple[nn.Module, dict]:
         UserError: the config is none of mmdet, mmseg and mmpretrain, its model cannot be built, or
             the checkpoint is missing, broken, of another model or has NaN in it.
     """
-    if scope_of(cfg) not in SCOPES:
-        raise UserError(
-            f"default_scope = '{scope_of(cfg)}': this tool knows the models of {', '.join(SCOPES)}"
-        )
     if cfg.get('model') is None:
         raise UserError('the config has no model')
+    if package_of(cfg) not in PACKAGES:
+        raise UserError(
+            f'default_scope = {scope_of(cfg)!r}, and model.type is of none of '
+            f'{", ".join(PACKAGES)}: this tool knows their models'
+        )
     checkpoint = ckpt.read_checkpoint(path, 'checkpoint')
     model = build_checked_model(cfg)
     ckpt.check_strict(model, checkpoint, path, 'checkpoint')  # which loads it
@@ -53,7 +52,7 @@ def load_model(cfg: Config, path: str) -> tuple[nn.Module, dict]:
 def random_batch(cfg: Config, shape: tuple[int, int, int, int], seed: int = 0) -> Batch:
     """Standard normal values, as normalized images have."""
     inputs = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-    if scope_of(cfg) != 'mmdet':
+    if package_of(cfg) != 'mmdet':
         return Batch(inputs, [])
     from mmdet.structures import DetDataSample
 
@@ -77,11 +76,11 @@ def run(cfg: Config, model: nn.Module, batch: Batch, proposals: list | None = No
         ``outputs``, any nesting of tensors; ``proposals``, those used, or None.
     """
     with DefaultScope.overwrite_default_scope(scope_of(cfg)):
-        if scope_of(cfg) == 'mmseg':
+        if package_of(cfg) == 'mmseg':
             size = tuple(batch.inputs.shape[2:])
             metas = [dict(img_shape=size)] * len(batch.inputs)
             return dict(outputs=model.encode_decode(batch.inputs, metas), proposals=None)
-        if scope_of(cfg) == 'mmpretrain':
+        if package_of(cfg) == 'mmpretrain':
             return dict(outputs=model(batch.inputs, mode='tensor'), proposals=None)
         return _run_detector(model, batch, proposals)
 

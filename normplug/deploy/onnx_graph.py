@@ -9,7 +9,7 @@ import torch
 from mmengine.config import Config
 from torch import Tensor, nn
 
-from normplug.launch.config import scope_of
+from normplug.launch.config_types import package_of
 from normplug.launch.errors import UserError
 from normplug.resume.atomic import CheckpointWriteError, write
 
@@ -29,15 +29,15 @@ class ExportedNetwork(nn.Module):
     logits (N, classes, H, W) of an image; of a classifier the logits (N, classes).
     """
 
-    def __init__(self, model: nn.Module, scope: str) -> None:
+    def __init__(self, model: nn.Module, package: str) -> None:
         super().__init__()
-        self.model, self.scope = model, scope
+        self.model, self.package = model, package
 
     def forward(self, image: Tensor) -> Tensor | tuple[Tensor, ...]:
         """Run on a normalized image, (N, C, H, W)."""
-        if self.scope == 'mmdet':
+        if self.package == 'mmdet':
             return tuple(self.model.extract_feat(image))
-        if self.scope == 'mmseg':
+        if self.package == 'mmseg':
             size = (image.shape[2], image.shape[3])
             return self.model.encode_decode(image, [dict(img_shape=size)])
         return self.model(image, mode='tensor')
@@ -75,7 +75,7 @@ def export_onnx(
     """
     if model.training:
         raise UserError('the model is in training mode: call model.eval() before exporting it')
-    network = ExportedNetwork(model, scope_of(cfg)).eval()
+    network = ExportedNetwork(model, package_of(cfg)).eval()
     data = _graph(with_constant_ratios(network), shape, fixed)
     n, c, h, w = shape
     shapes = [shape] if fixed else [shape, (n + 1, c, h + 32, w + 64)]

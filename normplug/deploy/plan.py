@@ -9,9 +9,9 @@ from fnmatch import fnmatchcase
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.utils import parametrize
 
 from normplug.norms import KN, SSN, BaseNorm, GhostBN, PortableSyncBN
+from normplug.own_code import hooks_of, own_code
 
 from .dataflow import Dataflow
 from .description import names_of
@@ -91,6 +91,9 @@ def _native(layer: nn.Module, flow: Dataflow) -> tuple[str | None, str]:
     """'bn', 'in' or 'ln' where a native layer computes the same; else None and why not."""
     if layer not in flow.shapes:
         return None, 'not part of the inference'
+    own = own_code(layer, 'rule', 'rule_params', 'corrections')
+    if own:
+        return None, f'which {own}'
     if isinstance(layer, _BatchNorm):
         whole = layer.affine and layer.track_running_stats
         return ('bn', '') if whole else (None, 'without weights or running statistics')
@@ -100,7 +103,7 @@ def _native(layer: nn.Module, flow: Dataflow) -> tuple[str | None, str]:
         return None, 'its input has other axes than (N, C, H, W)'
     if isinstance(layer, _BATCH_NORMS):
         return 'bn', ''
-    if layer.mean_choice.sum() < 0.5 or layer.var_choice.sum() < 0.5:
+    if not layer.is_decided():
         return None, 'undecided (its ratios are not one-hot yet)'
     mean, var = (
         layer.normalizers[int(choice.argmax())] for choice in (layer.mean_choice, layer.var_choice)
@@ -130,8 +133,10 @@ def _convolution(
         return None, 'not folded: it normalizes the outputs of several layers'
     if conv is None:
         return None, 'not folded: its input is not the output of a convolution'
-    if not _is_plain(conv):
-        return None, f'not folded: {type(conv).__name__} changes its weight when it runs'
+    if own := own_code(conv) or hooks_of(conv):
+        return None, f'not folded: {type(conv).__name__} {own}'
+    if own := hooks_of(norm):
+        return None, f'not folded: it {own}'
     if any(owners[id(p)] > 1 for p in conv.parameters()) or conv in flow.weight_readers:
         return None, "not folded: the convolution's weight is used elsewhere too"
     for output in flow.outputs[conv]:
@@ -141,14 +146,6 @@ def _convolution(
             readers = ', '.join(dict.fromkeys(others or ['this norm again']))
             return None, f"not folded: the convolution's output is used by {readers} too"
     return conv, None
-
-
-def _is_plain(conv: nn.Conv2d) -> bool:
-    """Whether its weight parameter is what it convolves with. (A weight standardization is not.)"""
-    from mmcv.cnn.bricks.wrappers import Conv2d
-
-    plain = type(conv) in (nn.Conv2d, Conv2d) and not parametrize.is_parametrized(conv)
-    return plain and not conv._forward_pre_hooks
 
 
 def _check_folded(plan: Plan, must_fold: Iterable[str]) -> None:

@@ -65,10 +65,9 @@ class NormRatioHook(Hook):
 
     def _log(self, runner: Runner, step: int) -> None:
         values = [ratios.double() for layer in self._layers for ratios in layer.ratios()]
-        choices = [c.sum() for layer in self._sparse for c in (layer.mean_choice, layer.var_choice)]
         names, values = list(self._names), torch.cat(values)
-        if choices:
-            decided = (torch.stack(choices).view(-1, 2) > 0.5).all(1).sum()
+        if self._sparse:
+            decided = torch.stack([layer.is_decided() for layer in self._sparse]).sum()
             names, values = [*names, 'ratio/decided_layers'], torch.cat([values, decided[None]])
         scalars = dict(zip(names, values.tolist(), strict=True))
         runner.visualizer.add_scalars(scalars, step=step)

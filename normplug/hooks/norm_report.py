@@ -1,6 +1,7 @@
 """Which normalizers a training really trains, in its log."""
 
 from collections import Counter
+from collections.abc import Iterable
 
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
@@ -9,6 +10,7 @@ from mmengine.runner import Runner
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
+from normplug.hooks.mean_teacher import has_lost_statistics, mean_teacher_hook, twins_in_student
 from normplug.norms import BaseNorm
 from normplug.register import NORMS
 
@@ -17,11 +19,15 @@ __all__ = [
     'norm_report',
     'norm_state',
     'norms_under_norm_eval',
+    'precise_bn_report',
     'sync_bn_report',
+    'teacher_report',
 ]
 
 _FOREIGN = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
-_STATES = ('training', 'evaluating', 'frozen')
+_NORMS = (BaseNorm, *_FOREIGN)
+_LOST = 'in a teacher that never gets their statistics'
+_STATES = ('training', 'evaluating', 'frozen', 'averaged', _LOST)
 
 
 def norm_state(layer: nn.Module) -> str:
@@ -30,29 +36,83 @@ def norm_state(layer: nn.Module) -> str:
     A batch norm of ``requires_grad=False`` in training mode is ``'training'``: its statistics
     move. With ``norm_eval=True`` and trainable parameters it is ``'evaluating'``.
     """
-    if isinstance(layer, BaseNorm):
-        has_statistics = layer.batch_from is not None and not layer.frozen
-    else:
-        has_statistics = getattr(layer, 'running_mean', None) is not None
-    if not (layer.training and has_statistics) and not any(
-        parameter.requires_grad for parameter in layer.parameters()
-    ):
+    trains = any(parameter.requires_grad for parameter in layer.parameters())
+    if not (trains or _moves_statistics(layer)):
         return 'frozen'
     return 'training' if layer.training else 'evaluating'
 
 
-def norm_report(model: nn.Module) -> str:
-    """One line: how many norm layers of each type are in which state, our types first."""
+def _moves_statistics(layer: nn.Module) -> bool:
+    if isinstance(layer, BaseNorm):
+        return layer.training and layer.moves_statistics
+    return layer.training and getattr(layer, 'running_mean', None) is not None
+
+
+def norm_report(model: nn.Module, mean_teacher: Hook | None = None) -> str:
+    """One line: how many norm layers of each type are in which state, our types first.
+
+    Args:
+        model: any.
+        mean_teacher: mmdet's ``MeanTeacherHook``, if that averages ``model.student`` into
+            ``model.teacher``. Norms of the teacher are then said to be averaged, and without it too
+            those whose statistics do not follow the student's are told.
+    """
     counts: dict[tuple[bool, str], Counter[str]] = {}
+    twins = twins_in_student(model, _NORMS)
     for layer in model.modules():
-        if isinstance(layer, (BaseNorm, *_FOREIGN)):
+        if isinstance(layer, _NORMS):
             key = (not isinstance(layer, BaseNorm), _type_name(layer))
-            counts.setdefault(key, Counter())[norm_state(layer)] += 1
+            state = _teacher_state(layer, twins.get(layer), mean_teacher)
+            counts.setdefault(key, Counter())[state or norm_state(layer)] += 1
     parts = [
         f'{name} ' + ', '.join(f'{states[state]} {state}' for state in _STATES if states[state])
         for (_, name), states in sorted(counts.items(), key=lambda item: item[0])
     ]
     return f'norms: {"; ".join(parts) or "none"}'
+
+
+def _teacher_state(
+    layer: nn.Module, student: nn.Module | None, mean_teacher: Hook | None
+) -> str | None:
+    """The state of a norm of a teacher, where that is another than its own mode says."""
+    if student is None:
+        return None
+    if has_lost_statistics(layer, student):
+        return _LOST
+    if mean_teacher is None:
+        return None
+    if mean_teacher.skip_buffers and _moves_statistics(student):
+        return _LOST
+    return 'frozen' if norm_state(student) == 'frozen' else 'averaged'
+
+
+def teacher_report(model: nn.Module, mean_teacher: Hook | None = None) -> str | None:
+    """What is wrong with the norms of ``model.teacher``, and the key to set; None if nothing is."""
+    twins = twins_in_student(model, _NORMS)
+    lost = [t for t, s in twins.items() if _teacher_state(t, s, mean_teacher) == _LOST]
+    if not lost:
+        return None
+    types = ', '.join(sorted({_type_name(layer) for layer in lost}))
+    return (
+        f'the teacher does not get the running statistics of its student, which move: {len(lost)} '
+        f'norms of the type {types} go on with those that they began with, so that pseudo labels '
+        'and tests of the teacher are wrong. MeanTeacherHook leaves buffers out unless the config '
+        "has custom_hooks=[dict(type='MeanTeacherHook', skip_buffer=False)]"
+    )
+
+
+def precise_bn_report(model: nn.Module, hooks: Iterable[Hook]) -> str | None:
+    """Which norms of ours mmpretrain's ``PreciseBNHook`` leaves out; None without it."""
+    kinds = {kind.__name__ for hook in hooks for kind in type(hook).__mro__}
+    ours = [m for m in model.modules() if isinstance(m, BaseNorm) and m.moves_statistics]
+    ours = [layer for layer in ours if not isinstance(layer, _NormBase)]
+    if 'PreciseBNHook' not in kinds or not ours:
+        return None
+    types = ', '.join(sorted({_type_name(layer) for layer in ours}))
+    return (
+        f'PreciseBNHook recomputes the statistics of batch norms only, not those of {types}: use '
+        "dict(type='BatchAverageHook') in its place, which does it for both"
+    )
 
 
 def norms_under_norm_eval(model: nn.Module) -> dict[str, set[str]]:
@@ -95,11 +155,14 @@ class NormReportHook(Hook):
     """Log, once a training has begun, the norm layers by type and state.
 
     Warns of ``norm_eval=True`` where it meets normalizers of this package, which it does not
-    reach: mm's models apply it to torch's batch norms only. Says the same of ``sync_bn``.
+    reach: mm's models apply it to torch's batch norms only. Says the same of ``sync_bn`` and of
+    mmpretrain's ``PreciseBNHook``. Warns of a semi-supervised teacher whose norms do not get the
+    statistics of the student, at the start and before it is validated or tested.
     """
 
     def __init__(self) -> None:
         self._reported = False
+        self._warned_of_teacher = False
 
     def before_train(self, runner: Runner) -> None:
         """Report again if the same runner trains again."""
@@ -110,8 +173,13 @@ class NormReportHook(Hook):
         if self._reported:
             return
         self._reported = True
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        runner.logger.info(norm_report(model))
+        model = _unwrapped(runner)
+        mean_teacher = mean_teacher_hook(runner.hooks)
+        runner.logger.info(norm_report(model, mean_teacher))
+        self._warn_of_teacher(runner, mean_teacher)
+        left_out = precise_bn_report(model, runner.hooks)
+        if left_out:
+            runner.logger.warning(left_out)
         if runner.cfg.get('sync_bn'):
             left_alone = sync_bn_report(model, runner.cfg.sync_bn)
             if left_alone:
@@ -124,3 +192,19 @@ class NormReportHook(Hook):
                 f"stay in training mode; to freeze them, norm_cfg=dict(type='{types[0]}', "
                 'frozen=True)'
             )
+
+    def before_val(self, runner: Runner) -> None:
+        """Warn of a teacher that lost its statistics, whatever averages it."""
+        self._warn_of_teacher(runner)
+
+    before_test = before_val
+
+    def _warn_of_teacher(self, runner: Runner, mean_teacher: Hook | None = None) -> None:
+        warning = teacher_report(_unwrapped(runner), mean_teacher)
+        if warning and not self._warned_of_teacher:
+            self._warned_of_teacher = True
+            runner.logger.warning(warning)
+
+
+def _unwrapped(runner: Runner) -> nn.Module:
+    return runner.model.module if is_model_wrapper(runner.model) else runner.model

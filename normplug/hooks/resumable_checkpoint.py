@@ -6,7 +6,8 @@ import hashlib
 import os.path as osp
 import pickle
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from mmengine.dist import all_gather_object, get_world_size, is_main_process, master_only
@@ -19,6 +20,11 @@ from normplug.hooks.sample_seed import SampleSeedHook
 from normplug.hooks.sync_norm_stats import synchronize_models
 from normplug.resume import atomic
 from normplug.resume.disk import check_room, check_writable, checkpoint_bytes
+from normplug.resume.kept import (
+    caching_transforms,
+    preprocessor_values,
+    set_preprocessor_values,
+)
 from normplug.resume.random_state import get_random_state, set_random_state
 
 __all__ = ['ResumableCheckpointHook']
@@ -30,6 +36,8 @@ class ResumableCheckpointHook(CheckpointHook):
 
     * A checkpoint holds the random state of every rank (``random_states``), and a resumed training
       goes on with it. Validation does not move the random state.
+    * It holds the values that the data preprocessor has changed (``preprocessor_values``), as the
+      size of mmdet's BatchSyncRandomResize.
     * Checkpoints and ``last_checkpoint`` are written to a temporary file that is then renamed, and
       older checkpoints are deleted after that. (Into a local folder; ``backend_args`` and
       ``out_dir`` for a remote storage are used as they are.)
@@ -49,6 +57,7 @@ class ResumableCheckpointHook(CheckpointHook):
     _pending: dict[str, Any] | None = None  # to restore before the next epoch
     _before_val: dict[str, Any] | None = None  # while validating: the state of training
     _gathered: list[dict[str, Any]] | None = None  # while saving: the states by rank
+    _built: Mapping[str, Any] = MappingProxyType({})  # what the data preprocessor held at first
 
     # Resuming
 
@@ -58,6 +67,7 @@ class ResumableCheckpointHook(CheckpointHook):
         self._loaded = {
             'states': checkpoint.get('random_states'),
             'other_seed': seed is not None and seed != runner.seed,
+            'preprocessor': checkpoint.get('preprocessor_values') or {},
         }
 
     def before_train(self, runner: Runner) -> None:
@@ -70,6 +80,7 @@ class ResumableCheckpointHook(CheckpointHook):
             for folder in {self.out_dir, runner.work_dir}:
                 for name in atomic.remove_leftovers(folder):
                     runner.logger.info(f'removed {osp.join(folder, name)} of a killed training')
+        self._built = preprocessor_values(runner.model)
         loaded, self._loaded = self._loaded, None
         if loaded and runner.iter > 0:
             self._prepare_to_restore(runner, loaded)
@@ -87,7 +98,15 @@ class ResumableCheckpointHook(CheckpointHook):
         return is_local
 
     def _prepare_to_restore(self, runner: Runner, loaded: dict[str, Any]) -> None:
-        if loaded['other_seed'] and not any(isinstance(h, SampleSeedHook) for h in runner.hooks):
+        set_preprocessor_values(runner.model, loaded['preprocessor'])
+        seeded = any(isinstance(hook, SampleSeedHook) for hook in runner.hooks)
+        caching = [] if seeded else caching_transforms(runner)  # that hook warns by itself
+        if caching:
+            runner.logger.warning(
+                f'{", ".join(caching)}: their caches of samples begin empty. The resumed training '
+                'is not the uninterrupted one bit for bit'
+            )
+        if loaded['other_seed'] and not seeded:
             runner.logger.warning(
                 'the order of the data is not that of the interrupted training, because the '
                 'sampler was built with another seed; set randomness.seed, or add SampleSeedHook'
@@ -134,6 +153,11 @@ class ResumableCheckpointHook(CheckpointHook):
         """Add the random states; a best checkpoint, which nothing resumes from, has none."""
         if self._gathered is not None:
             checkpoint['random_states'] = self._gathered
+            checkpoint['preprocessor_values'] = {
+                name: value
+                for name, value in preprocessor_values(runner.model).items()
+                if name not in self._built or value != self._built[name]
+            }
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
         # All ranks come here, at the end of an epoch, of an iteration, and for a new best score.

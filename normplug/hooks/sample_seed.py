@@ -15,6 +15,7 @@ from mmengine.runner import Runner
 from mmengine.runner.loops import _InfiniteDataloaderIterator
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset, get_worker_info
 
+from normplug.resume.kept import caching_transforms
 from normplug.resume.random_state import get_random_state, set_random_state
 
 __all__ = ['SampleSeedHook']
@@ -32,7 +33,8 @@ class SampleSeedHook(Hook):
 
     An iteration-based training that resumes skips the samples that were used without loading them.
 
-    What a transform draws from a generator of its own is not seeded.
+    What a transform draws from a generator of its own is not seeded, and one that keeps earlier
+    samples (mmdet's CachedMosaic and CachedMixUp) gets others: the log warns of the latter.
 
     Raises:
         ValueError: the training data is an ``IterableDataset``, or has no batches.
@@ -54,6 +56,13 @@ class SampleSeedHook(Hook):
             )
         if isinstance(loader.dataset, SeededDataset):  # the runner trains again
             return
+        caching = caching_transforms(runner)
+        if caching:
+            runner.logger.warning(
+                f'{", ".join(caching)}: these transforms keep earlier samples in a cache, whatever '
+                'the seeds. So the samples depend on num_workers, and a resumed training, whose '
+                'caches begin empty, is not the uninterrupted one bit for bit'
+            )
         _renew_samplers(runner, loader)
         self._batches = SeededBatches(loader.batch_sampler, (runner.seed, get_rank()))
         # DataLoader refuses the assignment, because it would not reach an iterator in use. None
@@ -204,7 +213,7 @@ def _renew_samplers(runner: Runner, loader: DataLoader) -> None:
     dataloader that was given to the runner as an object stays.
     """
     cfg = runner._train_dataloader  # the config; the property is the built one
-    if isinstance(cfg, DataLoader) or not isinstance(cfg['sampler'], dict):
+    if isinstance(cfg, DataLoader) or not isinstance(cfg.get('sampler'), dict):
         return
     seed = runner.seed
     if runner._randomness_cfg.get('diff_rank_seed', False):

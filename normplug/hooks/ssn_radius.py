@@ -9,6 +9,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 from normplug.errors import UnsuitableModelError
+from normplug.hooks.mean_teacher import mean_teacher_hook, twins_in_student
 from normplug.norms import SSN
 from normplug.norms.ssn import set_radius
 
@@ -28,8 +29,8 @@ class SSNRadiusHook(Hook):
     that begin at 0; ``SSN.reset_ratios`` makes a layer begin anew. A resumed training goes on as
     if it had not been interrupted.
 
-    The copy of the model in an ``EMAHook`` gets the same radius and choices: they are no numbers
-    to average.
+    The copy of the model in an ``EMAHook``, and the teacher of a ``MeanTeacherHook``, get the same
+    radius and choices: they are no numbers to average.
 
     Args:
         end: radius at the end of training, in [0, 1].
@@ -50,10 +51,12 @@ class SSNRadiusHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """Find where each layer starts from; once, as the checkpoints of this training keep it."""
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        mean_teacher = mean_teacher_hook(runner.hooks)
+        twins = twins_in_student(model, (SSN,)) if mean_teacher else {}
         layers = {
             name: layer
             for name, layer in model.named_modules()
-            if isinstance(layer, SSN) and not layer.frozen
+            if isinstance(layer, SSN) and not layer.frozen and layer not in twins
         }
         if not layers:
             raise UnsuitableModelError(
@@ -63,11 +66,12 @@ class SSNRadiusHook(Hook):
         info = runner.message_hub.runtime_info
         # The second: resumed from the checkpoint of a training without this hook.
         if runner.iter == 0 or _STARTS not in info:
-            radii = {name: layer.radius.item() for name, layer in layers.items()}
-            starts = {name: radii[name] for name, layer in layers.items() if not _decided(layer)}
+            # An average over models, as a checkpoint may hold it, rounds.
+            radii = {name: min(layer.radius.item(), 1.0) for name, layer in layers.items()}
+            starts = {name: radii[name] for name, layer in layers.items() if not layer.is_decided()}
             runner.message_hub.update_info(_STARTS, starts)
         starts = info[_STARTS]
-        late = next((name for name, start in starts.items() if start > self.end), None)
+        late = next((name for name, start in starts.items() if start > self.end + 1e-6), None)
         if late:
             raise UnsuitableModelError(
                 f'SSNRadiusHook: the radius of {late} stands at {starts[late]:.3f} already, above '
@@ -82,11 +86,12 @@ class SSNRadiusHook(Hook):
         if len(starts) < len(layers):
             runner.logger.info(f'SSN: {len(layers) - len(starts)} layers have decided before')
         averaged = [hook.ema_model.module for hook in runner.hooks if isinstance(hook, EMAHook)]
+        copies = [
+            (layer, copy.get_submodule(name)) for copy in averaged for name, layer in layers.items()
+        ]
+        copies += [(student, teacher) for teacher, student in twins.items()]
         self._copies = [
-            (getattr(layer, key), getattr(copy.get_submodule(name), key))
-            for copy in averaged
-            for name, layer in layers.items()
-            for key in _STATE
+            (getattr(layer, key), getattr(copy, key)) for layer, copy in copies for key in _STATE
         ]
 
     def before_train_iter(self, runner: Runner, *args, **kwargs) -> None:
@@ -96,10 +101,6 @@ class SSNRadiusHook(Hook):
             set_radius(layers, start + (self.end - start) * progress)
 
     def after_train_iter(self, *args, **kwargs) -> None:
-        """Hand radius and choices to the averaged model."""
+        """Hand radius and choices to the averaged models."""
         for value, copy in self._copies:
             copy.copy_(value)
-
-
-def _decided(layer: SSN) -> bool:
-    return bool(layer.mean_choice.any() and layer.var_choice.any())

@@ -137,8 +137,9 @@ def _times(weight: Tensor, matrix: Tensor) -> Tensor:
 
 def convolved_sample(conv: Conv, x_n: Tensor) -> Moments:
     """Moments of the convolution of one drawn map a group, (groups, C_in, *size)."""
-    # Not a call of the module: its hooks are for the model's own forward.
-    y_n = conv._conv_forward(x_n.to(conv.weight.dtype), conv.weight, conv.bias).double()
+    # Not a call of the module: its hooks, and what a subclass adds, are followed by themselves.
+    kind = next(cls for cls in (nn.Conv1d, nn.Conv2d, nn.Conv3d) if isinstance(conv, cls))
+    y_n = kind._conv_forward(conv, x_n.to(conv.weight.dtype), conv.weight, conv.bias).double()
     axes = tuple(range(2, y_n.dim()))
     var, mean = torch.var_mean(y_n, axes, correction=0)
     return Moments(mean, var)

@@ -14,6 +14,7 @@ from normplug.kalman.snapshot import undisturbed
 from normplug.kalman.states import MissingStateError, Node, Posterior, State
 from normplug.kalman.trace import Observation, Trace
 from normplug.norms.kn import KN
+from normplug.own_code import own_code
 from normplug.stats import Moments
 
 __all__ = ['LinkReport', 'link_kalman', 'refuse_checkpointing']
@@ -147,9 +148,10 @@ class Link:
 def link_kalman(model: nn.Module, forward: Callable[[], Any]) -> list[LinkReport]:
     """Link the KN layers of ``model``, by following one forward of it; once, before training.
 
-    Followed are convolutions, activations, max and average pooling, sums and concatenations; what
-    else there is, and a layer that runs several times in a forward, ends a chain, and so does the
-    border between two parts of an OpenMMLab model (backbone, neck, each head). Linking again
+    Followed are convolutions, elementwise functions of one tensor and of parameters of its channels
+    (activations), max and average pooling, sums and concatenations; what else there is, and a layer
+    that runs several times in a forward, ends a chain, and so does the border between two parts of
+    an OpenMMLab model (backbone, neck, each head). Linking again
     replaces the links. Copies of the model (deepcopy, pickle) have none.
 
     Args:
@@ -217,8 +219,12 @@ def _reason(
         return 'it did not run in the forward that was followed'
     if name in trace.shared:
         return 'it runs several times in a forward'
+    own = own_code(layer)
+    if own:
+        return f'{type(layer).__name__} {own}'
     if seen.prior is None:
-        return 'no normalizer before it could be followed to its input'
+        end = f': the path ends at {seen.lost}' if seen.lost else ''
+        return f'no normalizer before it could be followed to its input{end}'
     for leaf in seen.prior.leaves():
         before = layers[leaf.name]
         if leaf.name in trace.shared:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator
-from functools import lru_cache
+from functools import lru_cache, partial
 from math import ceil, prod
 from typing import NamedTuple
 
@@ -133,7 +133,12 @@ class Posterior(Node):
 
 
 class Activated(Node):
-    """After an activation; ReLU in closed form, others by quadrature."""
+    """After an activation; ReLU in closed form, others by quadrature.
+
+    Args:
+        part: before it.
+        function: (N, C, *size) → the same, elementwise; may have parameters of each channel.
+    """
 
     def __init__(self, part: Node, function: Callable[[Tensor], Tensor]) -> None:
         super().__init__(part)
@@ -143,7 +148,12 @@ class Activated(Node):
         moments, size = self.parts[0].state(sampled)
         if self.function is F.relu:
             return State(rectified(moments), size)
-        return State(transformed(moments, self.function), size)
+        return State(transformed(moments, partial(self._of_points, len(size))), size)
+
+    def _of_points(self, axes: int, value: Tensor) -> Tensor:
+        """The function of (..., C, points), as of a map: learned slopes are of axis 1."""
+        x = value.reshape(-1, *value.shape[-2:], *[1] * (axes - 1))
+        return self.function(x).reshape(value.shape)
 
     def draw(self, sampled: bool) -> Tensor:
         """The map before, activated."""

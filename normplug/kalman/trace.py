@@ -10,9 +10,11 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
+from torch.overrides import TorchFunctionMode, resolve_name
+from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from normplug.kalman.composed import compose, elementwise_only
 from normplug.kalman.convolution import Conv
 from normplug.kalman.states import (
     Activated,
@@ -25,27 +27,12 @@ from normplug.kalman.states import (
     Window,
 )
 from normplug.norms.kn import KN
+from normplug.own_code import own_code
 
 __all__ = ['Observation', 'Trace']
 
 _CONVOLUTIONS = {torch.conv1d: 1, torch.conv2d: 2, torch.conv3d: 3}
 _RELU = {F.relu, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_}
-# Elementwise; others than ReLU are computed by quadrature.
-_ACTIVATIONS = {
-    F.leaky_relu,
-    F.hardtanh,
-    F.relu6,
-    F.silu,
-    F.gelu,
-    F.elu,
-    F.hardswish,
-    F.mish,
-    F.softplus,
-    torch.sigmoid,
-    torch.tanh,
-    Tensor.sigmoid,
-    Tensor.tanh,
-}
 _SUMS = {torch.add, Tensor.add, Tensor.add_}
 _SAME = {
     Tensor.contiguous,
@@ -67,10 +54,12 @@ class Observation(NamedTuple):
     Attributes:
         prior: the node of its input, None where no path could be followed.
         posterior: its own.
+        lost: where the path of its input ended; '' where there was none.
     """
 
     prior: Node | None
     posterior: Posterior
+    lost: str
 
 
 class Trace(TorchFunctionMode):
@@ -86,7 +75,9 @@ class Trace(TorchFunctionMode):
         self.observations: dict[str, Observation] = {}
         self.shared: set[str] = set()
         self._nodes = WeakTensorKeyDictionary()
+        self._lost = WeakTensorKeyDictionary()
         self._model = model
+        self._constants = {id(t) for t in (*model.parameters(), *model.buffers())}
         self._convolutions: dict[int, tuple[str, Conv]] = {
             id(module._parameters['weight']): (name, module)
             for name, module in model.named_modules()
@@ -98,14 +89,24 @@ class Trace(TorchFunctionMode):
     def __torch_function__(self, func, types, args=(), kwargs=None):
         """Run ``func``, and note what its result is of the states of its arguments."""
         kwargs = kwargs or {}
+        lost = self._where_lost(func, args, kwargs)
         node = self._after(func, args, kwargs)
-        result = func(*args, **kwargs)
-        if isinstance(result, Tensor):
-            self._set(result, node)
+        root, composed = (None, None) if node else self._composed(func, args, kwargs)
+        if composed is None:
+            result = func(*args, **kwargs)
+        else:
+            shape = next(t.shape for t in tree_leaves((args, kwargs)) if self._get(t) is not None)
+            with elementwise_only(func) as was_elementwise:
+                result = func(*args, **kwargs)
+            if was_elementwise() and isinstance(result, Tensor) and result.shape == shape:
+                node = Activated(root, composed)
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, Tensor):
+                self._set(tensor, node, lost)
         return result
 
     def _after(self, func: Callable, args: tuple, kwargs: dict[str, Any]) -> Node | None:
-        """The node of ``func``'s result, None where it is not known what that does to a state."""
+        """The node of ``func``'s result, where it is no elementwise function of one tensor."""
         if func in _CONVOLUTIONS:
             return self._convolved(*args, **kwargs)
         if func in (torch.cat, torch.concat):
@@ -120,18 +121,61 @@ class Trace(TorchFunctionMode):
             return node
         if func is F.dropout:
             return None if _dropout_is_on(*args, **kwargs) else node
-        if func in _RELU:
+        if func in _RELU and not isinstance(node, Activated):
             return Activated(node, F.relu)
-        if func in _ACTIVATIONS:
-            options = {k: v for k, v in kwargs.items() if k not in ('input', 'inplace')}
-            return Activated(node, partial(_activate, func, args[1:], tuple(options.items())))
         if func in _MAX_POOLS or func in _AVERAGE_POOLS:
             return _pooled(func, node, *args, **kwargs)
         return None
 
-    def _convolved(self, input: Tensor, weight: Tensor, *_args: Any, **_kwargs: Any) -> Node | None:
+    def _composed(self, func: Callable, args: tuple, kwargs: dict[str, Any]) -> tuple:
+        """The node that all tensors of ``func`` are functions of, and what ``func`` is of it."""
+        roots = {_root(node) for t in tree_leaves((args, kwargs)) if (node := self._get(t))}
+        if len(roots) != 1:
+            return None, None
+
+        def function_of(tensor: Tensor) -> Callable | None:
+            node = self._get(tensor)
+            if node is None:
+                return None
+            # A copy, for functions that work in place.
+            return node.function if isinstance(node, Activated) else torch.clone
+
+        return roots.pop(), compose(
+            func, args, kwargs, function_of, lambda tensor: id(tensor) in self._constants
+        )
+
+    def _where_lost(self, func: Callable, args: tuple, kwargs: dict[str, Any]) -> str:
+        """Where the path ends, if it cannot be followed through ``func`` or was lost before."""
+        tensors = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
+        if any(self._get(tensor) is not None for tensor in tensors):
+            return resolve_name(func) or getattr(func, '__name__', str(func))
+        return next(filter(None, map(self.lost, tensors)), '')
+
+    def lost(self, tensor: Tensor) -> str:
+        """Where the path of a tensor that is not followed ended; '' where there was none."""
+        if tensor in self._nodes and self._get(tensor) is None:
+            return 'a change in place'
+        return self._lost.get(tensor, '')
+
+    def _convolved(
+        self,
+        input: Tensor,
+        weight: Tensor,
+        bias: Tensor | None = None,
+        stride: Any = 1,
+        padding: Any = 0,
+        dilation: Any = 1,
+        groups: int = 1,
+    ) -> Node | None:
         node, known = self._get(input), self._convolutions.get(id(weight))
-        return None if node is None or known is None else Convolved(node, *known)
+        if node is None or known is None:
+            return None
+        conv = known[1]
+        axes = weight.dim() - 2
+        given = _wide(stride, axes), _wide(padding, axes), _wide(dilation, axes), groups
+        # A subclass may convolve otherwise than its attributes say.
+        as_built = given == (conv.stride, _wide(conv.padding, axes), conv.dilation, conv.groups)
+        return Convolved(node, *known) if as_built and bias is conv.bias else None
 
     def _concatenated(self, tensors: list[Tensor], dim: int = 0, **_: Any) -> Node | None:
         nodes = [self._get(tensor) for tensor in tensors]
@@ -143,7 +187,8 @@ class Trace(TorchFunctionMode):
             return self._get(input)
         nodes = [self._get(input), self._get(other)]
         fits = alpha == 1 and None not in nodes and input.shape == other.shape
-        return Summed(*nodes) if fits else None
+        # Functions of one tensor are not independent.
+        return Summed(*nodes) if fits and len(set(map(_root, nodes))) == 2 else None
 
     def _get(self, tensor: Any) -> Node | None:
         if not isinstance(tensor, Tensor):
@@ -151,11 +196,12 @@ class Trace(TorchFunctionMode):
         node, version = self._nodes.get(tensor, (None, None))
         return node if version == tensor._version else None  # changed in place by something else
 
-    def _set(self, tensor: Tensor, node: Node | None) -> None:
+    def _set(self, tensor: Tensor, node: Node | None, lost: str = '') -> None:
         if node is not None:
             self._nodes[tensor] = node, tensor._version
         else:
             self._nodes.pop(tensor, None)
+            self._lost[tensor] = lost
 
     @contextmanager
     def watch(self) -> Iterator[None]:
@@ -167,7 +213,8 @@ class Trace(TorchFunctionMode):
                 after = partial(self._after_norm, name)
                 handles += [
                     layer.register_forward_pre_hook(before, with_kwargs=True),
-                    layer.register_forward_hook(after, with_kwargs=True),
+                    # The first of its hooks: the others may change the result.
+                    layer.register_forward_hook(after, with_kwargs=True, prepend=True),
                 ]
         try:
             with self:
@@ -180,11 +227,18 @@ class Trace(TorchFunctionMode):
         if name in self.observations:
             self.shared.add(name)
         else:
-            self.observations[name] = Observation(self._get(_x(args, kwargs)), Posterior(name))
+            x = _x(args, kwargs)
+            node = self._get(x)
+            lost = '' if node else self.lost(x)
+            self.observations[name] = Observation(node, Posterior(name), lost)
 
     def _after_norm(
         self, name: str, layer: KN, args: tuple, kwargs: dict[str, Tensor], result: Tensor
     ) -> None:
+        own = own_code(layer)
+        if own:
+            self._set(result, None, f'{name}, which {own}')
+            return
         # What the layer found of its input is the state of both: that before normalization
         # travels.
         for tensor in (_x(args, kwargs), result):
@@ -195,8 +249,17 @@ def _x(args: tuple, kwargs: dict[str, Tensor]) -> Tensor:
     return args[0] if args else kwargs['x']
 
 
-def _activate(func: Callable, args: tuple, options: tuple, x: Tensor) -> Tensor:
-    return func(x, *args, **dict(options))
+def _root(node: Node | None) -> Node | None:
+    """What an elementwise function is taken of."""
+    return node.parts[0] if isinstance(node, Activated) else node
+
+
+def _wide(value: Any, axes: int) -> Any:
+    """One number an axis; a name as it is."""
+    if isinstance(value, str):
+        return value
+    value = tuple(value) if isinstance(value, (tuple, list)) else (value,)
+    return value * axes if len(value) == 1 else value
 
 
 def _dropout_is_on(
@@ -221,19 +284,15 @@ def _pooled(
     else:
         names = ('dilation', 'ceil_mode', 'return_indices')
 
-    def wide(value: Any) -> tuple[int, ...]:
-        value = tuple(value) if isinstance(value, (tuple, list)) else (value,)
-        return value * axes if len(value) == 1 else value
-
     options = dict(zip(names, rest, strict=False)) | kwargs
     if options.get('divisor_override') is not None:
         return None
-    kernel = wide(kernel_size)
+    kernel = _wide(kernel_size, axes)
     window = Window(
         kernel,
-        wide(stride) if stride else kernel,
-        wide(padding),
-        wide(options.get('dilation', 1)),
+        _wide(stride, axes) if stride else kernel,
+        _wide(padding, axes),
+        _wide(options.get('dilation', 1), axes),
         bool(options.get('ceil_mode', False)),
         bool(options.get('count_include_pad', True)),
     )

@@ -6,23 +6,13 @@ import inspect
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from mmengine.registry import Registry
-
 from .errors import UserError
+from .package_check import is_about_a_package, package_advice
 
-__all__ = ['REFUSALS', 'attempt', 'check_arguments', 'check_number', 'class_of']
+__all__ = ['REFUSALS', 'attempt', 'check_arguments', 'check_number']
 
 # What constructors raise for a wrong argument.
 REFUSALS = (TypeError, ValueError, KeyError, AssertionError)
-
-
-def class_of(config: Any, registry: Registry, scope: str) -> type | None:
-    """Return the class that ``config['type']`` names; None if it is no class or not known."""
-    kind = config.get('type') if isinstance(config, dict) else None
-    if isinstance(kind, str):
-        with registry.switch_scope_and_registry(config.get('_scope_', scope)) as found:
-            kind = found.get(kind)
-    return kind if inspect.isclass(kind) else None
 
 
 def check_arguments(
@@ -65,16 +55,20 @@ def attempt(
     """Return what ``build`` returns; None if it fails for want of the real training.
 
     Raises:
-        UserError: it raised one of ``refusals``.
+        UserError: it raised one of ``refusals``, or lacks a package.
         KeyError: it asked a registry for an unknown type.
     """
     try:
         return build()
     except refusals as error:
+        if is_about_a_package(error):
+            raise UserError(package_advice(key, '', str(error))) from error
         if isinstance(error, KeyError) and 'registry' in str(error):
             raise  # an unknown type, whose config key the caller finds
         text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
         text = text or f'{type(error).__name__} while it was built'
         raise UserError(text if text.startswith(key) else f'{key}: {text}; correct it') from error
-    except Exception:  # it lacks what only the real training has, which is no fault of the value
-        return None
+    except Exception as error:
+        if is_about_a_package(error):
+            raise UserError(package_advice(key, '', str(error))) from error
+        return None  # it lacks what only the real training has, which is no fault of the value

@@ -16,6 +16,7 @@ from mmengine.registry import HOOKS
 from normplug.compat import base_configs
 from normplug.resume.disk import check_writable
 
+from .config_types import built_by, name_of, name_operators, package_of, scope_of
 from .errors import UserError
 
 __all__ = [
@@ -58,17 +59,13 @@ def load_config(path: str, options: dict | None = None) -> Config:
         cfg.merge_from_dict(options or {})
     except (KeyError, TypeError) as error:
         raise UserError(f'--cfg-options does not fit {path}: {error.args[0]}') from error
-    if scope_of(cfg) == 'mmpretrain':
+    name_operators(cfg._cfg_dict)
+    if package_of(cfg) == 'mmpretrain':
         # mmpretrain's configs leave this to the tool; mmengine's own default does not stack.
         for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
             if cfg.get(name):
                 cfg[name].setdefault('collate_fn', {'type': 'default_collate'})
     return cfg
-
-
-def scope_of(cfg: Config) -> str:
-    """Return the registry scope in which mmengine will look up the types of ``cfg``."""
-    return cfg.get('default_scope') or 'mmengine'
 
 
 def set_work_dir(cfg: Config, work_dir: str | None) -> None:
@@ -100,8 +97,7 @@ def enable_amp(cfg: Config) -> None:
             config's optimizer wrapper is neither OptimWrapper nor AmpOptimWrapper.
     """
     wrapper = cfg.get('optim_wrapper') or {}
-    kind = wrapper.get('type', 'OptimWrapper')
-    kind = getattr(kind, '__name__', kind)
+    kind = name_of(wrapper.get('type', 'OptimWrapper'))
     if kind not in ('OptimWrapper', 'AmpOptimWrapper'):
         raise UserError(
             f'--amp needs optim_wrapper.type to be OptimWrapper or AmpOptimWrapper, not {kind}; '
@@ -142,7 +138,7 @@ def enable_tta(cfg: Config) -> None:
                 f'--tta: the config has no {key}. It needs tta_model and tta_pipeline; '
                 'the configs of mmdet, mmseg and mmpretrain with test-time augmentation show how'
             )
-    cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
+    cfg.model = ConfigDict(cfg.tta_model, module=cfg.model)
     for _, dataset in iter_datasets(cfg.test_dataloader, 'test_dataloader'):
         dataset.pipeline = cfg.tta_pipeline
 
@@ -161,10 +157,7 @@ def save_pictures(cfg: Config, folder: str) -> None:
             "visualization=dict(type='DetVisualizationHook'); for segmentation, "
             "dict(type='SegVisualizationHook'); for classification, dict(type='VisualizationHook')"
         )
-    kind = hook['type']
-    if isinstance(kind, str):
-        with HOOKS.switch_scope_and_registry(scope_of(cfg)) as registry:
-            kind = registry.get(kind)
+    kind = built_by(hook, HOOKS, scope_of(cfg))
     if kind is None:
         return  # the check of types names it
     accepted = inspect.signature(kind).parameters
@@ -193,11 +186,11 @@ def save_predictions(cfg: Config, out: str) -> None:
     metrics = list(metrics) if isinstance(metrics, (list, tuple)) else [metrics]
     _check_place('--out', out, is_file=out.endswith(('.pkl', '.pickle')))
     if out.endswith(('.pkl', '.pickle')):
-        kind = 'DumpDetResults' if scope_of(cfg) == 'mmdet' else 'mmengine.DumpResults'
+        kind = 'mmdet.DumpDetResults' if package_of(cfg) == 'mmdet' else 'mmengine.DumpResults'
         cfg.test_evaluator = [*metrics, {'type': kind, 'out_file_path': out}]
         return
-    writers = [metric for metric in metrics if str(metric.get('type')).endswith('IoUMetric')]
-    if scope_of(cfg) != 'mmseg' or not writers:
+    writers = [metric for metric in metrics if name_of(metric.get('type')).endswith('IoUMetric')]
+    if package_of(cfg) != 'mmseg' or not writers:
         raise UserError(f'--out {out}: the name of the file of predictions must end in .pkl')
     for metric in writers:
         metric.output_dir = out

@@ -9,6 +9,7 @@ from torch import nn
 
 from normplug.resume.disk import check_room, check_writable, checkpoint_bytes
 
+from .config_types import name_of
 from .errors import UserError
 
 __all__ = ['check_disk']
@@ -28,8 +29,10 @@ def check_disk(cfg: Config, model: nn.Module) -> None:
     if '://' in str(folder):
         return
     folder = osp.expanduser(folder)
+    optimizer = dict(cfg.optim_wrapper.get('optimizer') or {})
+    optimizer['type'] = name_of(optimizer.get('type'))
     try:
         check_writable(folder)
-        check_room(folder, checkpoint_bytes(model, cfg.optim_wrapper.get('optimizer') or {}))
+        check_room(folder, checkpoint_bytes(model, optimizer))
     except OSError as error:
         raise UserError(f'{key}: no place for checkpoints in {folder}: {error.strerror}') from error

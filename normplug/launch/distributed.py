@@ -23,6 +23,7 @@ from mmengine.utils.dl_utils import set_multi_processing
 from torch.distributed.constants import default_pg_timeout
 from torch.nn.parallel import DistributedDataParallel
 
+from .config_types import class_of, scope_of
 from .errors import UserError
 from .portable_ddp import PortableDistributedDataParallel
 from .rank_lifetime import die_with_launcher
@@ -269,8 +270,9 @@ def _wrap_for_cpu(cfg: Config) -> list[str]:
             broadcast_buffers=False,
             find_unused_parameters=cfg.get('find_unused_parameters', False),
         )
-    kind = wrapper.get('type', MMDistributedDataParallel)
-    kind = MODEL_WRAPPERS.get(kind) if isinstance(kind, str) else kind
+    kind = MMDistributedDataParallel
+    if 'type' in wrapper:
+        kind = class_of(wrapper, MODEL_WRAPPERS, scope_of(cfg))
     if kind is MMDistributedDataParallel:
         wrapper['type'] = PortableDistributedDataParallel.__name__
     elif kind is not None and issubclass(kind, DistributedDataParallel):

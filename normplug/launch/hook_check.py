@@ -12,8 +12,8 @@ from mmengine.registry import HOOKS, DefaultScope
 from mmengine.runner import Runner
 from mmengine.runner.priority import Priority, get_priority
 
-from .build_attempt import attempt, check_arguments, check_number, class_of
-from .config import scope_of
+from .build_attempt import attempt, check_arguments, check_number
+from .config_types import class_of, scope_of
 from .errors import UserError
 
 __all__ = ['check_hooks']
@@ -34,7 +34,7 @@ def check_hooks(cfg: Config) -> None:
         _check_hook(f'custom_hooks.{i}', hook, scope_of(cfg))
 
 
-def _check_hook(key: str, config: Any, scope: str) -> None:
+def _check_hook(key: str, config: Any, scope: str | None) -> None:
     kind = class_of(config, HOOKS, scope)
     if kind is None:
         return
@@ -51,7 +51,7 @@ def _check_hook(key: str, config: Any, scope: str) -> None:
     else:
         check_arguments(key, config, kind, also=['priority'])
     interval = config.get('interval')
-    never = issubclass(kind, CheckpointHook) and interval == -1
+    never = interval == -1  # mmengine's way to say so
     if interval is not None and not never and kind.__module__.split('.')[0] in _COUNTING:
         check_number(f'{key}.interval', interval, 1)
     # Visualization needs the runner's visualizer; hooks of others may do anything when built.

@@ -12,8 +12,8 @@ from mmengine.dataset import InfiniteSampler
 from mmengine.registry import DATA_SAMPLERS, METRICS, TRANSFORMS, DefaultScope
 from torch.utils.data import DataLoader
 
-from .build_attempt import attempt, check_arguments, check_number, class_of
-from .config import scope_of
+from .build_attempt import attempt, check_arguments, check_number
+from .config_types import class_of, scope_of
 from .errors import UserError
 
 __all__ = ['check_evaluator', 'check_loader', 'is_infinite']
@@ -26,14 +26,14 @@ _FILES = ('ann_file', 'output_dir')
 _RESIZES = {'Resize', 'RandomResize'}
 
 
-def check_loader(key: str, loader: dict, scope: str) -> None:
+def check_loader(key: str, loader: dict, scope: str | None) -> None:
     """Check a dataloader's arguments, those of its sampler, and its transforms by building them.
 
     Raises:
         UserError: names the config key.
     """
     for name, least in (('batch_size', 1), ('num_workers', 0), ('prefetch_factor', 1)):
-        if loader.get(name) is not None:
+        if loader.get(name) is not None or (name == 'num_workers' and name in loader):
             check_number(f'{key}.{name}', loader[name], least)
     workers = loader.get('num_workers', 0)
     for name in ('persistent_workers', 'prefetch_factor'):
@@ -43,13 +43,14 @@ def check_loader(key: str, loader: dict, scope: str) -> None:
                 f'set {name} to {False if name == "persistent_workers" else None}'
             )
     check_arguments(key, loader, DataLoader, also=_OF_MMENGINE)
-    if loader.get('sampler') is None:
+    if loader.get('sampler') is None and loader.get('batch_sampler') is not None:
         raise UserError(
-            f"{key}.sampler is needed: set it to e.g. dict(type='DefaultSampler', shuffle=True)"
+            f'{key}.batch_sampler needs {key}.sampler: set it to e.g. '
+            "dict(type='DefaultSampler', shuffle=True)"
         )
     if key != 'train_dataloader' and is_infinite(loader, scope):
         raise UserError(f'{key}.sampler never ends; set {key}.sampler.type to DefaultSampler')
-    if loader.get('shuffle'):
+    if loader.get('shuffle') and loader.get('sampler') is not None:
         raise UserError(f"{key}.shuffle is the sampler's: set {key}.sampler.shuffle instead")
     if loader.get('batch_sampler') is not None and loader.get('drop_last'):
         raise UserError(
@@ -60,11 +61,11 @@ def check_loader(key: str, loader: dict, scope: str) -> None:
         kind = class_of(loader.get(name), DATA_SAMPLERS, scope)
         if kind is not None:
             check_arguments(f'{key}.{name}', loader[name], kind, less=given)
-    for place, transform in _transforms(loader.get('dataset'), f'{key}.dataset'):
-        _check_transform(place, transform, scope)
+    for place, transform, inner in _transforms(loader.get('dataset'), f'{key}.dataset', scope):
+        _check_transform(place, transform, inner)
 
 
-def is_infinite(loader: Any, scope: str) -> bool:
+def is_infinite(loader: Any, scope: str | None) -> bool:
     """Whether the sampler of a dataloader's config never ends."""
     sampler = loader.get('sampler') if isinstance(loader, dict) else None
     kind = class_of(sampler, DATA_SAMPLERS, scope)
@@ -93,21 +94,22 @@ def check_evaluator(key: str, cfg: Config) -> None:
                 attempt(place, lambda arguments=arguments: METRICS.build(arguments))
 
 
-def _transforms(node: Any, key: str) -> Iterator[tuple[str, dict]]:
-    """Yield (config key, dict) of every transform of a dataset and of those inside it."""
+def _transforms(node: Any, key: str, scope: str | None) -> Iterator[tuple[str, dict, str | None]]:
+    """Yield (config key, dict, scope) of every transform of a dataset and of those inside it."""
     if not isinstance(node, dict):
         return
+    scope = node.get('_scope_', scope)
     if isinstance(node.get('pipeline'), (list, tuple)):
         for i, transform in enumerate(node['pipeline']):
             if isinstance(transform, dict):
-                yield f'{key}.pipeline.{i}', transform
-    yield from _transforms(node.get('dataset'), f'{key}.dataset')
+                yield f'{key}.pipeline.{i}', transform, scope
+    yield from _transforms(node.get('dataset'), f'{key}.dataset', scope)
     if isinstance(node.get('datasets'), (list, tuple)):
         for i, dataset in enumerate(node['datasets']):
-            yield from _transforms(dataset, f'{key}.datasets.{i}')
+            yield from _transforms(dataset, f'{key}.datasets.{i}', scope)
 
 
-def _check_transform(key: str, config: dict, scope: str) -> None:
+def _check_transform(key: str, config: dict, scope: str | None) -> None:
     kind = class_of(config, TRANSFORMS, scope)
     if kind is None or 'tokenizer' in str(config):  # would be downloaded
         return

@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from normplug.norms import PortableSyncBN
+from normplug.own_code import own_code
 
 from .errors import UserError
 
@@ -23,6 +24,9 @@ class PortableSyncBatchNorm(PortableSyncBN, _BatchNorm):
     """
 
     synchronized = True
+    # It was built by torch, which knows how to begin anew.
+    reset_parameters = _BatchNorm.reset_parameters
+    reset_running_stats = _BatchNorm.reset_running_stats
 
 
 def make_sync_bn_portable(model: nn.Module) -> int:
@@ -35,7 +39,8 @@ def make_sync_bn_portable(model: nn.Module) -> int:
         How many there were.
 
     Raises:
-        UserError: one of them has no affine parameters or no running statistics.
+        UserError: one of them has no affine parameters or no running statistics, or code of its
+            own, as a subclass or a parametrized layer has. The model has not been changed.
     """
     layers = {n: m for n, m in model.named_modules() if isinstance(m, nn.SyncBatchNorm)}
     for name, layer in layers.items():
@@ -43,6 +48,12 @@ def make_sync_bn_portable(model: nn.Module) -> int:
             raise UserError(
                 f'{name}: SyncBN with affine=False or track_running_stats=False does not run on '
                 "CPUs; use norm_cfg=dict(type='BN') there"
+            )
+        if own := own_code(layer):
+            raise UserError(
+                f'{name}: {type(layer).__name__}, a SyncBN, {own}, which would be lost on CPUs, '
+                "where torch's SyncBN does not run; use norm_cfg=dict(type='BN') or a norm of "
+                'normplug there'
             )
     for layer in layers.values():
         layer.__class__ = PortableSyncBatchNorm

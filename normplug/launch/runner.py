@@ -23,17 +23,20 @@ from mmengine.runner import Runner
 from torch import nn
 
 from normplug.hooks import KalmanLinkHook, NormReportHook, SyncNormStatsHook
+from normplug.models.calls import check_calls
 from normplug.norms import KN
 from normplug.register import NORMS
 
 from . import checkpoint_check as ckpt
 from .build_attempt import REFUSALS
-from .config import scope_of
+from .config_types import name_of, scope_of
 from .data_check import check_data, check_num_classes
 from .disk_check import check_disk
 from .distributed import errors_on_all_ranks, join_process_group
 from .errors import UserError
 from .memory import CPUMemoryHook
+from .operator_check import check_operators
+from .package_check import check_packages, is_about_a_package, package_advice
 from .settings_check import check_settings
 from .type_check import check_types, keys_of_type, unknown_types_explained
 from .work_dir_lock import lock_work_dir
@@ -103,6 +106,7 @@ def _check(cfg: Config, mode: str) -> list[str]:
         raise UserError(f'the config has no {", ".join(lacking)}, needed to {mode}')
     phases = ('train', 'val') if mode == 'train' else ('test',)
     check_types(cfg, phases)
+    check_packages(cfg, phases)
     check_settings(cfg, phases)
     notes = check_data(cfg, phases)
     if mode == 'test':
@@ -117,6 +121,7 @@ def _check_checkpoints(cfg: Config, mode: str, phases: tuple[str, ...]) -> list[
     """Return what the log should say about them."""
     with _without_infos():  # the runner builds it once more, and what is said then is logged
         model = build_checked_model(cfg)
+    check_operators(model, cfg, phases)
     check_num_classes(model, cfg, phases)
     path = cfg.get('load_from')
     if mode == 'test':
@@ -150,7 +155,8 @@ def build_checked_model(cfg: Config) -> nn.Module:
     A training builds it once more than needed: for the checks, and the runner seeds first.
 
     Raises:
-        UserError: an unknown type, or an option that a part of the model does not take.
+        UserError: an unknown type, an option that a part of the model does not take, or a norm
+            that a part calls as it cannot be called.
     """
     model_cfg = copy.deepcopy(cfg.model)
     if cfg.get('data_preprocessor'):
@@ -159,6 +165,7 @@ def build_checked_model(cfg: Config) -> nn.Module:
     try:
         with unknown_types_explained(cfg), scope:
             model = MODELS.build(model_cfg)
+            check_calls(model)
     except REFUSALS as error:
         named = re.match(r"norm_cfg=dict\(type='(\w+)'|(\w+)\.__init__\(\)", str(error))
         norm = named and (named[1] or named[2])
@@ -172,6 +179,11 @@ def build_checked_model(cfg: Config) -> nn.Module:
             f'model cannot be built: {type(error).__name__}: {error}; '
             f'check the key {" or ".join(keys) or "model"}'
         ) from error
+    except (ImportError, RuntimeError) as error:
+        if not is_about_a_package(error):
+            raise
+        keys = keys_of_type(cfg, _type_being_built(error))
+        raise UserError(package_advice(' or '.join(keys) or 'model', '', str(error))) from error
     return model.module if isinstance(model, BaseTTAModel) else model
 
 
@@ -180,6 +192,5 @@ def _type_being_built(error: Exception) -> str:
     name = ''
     for frame, _ in traceback.walk_tb(error.__traceback__):
         if frame.f_code is build_from_cfg.__code__:
-            kind = frame.f_locals['cfg'].get('type', '')
-            name = kind if isinstance(kind, str) else kind.__name__
+            name = name_of(frame.f_locals['cfg'].get('type', ''))
     return name

@@ -20,8 +20,8 @@ from mmengine.registry import (
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, set_random_seed
 from torch import nn
 
-from .build_attempt import attempt, check_arguments, check_number, class_of
-from .config import scope_of
+from .build_attempt import attempt, check_arguments, check_number
+from .config_types import class_of, name_of, scope_of
 from .errors import UserError
 from .hook_check import check_hooks
 from .loader_check import check_evaluator, check_loader, is_infinite
@@ -95,8 +95,8 @@ def _check_train_loop(cfg: Config) -> None:
         )
     if 'type' in loop:
         kind = class_of(loop, LOOPS, scope_of(cfg))
-    elif 'by_epoch' in loop:
-        kind = EpochBasedTrainLoop if loop['by_epoch'] else IterBasedTrainLoop
+    elif 'by_epoch' in loop or 'max_iters' in loop:  # mmengine's order
+        kind = EpochBasedTrainLoop if loop.get('by_epoch') else IterBasedTrainLoop
     else:
         raise UserError(
             'train_cfg has neither type nor by_epoch; set train_cfg.type to EpochBasedTrainLoop '
@@ -106,8 +106,11 @@ def _check_train_loop(cfg: Config) -> None:
         given = [] if 'type' in loop else ['by_epoch']
         check_arguments('train_cfg', loop, kind, also=given, less=['runner', 'dataloader'])
     for name in ('max_epochs', 'max_iters', 'val_interval'):
-        if loop.get(name) is not None and not _counts(loop[name]):
-            raise UserError(f'train_cfg.{name} must be a whole number from 1, got {loop[name]!r}')
+        value = loop.get(name)
+        if name == 'val_interval' and type(value) in (int, float) and value:
+            continue  # mmengine takes any divisor; a negative one as its amount
+        if value is not None and not _counts(value):
+            raise UserError(f'train_cfg.{name} must be a whole number from 1, got {value!r}')
     if kind is EpochBasedTrainLoop and is_infinite(cfg.get('train_dataloader'), scope_of(cfg)):
         raise UserError(
             'train_dataloader.sampler never ends, so that an epoch of EpochBasedTrainLoop would '
@@ -130,7 +133,7 @@ def _check_optimizer(cfg: Config) -> None:
     wrapper = copy.deepcopy(dict(wrapper))
     paramwise = wrapper.pop('paramwise_cfg', None)
     constructor = wrapper.pop('constructor', 'DefaultOptimWrapperConstructor')
-    if constructor == 'DefaultOptimWrapperConstructor':
+    if name_of(constructor) == 'DefaultOptimWrapperConstructor':
         for name in _OURS & set(paramwise or ()):
             raise UserError(
                 f'optim_wrapper.paramwise_cfg.{name} is read by another constructor only: set '
@@ -163,8 +166,10 @@ def _check_clip_grad(clip: Any) -> None:
         raise UserError(f"{key}.type must be 'norm' or 'value', got {kind!r}")
     check_arguments(key, clip, _CLIPS[kind], less=['parameters'])
     limit = 'max_norm' if kind == 'norm' else 'clip_value'
-    if type(clip.get(limit)) not in (int, float):
-        raise UserError(f'{key}.{limit} must be a number, got {clip.get(limit)!r}')
+    try:
+        float(clip.get(limit))  # as torch does, of a text too
+    except (TypeError, ValueError) as error:
+        raise UserError(f'{key}.{limit} must be a number, got {clip.get(limit)!r}') from error
 
 
 def _check_schedulers(cfg: Config, optimizer: torch.optim.Optimizer) -> None:

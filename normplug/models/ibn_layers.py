@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from normplug.norms import PortableSyncBN
+from normplug.own_code import own_code
 
 __all__ = ['HalfInstanceNorm', 'ParallelNorm', 'half_instance_norm', 'instance_norm']
 
@@ -24,10 +25,13 @@ def instance_norm(channels: int, norm_cfg: dict) -> nn.Module:
 def half_instance_norm(channels: int, norm_cfg: dict) -> nn.Module:
     """Instance norm of the first half of the channels, ``norm_cfg`` of the others.
 
-    Where that is a batch norm it is one IBN layer, synchronized if the batch norm is.
+    Where that is a batch norm, and nothing else, it is one IBN layer, synchronized if the batch
+    norm is.
     """
     half = channels // 2
     other = build_norm_layer(norm_cfg, channels - half)[1]
+    if own_code(other):  # kept as it is
+        return HalfInstanceNorm(instance_norm(half, norm_cfg), other)
     if isinstance(other, (nn.SyncBatchNorm, PortableSyncBN)):
         return build_norm_layer({**norm_cfg, 'type': 'SyncIBN'}, channels)[1]
     if isinstance(other, _BatchNorm):

@@ -2,6 +2,7 @@
 
 import difflib
 import logging
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
@@ -12,6 +13,8 @@ from mmengine.registry import MODELS
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
+from normplug.models.calls import refused_arguments
+from normplug.models.replace import carry_over, takes_channels_last, why_irreplaceable
 from normplug.norms import BaseNorm
 
 __all__ = ['norm_placement', 'place_norms']
@@ -62,8 +65,8 @@ def place_norms(model: nn.Module, norms: Sequence[Mapping]) -> None:
     """Replace norm layers of ``model``, in place, and log what was replaced.
 
     A new layer keeps the old one's name (so the names in checkpoints), number of channels, device,
-    dtype and training mode, and its parameters are not trained if the old one's were not. Its
-    values are those of a newly built layer: weights are loaded afterwards.
+    dtype, training mode, hooks and process group, and its parameters are not trained if the old
+    one's were not. Its values are those of a newly built layer: weights are loaded afterwards.
 
     Args:
         model: any model, before it is wrapped and before an optimizer sees it.
@@ -72,24 +75,30 @@ def place_norms(model: nn.Module, norms: Sequence[Mapping]) -> None:
 
     Raises:
         ValueError: a pattern matches no norm layer, two match the same one, an entry is malformed,
-            or the axis of the channels differs. The model has not been changed.
+            the axis of the channels differs, or a layer does more than to normalize, or is called
+            in a way that the new one does not allow. The model has not been changed.
     """
     _check_entries(norms)
     layers: dict[nn.Module, list[str]] = {}  # a layer may be shared, and then has several names
     for name, layer in model.named_modules(remove_duplicate=False):
         if isinstance(layer, _NORMS):
             layers.setdefault(layer, []).append(name)
-    found = _match([entry['where'] for entry in norms], layers)
+    found = _match([entry['where'] for entry in norms], layers, model)
     # All are built before the first is replaced: an error leaves the model as it was.
     placed = [
-        {old: _replacement(old, layers[old][0], entry['norm_cfg']) for old in at}
+        {old: _replacement(old, layers[old], entry['norm_cfg'], model) for old in at}
         for entry, at in zip(norms, found, strict=True)
     ]
     for entry, replaced in zip(norms, placed, strict=True):
         for old, new in replaced.items():
+            carry_over(old, new)
             for name in layers[old]:
                 parent, _, own = name.rpartition('.')
-                setattr(model.get_submodule(parent), own, new)
+                module = model.get_submodule(parent)
+                setattr(module, own, new)
+                # mmcv's ConvModule has chosen its forward by the old norm.
+                if getattr(module, 'efficient_conv_bn_eval_forward', None) is not None:
+                    module.turn_on_efficient_conv_bn_eval()
         print_log(_summary(entry['where'], replaced, layers), 'current', logging.INFO)
 
 
@@ -110,7 +119,9 @@ def _check_entries(norms: Sequence[Mapping]) -> None:
             )
 
 
-def _match(patterns: list[str], layers: dict[nn.Module, list[str]]) -> list[list[nn.Module]]:
+def _match(
+    patterns: list[str], layers: dict[nn.Module, list[str]], model: nn.Module
+) -> list[list[nn.Module]]:
     """The layers that each pattern matches, in the order of the model."""
     found: list[list[nn.Module]] = [[] for _ in patterns]
     for layer, names in layers.items():
@@ -130,15 +141,39 @@ def _match(patterns: list[str], layers: dict[nn.Module, list[str]]) -> list[list
             some = difflib.get_close_matches(pattern, names, n=6, cutoff=0.0) or ['none']
             raise ValueError(
                 f"norms.{i}.where: '{pattern}' matches none of the {len(names)} norm layers of the "
-                f'model, such as {", ".join(some)}. A part without norms (as the FPN and the box '
-                'head of mmdet by default) first needs a norm_cfg of its own.'
+                f'model, such as {", ".join(some)}. {_other_norms(pattern, model)}A part without '
+                'norms (as the FPN and the box head of mmdet by default) first needs a norm_cfg of '
+                'its own.'
             )
     return found
 
 
-def _replacement(old: nn.Module, name: str, norm_cfg: Mapping) -> nn.Module:
+def _other_norms(pattern: str, model: nn.Module) -> str:
+    """Which layers a pattern matches that are norms by their name only, such as FrozenBatchNorm2d.
+
+    Each such class has parameters and a call of its own.
+    """
+    kinds = {
+        type(layer).__name__: name
+        for name, layer in model.named_modules()
+        if fnmatchcase(name, pattern) and re.search('Norm|BN|GRN', type(layer).__name__)
+    }
+    told = ', '.join(f'{kind} (at {name})' for kind, name in kinds.items())
+    return f'Not a subclass of a norm of torch, and not replaced: {told}. ' if told else ''
+
+
+def _replacement(
+    old: nn.Module, names: list[str], norm_cfg: Mapping, model: nn.Module
+) -> nn.Module:
     from mmcv.cnn import build_norm_layer
 
+    name, kind = names[0], norm_cfg['type']
+    reason = why_irreplaceable(old)
+    if reason:
+        raise ValueError(
+            f'the norm layer {name} cannot become {kind}: {type(old).__name__} {reason}, which '
+            'would be lost. Narrow the pattern, or build the model with a plain norm there'
+        )
     if isinstance(old, nn.GroupNorm):
         channels = old.num_channels
     elif isinstance(old, (nn.LayerNorm, nn.RMSNorm)):
@@ -146,24 +181,23 @@ def _replacement(old: nn.Module, name: str, norm_cfg: Mapping) -> nn.Module:
     else:
         channels = old.num_features
     new = build_norm_layer(dict(norm_cfg), channels)[1]
-    if _takes_channels_last(old) != _takes_channels_last(new):
-        last, second = (old, new) if _takes_channels_last(old) else (new, old)
+    if takes_channels_last(old) != takes_channels_last(new):
+        last, second = (old, new) if takes_channels_last(old) else (new, old)
         raise ValueError(
-            f'the norm layer {name} cannot become {norm_cfg["type"]}: {type(last).__name__} '
+            f'the norm layer {name} cannot become {kind}: {type(last).__name__} '
             f'normalizes the last axis, {type(second).__name__} takes channels on axis 1'
         )
-    for tensor in chain(old.parameters(), old.buffers()):
-        if tensor.is_floating_point():
-            new.to(tensor.device, tensor.dtype)
-            break
-    if _is_untrained(old):
-        new.requires_grad_(False)
-    return new.train(old.training)
-
-
-def _takes_channels_last(layer: nn.Module) -> bool:
-    """Whether the channels are on the last axis; mm's subclasses of LayerNorm move them to 1."""
-    return type(layer) in (nn.LayerNorm, nn.RMSNorm)
+    for known in names:
+        parent, _, own = known.rpartition('.')
+        caller = model.get_submodule(parent)
+        refused = refused_arguments(caller, own, new)
+        if refused:
+            raise ValueError(
+                f'the norm layer {known} cannot become {kind}: {type(caller).__name__} calls it '
+                f'with {refused}, which {type(new).__name__} does not take. Narrow the pattern to '
+                'other layers'
+            )
+    return new
 
 
 def _is_untrained(layer: nn.Module) -> bool:

@@ -6,19 +6,21 @@ from numbers import Real
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from normplug.dist import group_reducer
+from normplug.norms.scripted import Scripted
 from normplug.ops import Reducer, Rule, is_exporting, normalize, normalize_exported
 from normplug.running import Tracked, Tracking, in_recomputation
+from normplug.state import RUNNING_STATS, ResettableState
 from normplug.stats import Moments
 
 __all__ = ['BaseNorm']
 
-_BATCH_NORM_NAMES = ('weight', 'bias', 'running_mean', 'running_var', 'num_batches_tracked')
+_BATCH_NORM_NAMES = ('weight', 'bias', *RUNNING_STATS)
 
 
-class BaseNorm(nn.Module):
+class BaseNorm(Scripted, ResettableState):
     """A normalizer that is a rule from (N, C) moments to a scale and an offset.
 
     A subclass gives :meth:`rule` and, if the rule takes more parameters than weight and bias,
@@ -96,15 +98,15 @@ class BaseNorm(nn.Module):
         self.num_features = num_features
         self.eps = eps
         self.momentum = momentum
-        self.frozen = frozen
+        self.frozen = frozen  # before the first parameter
         self.batch_from = batch_from
         self.virtual_batch_size = virtual_batch_size
-        self.add_parameter('weight', torch.ones(num_features))
-        self.add_parameter('bias', torch.zeros(num_features))
+        self.add_parameter('weight', (num_features,), 1.0)
+        self.add_parameter('bias', (num_features,), 0.0)
         if batch_from is not None:
-            self.register_buffer('running_mean', torch.zeros(num_features - batch_from))
-            self.register_buffer('running_var', torch.ones(num_features - batch_from))
-            self.register_buffer('num_batches_tracked', torch.zeros((), dtype=torch.long))
+            self.add_state('running_mean', (num_features - batch_from,), 0.0)
+            self.add_state('running_var', (num_features - batch_from,), 1.0)
+            self.add_state('num_batches_tracked', (), 0, torch.long)
 
     def rule(self, x: Tensor) -> Rule:
         """The map from the moments of x and :meth:`rule_params` to scale and offset."""
@@ -114,18 +116,18 @@ class BaseNorm(nn.Module):
         """The tensors that the rule takes after the moments."""
         return self.weight, self.bias
 
-    def add_parameter(self, name: str, value: Tensor) -> None:
-        """Register ``value`` as a parameter, or as a buffer if the layer is frozen."""
-        if self.frozen:
-            self.register_buffer(name, value)
-        else:
-            self.register_parameter(name, nn.Parameter(value))
-
     def forward(self, x: Tensor) -> Tensor:
         """Normalize x of shape (N, C) or (N, C, *spatial), up to 3 spatial axes, any N.
 
-        The output has x's shape, dtype and memory format; statistics are float64.
+        The output has x's shape, dtype and memory format; statistics are float64, or float32 on
+        devices without it.
         """
+        if torch.jit.is_scripting():
+            return self.scripted(x)
+        else:  # noqa: RET505 (what follows a return would be compiled too)
+            return self._forward(x)
+
+    def _forward(self, x: Tensor) -> Tensor:
         if isinstance(x, torch.fx.Proxy):  # one call in a traced graph, as torch.nn's layers are
             return x.tracer.create_proxy('call_module', x.tracer.path_of_module(self), (x,), {})
         if is_exporting():
@@ -181,13 +183,18 @@ class BaseNorm(nn.Module):
         )
         return y_n.squeeze(-1) if x.dim() == 2 else y_n
 
+    @property
+    def moves_statistics(self) -> bool:
+        """Whether a training moves running statistics of this layer."""
+        return self.batch_from is not None and not self.frozen
+
     def takes_batch_statistics(self, x: Tensor) -> bool:
         """Whether x's own batch statistics are used (and recorded), not the running ones.
 
         An empty batch has none: the running statistics stand in, and nothing is recorded. But a
         rank that synchronizes must not decide by its own samples, or the others wait for it.
         """
-        if self.batch_from is None or not self.training or self.frozen:
+        if not (self.training and self.moves_statistics):
             return False
         return x.shape[0] > 0 or self.reducer() is not None
 

@@ -55,6 +55,10 @@ class PortableSyncBN(BaseNorm):
         """Batch norm."""
         return partial(bn_rule, eps=self.eps)
 
+    def scripted_ratios(self) -> tuple[Tensor, Tensor]:
+        """Batch norm's."""
+        return self.of_running()
+
 
 class GhostBN(BaseNorm):
     """Batch norm over each k images of a rank's batch, as on ranks of k images each.
@@ -89,3 +93,7 @@ class GhostBN(BaseNorm):
     def rule(self, x: Tensor) -> Rule:
         """Batch norm."""
         return partial(bn_rule, eps=self.eps)
+
+    def scripted_ratios(self) -> tuple[Tensor, Tensor]:
+        """Batch norm's."""
+        return self.of_running()

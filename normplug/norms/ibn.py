@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from normplug.norms.base import BaseNorm
-from normplug.ops import Rule
+from normplug.ops import Rule, single_source
 from normplug.stats import Affine, Moments, standardize
 
 __all__ = ['IBN', 'SyncIBN']
@@ -83,6 +83,12 @@ class IBN(BaseNorm):
     def rule(self, x: Tensor) -> Rule:
         """Instance norm, then batch norm, by channel."""
         return partial(ibn_rule, eps=self.eps)
+
+    def scripted_ratios(self) -> tuple[Tensor, Tensor]:
+        """The instance's of the first channels, the running ones of the others."""
+        of_instance = single_source(0, self.weight[: self.half])
+        ratios = torch.cat([of_instance, single_source(2, self.weight[self.half :])], 1)
+        return ratios, ratios
 
     def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
         """Accept the released layout (``IN.*``, ``BN.*``) and a batch norm's."""

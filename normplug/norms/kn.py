@@ -12,7 +12,7 @@ and the layer normalizes by μ and Σ, the moments of a mixture of the predictio
 from __future__ import annotations
 
 from functools import partial
-from math import log
+from math import expm1, log
 from numbers import Real
 from typing import Any, Protocol
 
@@ -23,6 +23,7 @@ from torch import Tensor
 from normplug.filters import kalman_filter, observed
 from normplug.norms.base import BaseNorm
 from normplug.ops import Rule, normalize_filtered
+from normplug.precision import small_dtype
 from normplug.running import in_recomputation
 from normplug.stats import Affine, Moments, standardize
 
@@ -139,12 +140,10 @@ class KN(BaseNorm):
         )
         self.gain, self.transition, self.state, self.limit = gain, transition, state, float(limit)
         if gain == 'learned':
-            logit = log(_LEARNED_START / (1 - _LEARNED_START))
-            self.add_parameter('gain_logit', torch.tensor(logit))
+            self.add_parameter('gain_logit', (), log(_LEARNED_START / (1 - _LEARNED_START)))
         if transition == 'linear':
-            self.add_parameter('transition_weight', torch.ones(num_features))
-            noise = torch.full((num_features,), _NOISE_START).expm1().log()
-            self.add_parameter('transition_noise', noise)
+            self.add_parameter('transition_weight', (num_features,), 1.0)
+            self.add_parameter('transition_noise', (num_features,), log(expm1(_NOISE_START)))
         self.link: KalmanLink | None = None
 
     def rule_params(self) -> tuple[Tensor, ...]:
@@ -184,7 +183,8 @@ class KN(BaseNorm):
             posterior = self._running(x)
         if self.link.is_awaited():
             if self.state == 'affine':
-                own = self.bias.double(), self.weight.double().square()
+                dtype = posterior.mean.dtype
+                own = self.bias.to(dtype), self.weight.to(dtype).square()
                 posterior = Moments(*(t.expand_as(posterior.mean) for t in own))
             self.link.post(posterior, tuple(x.shape[2:]))
         return y_n
@@ -203,12 +203,18 @@ class KN(BaseNorm):
         return normalize_filtered(x, self.rule(x), self.rule_params(), filter, inputs, **arguments)
 
     def _predict(self) -> Moments:
+        self._require(
+            small_dtype(self.weight) == torch.float64,
+            f'predictions are computed in float64, which {self.weight.device} does not have: train '
+            'on a CPU or an NVIDIA GPU, or use another norm type',
+        )
         if self.transition != 'linear':
             return self.link.predict(sampled=self.transition == 'sample')
         before = self.link.predecessor()
         if before is None or before.mean.shape[-1] != self.num_features:
             before = self.link.predict(sampled=False)
-        e, noise = self.transition_weight.double(), self.transition_noise.double()
+        dtype = before.mean.dtype
+        e, noise = self.transition_weight.to(dtype), self.transition_noise.to(dtype)
         return Moments(e * before.mean, e.square() * before.var + F.softplus(noise))
 
     def _check_groups(self, x: Tensor, prior: Moments) -> None:
@@ -222,11 +228,26 @@ class KN(BaseNorm):
 
     def _running(self, x: Tensor) -> Moments:
         """What a layer hands on that takes no batch statistics: the same for each group."""
-        running = self.running_mean.double(), self.running_var.double()
+        dtype = small_dtype(x)
+        running = self.running_mean.to(dtype), self.running_var.to(dtype)
         group = self.virtual_batch_size
         if group is not None and x.shape[0] > 0 and x.shape[0] % group == 0:
             running = (t.expand(x.shape[0] // group, -1) for t in running)
         return Moments(*running)
+
+    def scripted_ratios(self) -> tuple[Tensor, Tensor]:
+        """Batch norm's."""
+        return self.of_running()
+
+    def __prepare_scriptable__(self) -> KN:
+        """What ``torch.jit.script`` compiles: this layer, unless it is linked."""
+        self._require(
+            self.link is None,
+            'this layer is linked, by hooks of its model that TorchScript does not take: build the '
+            'model anew, load its state dict and give that to torch.jit.script, or use '
+            'torch.jit.trace',
+        )
+        return super().__prepare_scriptable__()
 
     # A link is no part of the layer: it belongs to the model that was traced. Copies have none.
     def __getstate__(self) -> dict[str, Any]:

@@ -9,11 +9,11 @@ that a 1×1 map is no NaN), an unbiased running variance, and the running statis
 and 1 and move by PyTorch's momentum (released: 0 and 0; momentum is the old value's weight).
 """
 
-import torch
 from torch import Tensor
 
 from normplug.norms.base import BaseNorm
 from normplug.norms.switchable import SwitchableNorm
+from normplug.ops import at_least_single
 
 __all__ = ['SN', 'SyncSN']
 
@@ -69,25 +69,18 @@ class SN(SwitchableNorm, BaseNorm):
             f"logit_init must be 'uniform' or one of {self.normalizers}, got {logit_init!r}",
         )
         if logit_init != 'uniform':
-            favoured = self.normalizers.index(logit_init)
-            with torch.no_grad():
-                self.mean_weight[favoured] += _LOGIT_GAP
-                self.var_weight[favoured] += _LOGIT_GAP
+            logits = [1 + _LOGIT_GAP * (name == logit_init) for name in self.normalizers]
+            for name in ('mean_weight', 'var_weight'):
+                self.set_initial(name, logits)
 
     @staticmethod
     def to_ratios(mean_weight: Tensor, var_weight: Tensor) -> tuple[Tensor, Tensor]:
         """The softmax under equation 5."""
-        return _softmax(mean_weight), _softmax(var_weight)
+        return mean_weight.softmax(0), var_weight.softmax(0)
 
-
-def _softmax(logits):
-    parts = logits.unbind()
-    top = parts[0]
-    for part in parts[1:]:
-        top = torch.maximum(top, part)
-    powers = [(part - top.detach()).exp() for part in parts]
-    total = sum(powers[1:], powers[0])
-    return [power / total for power in powers]
+    def live_ratios(self) -> tuple[Tensor, Tensor]:
+        """For ``torch.jit.script``."""
+        return self.to_ratios(at_least_single(self.mean_weight), at_least_single(self.var_weight))
 
 
 class SyncSN(SN, BaseNorm):

@@ -14,9 +14,26 @@ from torch import Tensor, nn
 
 from normplug.norms.base import BaseNorm
 from normplug.norms.switchable import SwitchableNorm
+from normplug.ops import at_least_single
+from normplug.precision import small_dtype
 from normplug.sparsestmax import sparsestmax
 
-__all__ = ['SSN', 'SyncSSN', 'set_radius']
+__all__ = ['SSN', 'SyncSSN', 'is_decided', 'one_hot', 'set_radius']
+
+
+# A choice is made once and stays. So whatever an average over models of before and after (EMA, SWA,
+# a mean teacher) made of it, its one element that is not 0 tells that, and what, the model chose.
+
+
+def is_decided(choice: Tensor) -> Tensor:
+    """Whether a choice was made: choices (..., K) → bool (..., 1)."""
+    return choice.sum(-1, keepdim=True) > 0
+
+
+def one_hot(choice: Tensor) -> Tensor:
+    """The ratios (..., K), of choices (..., K) that were made: 1 at the largest element."""
+    index = torch.arange(choice.shape[-1], device=choice.device)
+    return (index == choice.argmax(-1, keepdim=True)).to(choice.dtype)
 
 
 class SSN(SwitchableNorm, BaseNorm):
@@ -33,7 +50,8 @@ class SSN(SwitchableNorm, BaseNorm):
 
     Attributes:
         radius: (), of SparsestMax; initially 0, which is sparsemax.
-        mean_choice, var_choice: (K,), the one-hot ratios once decided, zeros before.
+        mean_choice, var_choice: (K,), the one-hot ratios once decided, zeros before; in an
+            averaged model any multiple of that, which counts as the whole.
     """
 
     _on_foreign_checkpoint = (
@@ -63,9 +81,9 @@ class SSN(SwitchableNorm, BaseNorm):
             frozen=frozen,
             virtual_batch_size=virtual_batch_size,
         )
-        self.register_buffer('radius', torch.zeros(()))
-        self.register_buffer('mean_choice', torch.zeros_like(self.mean_weight))
-        self.register_buffer('var_choice', torch.zeros_like(self.var_weight))
+        self.add_state('radius', (), 0.0)
+        for name in ('mean_choice', 'var_choice'):
+            self.add_state(name, (len(self.normalizers),), 0.0)
 
     @staticmethod
     def to_ratios(
@@ -76,10 +94,10 @@ class SSN(SwitchableNorm, BaseNorm):
         var_choice: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """SparsestMax of the logits; decided ratios receive no gradient."""
-        return tuple(
-            _decided(logits.unbind(), choice.detach().unbind(), radius.detach())
-            for logits, choice in ((mean_weight, mean_choice), (var_weight, var_choice))
-        )
+        choices = torch.stack((mean_choice, var_choice)).detach()
+        ratios = sparsestmax(torch.stack((mean_weight, var_weight)), radius.detach())
+        mean, var = torch.where(is_decided(choices), one_hot(choices), ratios).unbind()
+        return mean, var
 
     def ratio_params(self) -> tuple[Tensor, ...]:
         """Logits, the radius, and the choices."""
@@ -91,18 +109,28 @@ class SSN(SwitchableNorm, BaseNorm):
             self.var_choice,
         )
 
+    def is_decided(self) -> Tensor:
+        """Whether the ratios of means and those of variances are one-hot for good: bool ()."""
+        return is_decided(torch.stack((self.mean_choice, self.var_choice))).all()
+
+    def live_ratios(self) -> tuple[Tensor, Tensor]:
+        """For ``torch.jit.script``."""
+        return self.to_ratios(
+            at_least_single(self.mean_weight),
+            at_least_single(self.var_weight),
+            at_least_single(self.radius),
+            at_least_single(self.mean_choice),
+            at_least_single(self.var_choice),
+        )
+
     @torch.no_grad()
     def ratios(self) -> tuple[Tensor, Tensor]:
         """The ratios of means and of variances, each (K,), as precise as the rule has them."""
-        return self.to_ratios(*(param.double() for param in self.ratio_params()))
+        return self.to_ratios(*(p.to(small_dtype(p)) for p in self.ratio_params()))
 
-    @torch.no_grad()
     def reset_ratios(self) -> None:
         """Learn the ratios anew, from equal ones: for fine-tuning on another task."""
-        for logits in (self.mean_weight, self.var_weight):
-            logits.fill_(1)
-        for state in (self.radius, self.mean_choice, self.var_choice):
-            state.zero_()
+        self._reset('mean_weight', 'var_weight', 'radius', 'mean_choice', 'var_choice')
 
     def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
         """Accept the released layout: flags, (1,), that say whether logits are the choice."""
@@ -116,41 +144,6 @@ class SSN(SwitchableNorm, BaseNorm):
                 choice = nn.functional.one_hot(logits.argmax(), len(logits))
                 state_dict[f'{prefix}{part}_choice'] = (choice * fixed).to(logits.dtype)
         super()._load_from_state_dict(state_dict, prefix, *args)
-
-
-def _decided(logits, choice, radius):
-    undecided = sum(choice[1:], choice[0]) < 0.5
-    return [torch.where(undecided, a, b) for a, b in zip(_sparsestmax(list(logits), radius), choice, strict=True)]
-
-
-def _sparsemax(z):
-    K, one = range(len(z)), z[0].dtype
-    rank = [sum(((z[j] >= z[i]).to(one) for j in K if j != i), torch.ones_like(z[i])) for i in K]
-    total = [sum(((z[j] >= z[i]).to(one) * z[j] for j in K if j != i), z[i]) for i in K]
-    support = [(1 + rank[i] * z[i] > total[i]).to(one) for i in K]
-    count = sum(support[1:], support[0])
-    threshold = (sum((support[i] * z[i] for i in K), -torch.ones_like(z[0]))) / count
-    return [(v - threshold).clamp(min=0) for v in z]
-
-
-def _sparsestmax(z, radius):
-    point, previous = _sparsemax(z), None
-    radius = radius.to(z[0].dtype)
-    add = lambda t: sum(t[1:], t[0])
-    for _ in range(len(z) - 1):
-        face = [(v > 1e-6).to(v.dtype) for v in point]
-        size = add(face)
-        centre = [f / size for f in face]
-        if previous is not None:
-            between = add([(a - b).square() for a, b in zip(centre, previous)])
-            radius = (radius.square() - between).clamp(min=0).sqrt()
-        offset = [a - b for a, b in zip(point, centre)]
-        squared = add([o.square() for o in offset])
-        near = (squared < radius.square()) & (squared > 1e-12)
-        length = torch.where(near, squared, 1.0).sqrt()
-        pushed = _sparsemax([c + o * (radius / length) for c, o in zip(centre, offset)])
-        point, previous = [torch.where(near, a, b) for a, b in zip(pushed, point)], centre
-    return point
 
 
 class SyncSSN(SSN, BaseNorm):
@@ -181,9 +174,9 @@ def set_radius(model: nn.Module, radius: float) -> None:
         choices = [c for layer in group for c in (layer.mean_choice, layer.var_choice)]
         old = torch.stack(choices)
         value = torch.full((), radius, dtype=torch.float32, device=logits.device)
-        ratios = sparsestmax(logits.double(), value)
+        ratios = sparsestmax(logits.to(small_dtype(logits)), value)
         # A choice that was made stays; another is made where one ratio is 1, up to rounding.
-        made = (old.sum(-1, keepdim=True) < 0.5) & (ratios > 1 - 1e-9).any(-1, keepdim=True)
+        made = ~is_decided(old) & (ratios > 1 - 1e-9).any(-1, keepdim=True)
         new = torch.where(made, ratios.round().to(old.dtype), old)
         torch._foreach_copy_(choices, list(new.unbind()))
         torch._foreach_copy_([layer.radius for layer in group], [value] * len(group))

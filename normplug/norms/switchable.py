@@ -66,6 +66,8 @@ class SwitchableNorm(BaseNorm):
             shape (3,) by default.
     """
 
+    __jit_unused_properties__ = ('normalizers',)
+
     def __init__(
         self,
         num_features: int,
@@ -89,8 +91,8 @@ class SwitchableNorm(BaseNorm):
         )
         self.using_in, self.using_bn = using_in, using_bn
         self.released_statistics = released_statistics
-        self.add_parameter('mean_weight', torch.ones(len(self.normalizers)))
-        self.add_parameter('var_weight', torch.ones(len(self.normalizers)))
+        for name in ('mean_weight', 'var_weight'):
+            self.add_parameter(name, (len(self.normalizers),), 1.0)
 
     @property
     def normalizers(self) -> tuple[str, ...]:
@@ -118,6 +120,26 @@ class SwitchableNorm(BaseNorm):
     def corrections(self, x: Tensor) -> tuple[int, bool]:
         """The released code divides by H·W − 1, and keeps the batch's variance as it is."""
         return (1, False) if self.released_statistics and x.dim() > 2 else (0, True)
+
+    def scripted_ratios(self) -> tuple[Tensor, Tensor]:
+        """Those of :meth:`live_ratios`, with 0 for what is not mixed."""
+        mean_ratios, var_ratios = self.live_ratios()
+        return self._placed(mean_ratios), self._placed(var_ratios)
+
+    def scripted_correction(self) -> int:
+        """1 for the released code's statistics."""
+        return 1 if self.released_statistics else 0
+
+    def live_ratios(self) -> tuple[Tensor, Tensor]:
+        """:meth:`to_ratios` of :meth:`ratio_params`, spelled out for ``torch.jit.script``."""
+        raise NotImplementedError
+
+    def _placed(self, ratios: Tensor) -> Tensor:
+        """(K,) as (3, 1), in the order IN, LN, BN."""
+        first = 1 if self.using_in else 0
+        none = torch.zeros_like(ratios[:1])
+        parts = [none[first:], ratios, none[1 if self.using_bn else 0 :]]
+        return torch.cat(parts).unsqueeze(1)
 
     @staticmethod
     def to_ratios(*params: Tensor) -> tuple[Tensor, Tensor]:

@@ -10,16 +10,20 @@ from normplug.ops.fused import (
     normalize_filtered,
     normalize_reference,
 )
+from normplug.ops.scripted import at_least_single, normalize_scripted, single_source
 
 __all__ = [
     'Filter',
     'Reducer',
     'Rule',
+    'at_least_single',
     'get_backend',
     'is_exporting',
     'normalize',
     'normalize_exported',
     'normalize_filtered',
     'normalize_reference',
+    'normalize_scripted',
     'set_backend',
+    'single_source',
 ]

@@ -32,11 +32,11 @@ def fits(x_n: Tensor) -> bool:
     )
 
 
-def moments(x_n: Tensor) -> Moments:
+def moments(x_n: Tensor, dtype: torch.dtype = torch.float64) -> Moments:
     """As :func:`normplug.ops.reference.moments`."""
     groups = []
     for group in _blocks(x_n):
-        parts = [reference.moments(x_b) for (x_b,) in group]
+        parts = [reference.moments(x_b, dtype) for (x_b,) in group]
         groups.append(
             parts[0] if len(parts) == 1 else _merged(parts, [b.shape[2] for (b,) in group])
         )

@@ -188,6 +188,7 @@ def _compile(step: Step, args: Sequence[Any], inputs: Sequence[Input]) -> _Graph
     from torch.fx.experimental.proxy_tensor import make_fx
     from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
+    _start_autograd()
     shapes = ShapeEnv(duck_shape=False)  # N = C in the first batch must not mean always
     mode = FakeTensorMode(shape_env=shapes)
     # Whatever surrounds the first call, hooks, autocast or inference mode, is not part of the code.
@@ -217,6 +218,17 @@ def _compile(step: Step, args: Sequence[Any], inputs: Sequence[Input]) -> _Graph
         guards = shapes.produce_guards_expression(symbolic, ignore_static=False)
     code: CodeType = compile(guards, '<guards>', 'eval')
     return _Graph(function, passed, lambda inputs: shapes.evaluate_guards_expression(code, inputs))
+
+
+def _start_autograd() -> None:
+    """Let autograd count the devices, once and for all, before fake tensors pretend one.
+
+    Where there is no GPU, ``FakeTensorMode`` registers one. A first backward after it would start
+    a thread for that GPU, and no forked process could run a backward any more.
+    """
+    if not torch.cuda.is_available():
+        with torch.inference_mode(False), torch.enable_grad():
+            torch.zeros((), requires_grad=True).backward()
 
 
 def _sizes(inputs: Sequence[Input]) -> list[int]:

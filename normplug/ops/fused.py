@@ -11,11 +11,11 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from normplug.ops import reference
 from normplug.ops.backend import run
 from normplug.ops.pages import result_like
+from normplug.ops.plain import is_transformed
 from normplug.ops.plan import Filter, Plan, Rule, apply_rule
 from normplug.ops.steps import (
     backward_step,
@@ -29,6 +29,7 @@ from normplug.ops.steps import (
     split,
     sums_step,
 )
+from normplug.precision import small_dtype
 from normplug.running import Tracked, Tracking, store
 from normplug.stats import Moments
 
@@ -43,6 +44,9 @@ class Reducer(Protocol):
 
     def backward(self, grad: Moments) -> Moments:
         """Sum the (C,) gradients of the merged moments."""
+
+    def differentiable(self, local: Moments, count: int) -> tuple[Moments, Tensor]:
+        """As ``forward``, by operators that autograd differentiates any number of times."""
 
 
 class _Normalize(torch.autograd.Function):
@@ -73,14 +77,18 @@ class _Normalize(torch.autograd.Function):
         return _shaped(y_n, x) if y is None else y, *more
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, dy, *others):
         x, mean_nc, var_nc, batch_mean, batch_var, total, *params = ctx.saved_tensors
         needs_dx, _, _, _, _, *needed = ctx.needs_input_grad
+        batch = None if batch_mean is None else Moments(batch_mean, batch_var)
+        if not torch.compiler.is_compiling() and torch.is_grad_enabled():  # create_graph=True
+            cotangents = dy, *(() if ctx.plan.filter is None else others[3:])
+            needed = needs_dx, *needed
+            grads = _differentiable(x, ctx.plan, batch, ctx.reducer, params, needed, cotangents)
+            return grads[0], None, None, None, None, *grads[1:]
         dx = result_like(x) if needs_dx else None
         dy_n, x_n, out_n = _flattened(dy, x, dx)
         instance = Moments(mean_nc, var_nc)
-        batch = None if batch_mean is None else Moments(batch_mean, batch_var)
         to_filtered = None if ctx.plan.filter is None else Moments(*others[3:])
         args = ctx.plan, instance, batch
         given = *args, params, needed, to_filtered
@@ -112,12 +120,15 @@ def normalize(
 ) -> Tensor:
     """Normalize ``x_n`` by the statistics that ``rule`` makes of its moments.
 
-    First-order gradients only: differentiating twice raises ``RuntimeError``.
+    Differentiable any number of times, backward and forward, and by ``torch.func``. All but a
+    first backward runs the plain formula, which keeps more of x's size. As with
+    ``nn.BatchNorm2d``, a transform takes no ``tracked`` that is not an argument of its function.
 
     Args:
         x_n: input of shape (N, C) or (N, C, *spatial), up to 3 spatial axes, floating point. N may
             be 0 unless batch moments are computed without a reducer.
-        rule: see :data:`Rule`. Moments and parameters reach it in float64.
+        rule: see :data:`Rule`. Moments and parameters reach it in float64, or in
+            float32 on devices without it.
         params: the tensors that the rule takes after the moments; each receives a gradient.
         given: batch moments (C',) to use as constants (evaluation), instead of computed ones.
         batch_from: compute differentiable batch moments of the channels from this one on.
@@ -153,12 +164,12 @@ def normalize_filtered(
 
     Args:
         filter: see :data:`Filter`; like a rule, a plain differentiable function.
-        filter_inputs: the tensors that it takes after the batch moments, in float64; each
+        filter_inputs: the tensors that it takes after the batch moments, as precise; each
             receives a gradient.
 
     Returns:
-        y, and the filtered moments, (C',) or (N / group, C'), float64 and differentiable. They are
-        what the running statistics follow.
+        y, and the filtered moments, (C',) or (N / group, C'), as precise and differentiable. They
+        are what the running statistics follow.
     """
     plan = Plan(rule, batch_from, correction, tracking, group, filter, len(filter_inputs))
     y_n, posterior = _run(x_n, plan, (*params, *filter_inputs), None, reducer, tracked)
@@ -173,10 +184,64 @@ def _run(
     reducer: Reducer | None,
     tracked: Tracked | None,
 ) -> tuple[Tensor, list[Tensor | None]]:
+    plan = plan._replace(dtype=small_dtype(x_n))
+    if is_transformed():
+        y_n, posterior = _by_formula(x_n, plan, given, tracked, reducer, params)
+        return y_n, posterior
     y_n, *more = _Normalize.apply(x_n, plan, given, tracked, reducer, *params)
     if more[0] is not None:
         store(tracked, Tracked(*more[:3]))
     return y_n, more[3:]
+
+
+def _by_formula(
+    x: Tensor,
+    plan: Plan,
+    given: Moments | None,
+    tracked: Tracked | None,
+    reducer: Reducer | None,
+    params: Sequence[Tensor],
+) -> tuple[Tensor, list[Tensor | None]]:
+    """y and the filtered moments by the steps themselves, which autograd and transforms follow."""
+    (x_n,) = _flattened(x)
+    if reducer is None:
+        y_n, *more = forward_step(x_n, plan, given, params, tracked)
+    else:
+        *instance, batch_mean, batch_var = moments_step(x_n, plan, tracked)
+        local = Moments(batch_mean, batch_var)
+        batch, total = reducer.differentiable(local, x.shape[0] * pixels_of(x))
+        y_n, *more = output_step(x_n, plan, Moments(*instance), batch, params, tracked, total)
+    if more[0] is not None:  # for a compiler
+        store(tracked, Tracked(*more[:3]))
+    return y_n.view(x.shape), more[3:5]
+
+
+def _differentiable(
+    x: Tensor,
+    plan: Plan,
+    batch: Moments | None,
+    reducer: Reducer | None,
+    params: Sequence[Tensor],
+    needed: Sequence[bool],
+    cotangents: Sequence[Tensor],
+) -> tuple[Tensor | None, ...]:
+    """The gradients of x and the parameters, where ``needed``, as functions to differentiate."""
+    # Aliases: another input may be made of one, and a gradient is of this use alone.
+    own = [
+        t.view_as(t) if t.requires_grad else t.detach().requires_grad_(place == 0)
+        for place, t in enumerate((x, *params))
+    ]
+    given = batch if plan.batch_from is None else None
+    y, posterior = _by_formula(own[0], plan, given, None, reducer, own[1:])
+    outputs = y, *(() if plan.filter is None else posterior)
+    # Of x in any case: another rank's may need one, and waits for this rank's part of it.
+    wanted = [own[0], *(t for t, need in zip(own[1:], needed[1:], strict=True) if need)]
+    dx, *grads = torch.autograd.grad(
+        outputs, wanted, cotangents, create_graph=True, materialize_grads=True
+    )
+    found = iter(grads)
+    to_params = (next(found) if need else None for need in needed[1:])
+    return dx if needed[0] else None, *to_params
 
 
 def _flattened(*tensors: Tensor | None) -> tuple[Tensor | None, ...]:

@@ -29,6 +29,7 @@ class Plan(NamedTuple):
     group: int | None = None
     filter: Filter | None = None
     filter_inputs: int = 0  # how many of the parameters are its, the last
+    dtype: torch.dtype = torch.float64  # of moments and rule
 
 
 def apply_rule(

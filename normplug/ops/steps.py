@@ -7,8 +7,9 @@ compiles each into one graph, so all here must be traceable by Dynamo.
 
 Arguments may be nested; results are flat tuples of tensors and None.
 
-Moments and rule are float64: they cost nothing at (N, C), and in float32 the difference of two
-means, such as the instance's and the layer's, would keep few digits where |mean|/std is large.
+Moments and rule are float64 where the device has it: they cost nothing at (N, C), and in float32
+the difference of two means, such as the instance's and the layer's, would keep few digits where
+|mean|/std is large.
 The passes over x are float32 (float64 for float64), centred at the mean rounded to that.
 """
 
@@ -65,12 +66,12 @@ def pixels_of(x_n: Tensor) -> int:
     return pixels
 
 
-def instance_moments(x_n: Tensor, correction: int) -> Moments:
+def instance_moments(x_n: Tensor, correction: int, dtype: torch.dtype = torch.float64) -> Moments:
     """Mean and variance of every instance and channel, (N, C) each; N may be 0."""
     if x_n.numel() == 0:  # no instance, or none with a value: nothing to reduce
-        empty = x_n.new_zeros(x_n.shape[:2], dtype=torch.float64)
+        empty = x_n.flatten(2).sum(2, dtype=dtype)  # a sum: autograd's graph is that of all ranks
         return Moments(empty, empty.clone())
-    instance = _passes(x_n).moments(x_n)
+    instance = _passes(x_n).moments(x_n, dtype)
     if not correction:
         return instance
     pixels = pixels_of(x_n)
@@ -86,13 +87,13 @@ def batch_moments(instance: Moments, start: int, group: int | None = None) -> Mo
     if group is not None:
         return pool(Moments(*(t.unflatten(0, (-1, group)) for t in of_batch)), 1)
     if of_batch.mean.shape[0] == 0:  # a mean of nothing is NaN, which a reducer could not weigh
-        return Moments(*(t.new_zeros(t.shape[1]) for t in of_batch))
+        return Moments(*(t.sum(0) for t in of_batch))
     return pool(of_batch, 0)
 
 
 def moments_step(x_n: Tensor, plan: Plan, tracked: Tracked | None) -> tuple[Tensor | None, ...]:
     """Mean and variance of every instance, and of the batch, or None, where the plan has none."""
-    instance = instance_moments(x_n, plan.correction)
+    instance = instance_moments(x_n, plan.correction, plan.dtype)
     if plan.batch_from is None:
         return *instance, None, None
     start = _start(plan, x_n, None if tracked is None else tracked.mean)

@@ -43,7 +43,7 @@ def population_loader(cfg: Config, dataloader: dict | None = None, seed: int = 0
     loader = copy.deepcopy(dataloader) if dataloader else _without_augmentation(cfg)
     common = torch.tensor(seed)
     broadcast(common)  # with `randomness.diff_rank_seed` each rank has another
-    with DefaultScope.overwrite_default_scope(cfg.get('default_scope') or 'mmengine'):
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmengine')):
         return Runner.build_dataloader(loader, seed=int(common))
 
 

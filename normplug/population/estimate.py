@@ -13,14 +13,17 @@ from contextlib import ExitStack, contextmanager
 from itertools import islice
 
 import torch
+import torch.nn.functional as F
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.overrides import TorchFunctionMode
 
 from normplug.dist import group_reducer
 from normplug.errors import TrainingError
 from normplug.norms import KN, BaseNorm
 from normplug.ops.reference import moments
+from normplug.own_code import own_code
 from normplug.stats import Moments, merge, pool
 
 __all__ = ['PopulationError', 'estimate_population', 'live_norms']
@@ -87,10 +90,15 @@ def estimate_population(model: BaseModel, batches: Iterable, number: int) -> lis
         stack.enter_context(_buffers_kept(layers.values()))
         stack.enter_context(torch.compiler.set_stance('force_eager'))  # hooks are called
         model.eval()
+        inside: dict[int, tuple[_Total, nn.Module]] = {}
         for name, layer in layers.items():
             layer.train()
-            handle = layer.register_forward_pre_hook(totals[name])
-            stack.callback(handle.remove)
+            if own_code(layer) and not isinstance(layer, BaseNorm):
+                inside[id(layer.running_mean)] = totals[name], layer
+            else:
+                handle = layer.register_forward_pre_hook(totals[name], with_kwargs=True)
+                stack.callback(handle.remove)
+        stack.enter_context(_Inside(inside))
         seen = 0
         for batch in islice(batches, number):
             model.val_step(batch)
@@ -123,8 +131,8 @@ class _Total:
         self.count = 0
         self.unbiased = True
 
-    def __call__(self, layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        x = inputs[0]
+    def __call__(self, layer: nn.Module, inputs: tuple[Tensor, ...], kwargs: dict) -> None:
+        x = inputs[0] if inputs else next(iter(kwargs.values()))
         if isinstance(layer, BaseNorm):
             x = x[:, layer.batch_from :]
             self.unbiased = layer.corrections(x)[1]
@@ -146,9 +154,27 @@ class _Total:
         return merged, count.item()
 
 
+class _Inside(TorchFunctionMode):
+    """Gives totals what layers of other code normalize: what they are given may be more."""
+
+    def __init__(self, totals: dict[int, tuple[_Total, nn.Module]]) -> None:
+        super().__init__()
+        self._totals = totals  # by the identity of the running mean
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        """Look at calls of batch_norm."""
+        kwargs = kwargs or {}
+        if func is F.batch_norm:
+            given = dict(zip(('input', 'running_mean'), args, strict=False)) | kwargs
+            if found := self._totals.get(id(given['running_mean'])):
+                total, layer = found
+                total(layer, (given['input'],), {})
+        return func(*args, **kwargs)
+
+
 def _is_live(layer: nn.Module) -> bool:
     if isinstance(layer, BaseNorm):
-        return layer.training and not layer.frozen and layer.batch_from is not None
+        return layer.training and layer.moves_statistics
     return isinstance(layer, _BatchNorm) and layer.training and layer.running_mean is not None
 
 

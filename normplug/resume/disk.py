@@ -23,7 +23,7 @@ def checkpoint_bytes(model: nn.Module, optimizer: dict) -> int:
 
     Args:
         model: the model.
-        optimizer: the optimizer's ``type`` (its name) and options, as in a config.
+        optimizer: the optimizer's ``type`` (its bare name) and options, as in a config.
     """
     states = _STATES.get(optimizer.get('type'), 2)
     states += bool(optimizer.get('momentum')) + bool(optimizer.get('amsgrad'))

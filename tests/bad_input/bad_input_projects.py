@@ -71,6 +71,26 @@ model = dict(
 )
 """
 
+CLASSIFICATION = """
+default_scope = 'mmpretrain'
+pipeline = [dict(type='LoadImageFromFile'), dict(type='PackInputs')]
+dataset = dict(type='CustomDataset', data_root='data', data_prefix='train', pipeline=pipeline)
+train_dataloader = dict(batch_size=2, num_workers=0, dataset=dataset,
+                        sampler=dict(type='DefaultSampler', shuffle=False))
+val_dataloader = test_dataloader = dict(
+    batch_size=2, num_workers=0, dataset=dict(dataset, data_prefix='val'),
+    sampler=dict(type='DefaultSampler', shuffle=False))
+val_evaluator = test_evaluator = dict(type='Accuracy')
+model = dict(
+    type='ImageClassifier',
+    data_preprocessor=dict(num_classes=2, mean=[0] * 3, std=[255] * 3),
+    backbone=backbone,
+    neck=dict(type='GlobalAveragePooling'),
+    head=dict(type='LinearClsHead', num_classes=2, in_channels=64,
+              loss=dict(type='CrossEntropyLoss')),
+)
+"""
+
 
 @dataclass(frozen=True)
 class Row:

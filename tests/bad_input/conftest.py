@@ -7,7 +7,7 @@ import pytest
 TESTS = Path(__file__).parents[1]
 sys.path.append(str(TESTS / 'launch'))  # launch_tiny
 
-from bad_input_projects import DETECTION, SEGMENTATION, DataProject, contents  # noqa: E402
+from bad_input_projects import CLASSIFICATION, DETECTION, SEGMENTATION, DataProject, contents  # noqa: E402
 from launch_tiny import Project  # noqa: E402
 
 
@@ -54,6 +54,18 @@ def detection(folder):
 def segmentation(folder):
     pytest.importorskip('mmseg')
     return DataProject(folder, SEGMENTATION)
+
+
+@pytest.fixture
+def classification(folder):
+    pytest.importorskip('mmpretrain')
+    project = DataProject(folder, CLASSIFICATION)
+    for phase in ('train', 'val'):
+        for i, path in enumerate(sorted(project.images.iterdir())):
+            target = folder / 'data' / phase / ('cat', 'dog')[i % 2] / path.name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(path.read_bytes())
+    return project
 
 
 @pytest.fixture

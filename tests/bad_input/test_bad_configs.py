@@ -163,8 +163,11 @@ TRAIN = [
         ('custom_hooks.0: ', 'begin_iter')),
     Row('sampler option', options('train_dataloader.sampler.shufle=True'),
         ('train_dataloader.sampler.shufle: DefaultSampler has no such argument', 'takes shuffle')),
-    Row('no sampler', options('train_dataloader.sampler=None'),
-        ('train_dataloader.sampler is needed', 'DefaultSampler')),
+    Row('batch sampler without a sampler',
+        lines("train_dataloader.update(sampler=None, batch_sampler=dict(type='InfiniteSampler'))"),
+        ('train_dataloader.batch_sampler needs train_dataloader.sampler', 'DefaultSampler')),
+    Row('number of workers', options('train_dataloader.num_workers=None'),
+        ('train_dataloader.num_workers must be a whole number from 0, got None',)),
     Row('validation without end', options('val_dataloader.sampler.type=InfiniteSampler'),
         ('val_dataloader.sampler never ends', 'DefaultSampler')),
     Row('loader option', options('train_dataloader.workers=2'),
@@ -226,6 +229,9 @@ DATA = [
         ('train_dataloader.drop_last cannot stand beside train_dataloader.batch_sampler',)),
     Row('depth of the backbone', lambda p: ['model.backbone.depth=19'],
         ('model cannot be built: KeyError: ', 'depth 19', 'check the key model.backbone')),
+    Row('NMS that is not there', lambda p: ['model.test_cfg.nms.type=nms_rotated'],
+        ('model.test_cfg.nms.type: nms_rotated needs nms_rotated of mmcv.ops',
+         'MMCV_WITH_OPS=1')),
 ]  # fmt: skip
 
 

@@ -89,6 +89,18 @@ REFUSED = [
     Row('an empty split', split_file(), ('folders without any image',)),
     Row('fewer outputs than classes', config("dataset['metainfo'] = dict(classes=('a', 'b', 'c'))"),
         ('model.decode_head.num_classes is 2', f'{KEY}.metainfo has 3 classes', 'set it to 3')),
+    Row('reduce_zero_label in the pipeline alone', config('labels.update(reduce_zero_label=True)'),
+        (f'{KEY}.reduce_zero_label: values other than that of the pipeline: 1 (False, that of '
+         'LoadAnnotations is True)', f'set {KEY}.reduce_zero_label=True, or leave it out')),
+    Row('reduce_zero_label in the dataset, but not in the pipeline',
+        config('dataset.update(reduce_zero_label=True)\nlabels.update(reduce_zero_label=False)'),
+        (f'set {KEY}.reduce_zero_label=False, or leave it out',)),
+    Row('labels from 1', labels(np.arange(40) % 2 + np.ones((32, 1))),
+        ('with 2)', f'Where 1 is the first class, set {KEY}.reduce_zero_label=True')),
+    Row('255, where the loss ignores another label',
+        lambda p: (labels(np.full((32, 40), 255))(p),
+                   config("model['decode_head']['ignore_index'] = 2")(p)),
+        (f'{LABEL_1} with 255', 'labels are 0 to 1, and 2 to ignore a pixel')),
     Row('a palette of another length',
         config("dataset['metainfo'] = dict(classes=('a', 'b', 'c'), palette=[[0, 0, 0]])"),
         (f'{KEY} cannot be built: palette does not match classes',)),
@@ -111,7 +123,30 @@ BORNE = [
     Row('a grey image', lambda p: p.save(p.images / '1.png', np.zeros((32, 40))), ()),
     Row('a map without image', lambda p: p.save(p.labels / '9.png', np.zeros((4, 4))), ()),
     Row('a split', split_file('0', '2'), ()),
-    Row('zero is reduced', config('dataset.update(reduce_zero_label=True)'), ()),
+    Row('zero is reduced', lambda p: (labels(np.arange(1, 41) % 3 + np.zeros((32, 1)))(p),
+                                      config('dataset.update(reduce_zero_label=True)')(p)), ()),
+    Row('zero is reduced, as the pipeline says too',
+        lambda p: (labels(np.arange(1, 41) % 3 + np.zeros((32, 1)))(p),
+                   config('dataset.update(reduce_zero_label=True)\n'
+                          'labels.update(reduce_zero_label=True)')(p)), ()),
+    Row('one output for two classes',
+        config("model['decode_head'].update(out_channels=1, threshold=0.5)"), ()),
+    Row('one output for one class and the rest',
+        config("dataset['metainfo'] = dict(classes=('cat',))\n"
+               "model['decode_head'].update(num_classes=1, out_channels=1)"), ()),
+    Row('an image with another suffix and without labels',
+        lambda p: p.save(p.images / '9.jpg', np.zeros((4, 4, 3))), ()),
+    Row('images and labels in one folder',
+        lambda p: ([path.rename(p.images / f'{path.stem}_label.png')
+                    for path in p.labels.iterdir()],
+                   [path.rename(path.with_suffix('.jpg'))
+                    for path in p.images.glob('?.png')],
+                   config("dataset.update(img_suffix='.jpg', seg_map_suffix='_label.png',\n"
+                          "    data_prefix=dict(img_path='images', seg_map_path='images'))")(p)),
+        ()),
+    Row('a missing image that indices leave out',
+        lambda p: ((p.images / '3.png').unlink(), split_file('0', '1', '2', '3')(p),
+                   p.write_config("dataset.update(ann_file='train.txt', indices=3)\n")), ()),
     Row('a test set without maps',
         config("dataset.update(data_prefix=dict(img_path='images'), pipeline=[load])"), ()),
 ]  # fmt: skip
@@ -121,3 +156,37 @@ BORNE = [
 def test_borne(segmentation, row):
     row.make(segmentation)
     assert check_data(load_config('config.py'), ('train', 'val')) == []
+
+
+def masks(p, value=255):
+    for path in p.labels.iterdir():
+        p.save(path, np.where(np.arange(40) < 9, 0, value)[None].repeat(32, 0))
+
+
+def other_suffixes(p):
+    (p.images / '2.png').rename(p.images / '2.PNG')
+    (p.images / '3.png').rename(p.images / '3.jpg')
+
+
+TOLD = [
+    Row('masks of 0 and 255', masks,
+        ('maps with one class at most, beside pixels to ignore: 1 (cat and 255)',
+         '255 is no class', 'masks of 0 and 255')),
+    Row('masks of 1 and 255', lambda p: [p.save(path, np.full((32, 40), 255) - 254 * (
+        np.arange(40) < 9)) for path in p.labels.iterdir()], ('(dog and 255)',)),
+    Row('0 is a class, and reduced', config('dataset.update(reduce_zero_label=True)'),
+        ('(cat and 255)', f'With {KEY}.reduce_zero_label=True 0 is ignored')),
+    Row('images of other suffixes', other_suffixes,
+        (f'{KEY} data/images: images that end otherwise: 2 (data/images/', "end in '.png'",
+         f'{KEY}.img_suffix')),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize('row', TOLD, ids=lambda row: row.name)
+def test_told(segmentation, row):
+    """mmseg trains on less than meant, and says nothing."""
+    row.make(segmentation)
+    lines = check_data(load_config('config.py'), ('train',))
+    assert len(lines) == 1
+    for message in row.messages:
+        assert message in lines[0]

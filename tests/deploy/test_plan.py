@@ -4,14 +4,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.nn.utils import parametrizations
+from torch.nn.utils import parametrizations, weight_norm
 
 from normplug.deploy.dataflow import record
 from normplug.deploy.plan import make_plan
 from normplug.norms import IBN, KN, SN, SSN, GhostBN, PortableSyncBN
 from tests.cases import random_input, ssn
 
-pytest.importorskip('mmcv')
+ConvAWS2d = pytest.importorskip('mmcv.cnn').ConvAWS2d
 
 
 class Net(nn.Module):
@@ -91,6 +91,44 @@ class Reparametrized(Net):
         return self.bn1(self.conv1(x)), self.bn2(self.conv2(x))
 
 
+class Straight(Net):
+    def forward(self, x):
+        return self.bn1(self.conv1(x)), self.bn2(self.conv2(x))
+
+
+class Activated(nn.BatchNorm2d):
+    def forward(self, input):
+        return super().forward(input).relu()
+
+
+class HalvedBN(PortableSyncBN):
+    def rule(self, x):
+        return lambda *args: [t / 2 for t in PortableSyncBN.rule(self, x)(*args)]
+
+
+def with_conv1(conv):
+    net = Straight()
+    net.conv1 = conv
+    return net
+
+
+def with_bn1(norm):
+    net = Straight()
+    net.bn1 = norm
+    return net
+
+
+def with_hook(name):
+    net = Straight()
+    net.get_submodule(name).register_forward_hook(lambda layer, args, y: y.relu())
+    return net
+
+
+def own_forward(layer):
+    layer.forward = lambda input: type(layer).forward(layer, input).relu()
+    return layer
+
+
 class NormFirst(Net):
     def __init__(self):
         super().__init__()
@@ -109,13 +147,18 @@ class BatchStatistics(Net):
         return self.bn1(self.conv1(x)), self.bn2(self.conv2(x))
 
 
+def hooks(net):
+    return [(dict(m._forward_hooks), dict(m._forward_pre_hooks)) for m in net.modules()]
+
+
 def plan_of(net, *must_fold, shape=(2, 3, 8, 9)):
     net.eval()
     x = random_input(shape)
+    before = hooks(net)
     with torch.no_grad():
         flow, outputs = record(net, lambda: net(x))
+    assert hooks(net) == before
     assert outputs is not None
-    assert not any(layer._forward_hooks or layer._forward_pre_hooks for layer in net.modules())
     return make_plan(net, flow, must_fold)
 
 
@@ -133,7 +176,15 @@ def test_by_what_flows_not_by_order():
         (ChangedInPlace, 'used by aten.mul_.Tensor too'),
         (WeightReadElsewhere, "the convolution's weight is used elsewhere too"),
         (TiedWeight, "the convolution's weight is used elsewhere too"),
-        (Reparametrized, 'changes its weight when it runs'),
+        (Reparametrized, 'makes its weight anew at each call'),
+        (lambda: with_conv1(ConvAWS2d(3, 4, 3)), 'ConvAWS2d has a forward of its own'),
+        (lambda: with_conv1(weight_norm(nn.Conv2d(3, 4, 3))), 'Conv2d makes its weight anew'),
+        (lambda: with_conv1(own_forward(nn.Conv2d(3, 4, 3))), 'set on the instance'),
+        (lambda: with_hook('conv1'), 'Conv2d has forward hooks'),
+        (lambda: with_hook('bn1'), 'it has forward hooks'),
+        (lambda: with_bn1(Activated(4)), 'which has a forward of its own'),
+        (lambda: with_bn1(own_forward(nn.BatchNorm2d(4))), 'set on the instance'),
+        (lambda: with_bn1(HalvedBN(4)), 'which has a rule of its own'),
         (NormFirst, 'its input is not the output of a convolution'),
         (BatchStatistics, 'without weights or running statistics'),
     ],
@@ -159,6 +210,14 @@ def test_a_norm_of_two_convolutions():
     assert not plan.folded
     assert 'the outputs of several layers' in plan.kept['bn1']
     assert 'not part of the inference' in plan.kept['bn2']
+
+
+def test_calls_by_keyword():
+    class ByKeyword(Net):
+        def forward(self, x):
+            return self.bn1(input=self.conv1(input=x))
+
+    assert plan_of(ByKeyword()).folded == {'bn1': 'conv1'}
 
 
 def test_a_shared_pair_is_folded():

@@ -269,3 +269,25 @@ def averaged_buffers(name):
     assert_equal_on_all_ranks(layer.buffers())
     assert_same(dict(layer.named_buffers()), before, 1e-6)
     assert layer.num_batches_tracked == 3
+
+
+def gradient_penalty(name, split):
+    """A gradient that is differentiated again, of the loss of all ranks."""
+    whole = random_input((3, 5, 4, 3), torch.float64)
+    layer = layer_of(name)
+    twin = local(layer)
+    names = [name for name, _ in layer.named_parameters()]
+
+    def penalty(layer, x):
+        (dx,) = torch.autograd.grad(layer(x).sigmoid().sum(), x, create_graph=True)
+        dx.sin().sum().backward()
+        return x.grad, [p.grad for p in layer.parameters()]
+
+    dx, to_params = penalty(layer, own_part(whole, split).clone().requires_grad_())
+    want_dx, want = penalty(twin, whole.clone().requires_grad_())
+    torch.testing.assert_close(dx, own_part(want_dx, split), rtol=1e-9, atol=1e-9)
+    for name, own, expected in zip(names, to_params, want, strict=True):
+        if expected is None:
+            assert own is None, name
+        else:
+            torch.testing.assert_close(summed(own), expected, rtol=1e-9, atol=1e-9, msg=name)

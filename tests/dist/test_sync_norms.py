@@ -43,6 +43,12 @@ def test_two_ranks_equal_one_process(two, name, split):
     two.run(scenarios.whole_batch, name, split)
 
 
+@pytest.mark.parametrize('split', [(2, 1), (3, 0)], ids=str)
+@all_types
+def test_gradients_of_gradients(two, name, split):
+    two.run(scenarios.gradient_penalty, name, split)
+
+
 @all_types
 def test_large_maps(two, name):
     """Of which plain torch takes a block at a time."""

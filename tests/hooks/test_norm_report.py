@@ -1,6 +1,8 @@
 """The report of norm layers: counts, states, the warning, and when it is logged."""
 
 import logging
+from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -9,13 +11,15 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from torch import nn
 
-from normplug import IBN, SN, SyncIBN, SyncSN
+from normplug import IBN, SN, SSN, SyncIBN, SyncSN
 from normplug.hooks.norm_report import (
     NormReportHook,
     norm_report,
     norm_state,
     norms_under_norm_eval,
+    precise_bn_report,
     sync_bn_report,
+    teacher_report,
 )
 from normplug.launch.portable_ddp import make_sync_bn_portable
 
@@ -106,6 +110,80 @@ def test_sync_bn_without_ours_needs_no_report():
     model = nn.Sequential(nn.BatchNorm2d(4), nn.SyncBatchNorm(4))
     make_sync_bn_portable(model)
     assert sync_bn_report(model, 'torch') is None
+
+
+class MeanTeacherHook:
+    """What mmdet's has, which tests/hooks/test_mean_teacher.py takes where it is installed."""
+
+    def __init__(self, skip_buffers):
+        self.skip_buffers = skip_buffers
+
+
+class Pair(nn.Module):
+    def __init__(self, *layers, teacher):
+        super().__init__()
+        self.student, self.teacher = nn.Sequential(*layers), fixed(nn.Sequential(*teacher))
+
+
+LOST = 'in a teacher that never gets their statistics'
+
+
+@pytest.mark.parametrize('hook', [None, MeanTeacherHook(True), MeanTeacherHook(False)])
+def test_the_norms_of_a_teacher(hook):
+    student, teacher = (
+        [SN(4), nn.BatchNorm2d(4), nn.BatchNorm2d(4), nn.GroupNorm(2, 4), SN(4, frozen=True)]
+        for _ in range(2)
+    )
+    fixed(student[2]).eval()
+    pair = Pair(*student, teacher=teacher)
+    report = {
+        None: 'SN 2 training, 2 frozen; BatchNorm2d 3 training, 1 frozen; GroupNorm 1 training, '
+        '1 frozen',
+        True: f'SN 1 training, 2 frozen, 1 {LOST}; BatchNorm2d 1 training, 2 frozen, 1 {LOST}; '
+        'GroupNorm 1 training, 1 averaged',
+        False: 'SN 1 training, 2 frozen, 1 averaged; BatchNorm2d 1 training, 2 frozen, 1 averaged; '
+        'GroupNorm 1 training, 1 averaged',
+    }[hook and hook.skip_buffers]
+    assert norm_report(pair, hook) == f'norms: {report}'
+    warning = teacher_report(pair, hook)
+    assert (warning is not None) == bool(hook and hook.skip_buffers)
+    if warning:
+        assert '2 norms of the type BatchNorm2d, SN' in warning
+        assert "custom_hooks=[dict(type='MeanTeacherHook', skip_buffer=False)]" in warning
+
+
+def test_a_teacher_that_lost_its_statistics_shows_without_its_hook():
+    pair = Pair(SN(4), IBN(4, ratio=1), teacher=[SN(4), IBN(4, ratio=1)])
+    assert teacher_report(pair) is None  # nothing moved yet
+    pair.student[0](torch.randn(2, 4, 3, 3))
+    assert norm_report(pair) == f'norms: IBN 1 training, 1 frozen; SN 1 training, 1 {LOST}'
+    assert '1 norms of the type SN' in teacher_report(pair)
+    runner = SimpleNamespace(model=pair, logger=Mock())
+    hook = NormReportHook()
+    hook.before_val(runner)
+    hook.before_test(runner)
+    runner.logger.warning.assert_called_once_with(teacher_report(pair))
+    pair.teacher[0].running_mean.copy_(pair.student[0].running_mean)  # num_batches_tracked is not
+    assert teacher_report(pair) is None
+
+
+def test_a_pretrained_teacher_of_another_network_is_no_average():
+    pair = Pair(SN(4), teacher=[nn.Conv2d(4, 4, 1), SN(4)])
+    pair.student[0](torch.randn(2, 4, 3, 3))
+    assert teacher_report(pair, MeanTeacherHook(True)) is None
+
+
+class PreciseBNHook:
+    pass
+
+
+def test_precise_bn_is_said_to_leave_ours_out():
+    model = nn.Sequential(SN(4), IBN(4), nn.BatchNorm2d(4), SSN(4, frozen=True))
+    assert precise_bn_report(model, []) is None
+    assert precise_bn_report(model[2:], [PreciseBNHook()]) is None
+    warning = precise_bn_report(model, [PreciseBNHook()])
+    assert 'not those of IBN, SN:' in warning
+    assert "dict(type='BatchAverageHook')" in warning
 
 
 class Model(BaseModel):

@@ -62,6 +62,19 @@ def test_the_checkpoint_hook_by_itself(tmp_path, by_epoch):
 
 
 @pytest.mark.slow
+def test_what_the_data_preprocessor_has_drawn(tmp_path):
+    cfgs = [tiny.config(tmp_path / name) for name in ('alone', 'killed')]
+    for cfg in cfgs:
+        cfg.model.data_preprocessor = {'type': 'SteppingPreprocessor'}
+    assert tiny.train_apart(cfgs[0]) == 0
+    assert tiny.train_apart(cfgs[1], kill_before=14) == -9
+    values = tiny.load(tmp_path / 'killed')['preprocessor_values']
+    assert values.keys() == {'data_preprocessor._scale', 'data_preprocessor._batches'}
+    assert tiny.train_apart(cfgs[1], resume=True) == 0
+    tiny.assert_same_training(*(tiny.load(cfg.work_dir) for cfg in cfgs))
+
+
+@pytest.mark.slow
 def test_a_seed_that_no_config_names(tmp_path):
     """mmengine draws one; a resumed run takes it from the checkpoint, after building samplers."""
     cfg = tiny.config(tmp_path / 'killed')

@@ -128,5 +128,31 @@ def test_data_without_indices_is_refused(tmp_path, monkeypatch):
         SampleSeedHook().before_train(runner)
 
 
+class CachedMix:
+    def __init__(self):
+        self.results_cache = []
+
+    def __call__(self, results):
+        return results
+
+
+@pytest.mark.parametrize('seeded', [True, False])
+def test_a_transform_with_a_cache_is_named_once(tmp_path, monkeypatch, seeded):
+    monkeypatch.setattr('mmengine.runner.runner.collect_env', dict)
+    cfg = tiny.config(tmp_path, hooks=('SampleSeedHook',) if seeded else ())
+    runner = tiny.build(cfg)
+    runner._train_loop = runner.build_train_loop(runner._train_loop)
+    runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
+    said = []
+    monkeypatch.setattr(runner.logger, 'warning', said.append)
+    runner.train_dataloader.dataset.pipeline.transforms.append(CachedMix())
+    checkpoint = {'random_states': [get_random_state()], 'meta': {'seed': runner.seed}}
+    runner.call_hook('after_load_checkpoint', checkpoint=checkpoint)
+    runner._train_loop._iter = 6  # it resumes
+    runner.call_hook('before_train')
+    assert [text for text in said if 'train_dataloader.dataset.pipeline.0 (CachedMix)' in text]
+    assert len(said) == 1
+
+
 def test_registered_in_the_root():
     assert HOOKS.module_dict['SampleSeedHook'] is SampleSeedHook

@@ -23,7 +23,7 @@ from mmengine.dataset import BaseDataset
 from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
 from mmengine.logging import MessageHub
-from mmengine.model import BaseModel
+from mmengine.model import BaseDataPreprocessor, BaseModel
 from mmengine.registry import DATASETS, HOOKS, METRICS, MODELS
 from mmengine.runner import Runner
 from torch import nn
@@ -67,6 +67,25 @@ class NoisyModel(BaseModel):
         if mode == 'loss':
             return {'loss': nn.functional.cross_entropy(scores, label)}
         return [{'score': score.item()} for score in scores[:, 0]]
+
+
+@MODELS.register_module()
+class SteppingPreprocessor(BaseDataPreprocessor):
+    """Draws a scale at every fifth batch and keeps it until then, as BatchSyncRandomResize does."""
+
+    def __init__(self):
+        super().__init__()
+        self._scale = (1.0,)
+        self._batches = 0
+
+    def forward(self, data, training=False):
+        data = super().forward(data, training)
+        if training:
+            self._batches += 1
+            if self._batches % 5 == 0:
+                self._scale = (random.random(),)
+            data['image'] = data['image'] * self._scale[0]
+        return data
 
 
 @METRICS.register_module()

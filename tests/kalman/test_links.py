@@ -15,7 +15,14 @@ UNKNOWN = 'no normalizer before it could be followed to its input'
 def links(model, *inputs, forward=None):
     """Layer → (predecessors, convolutions), or the reason why there are none."""
     reports = link_kalman(model, forward or (lambda: model(*inputs)))
-    return {r.name: r.reason or (set(r.predecessors), list(r.through)) for r in reports}
+    reasons = {r.name: r.reason.partition(': the path ends at')[0] for r in reports}
+    return {r.name: reasons[r.name] or (set(r.predecessors), list(r.through)) for r in reports}
+
+
+def end_of_path(model, *inputs, layer):
+    """Where the path to a layer ended, as its reason tells."""
+    (report,) = (r for r in link_kalman(model, lambda: model(*inputs)) if r.name == layer)
+    return report.reason.partition(': the path ends at ')[2]
 
 
 def conv(a, b, **options):
@@ -47,20 +54,23 @@ def test_followed(between):
 
 
 @pytest.mark.parametrize(
-    'between',
+    ('between', 'end'),
     [
-        [nn.Dropout(0.5)],
-        [nn.BatchNorm2d(4)],
-        [nn.Softmax(1)],
-        [nn.Upsample(scale_factor=2)],
-        [nn.AdaptiveAvgPool2d(1)],
-        [nn.ConvTranspose2d(4, 4, 3)],
+        (nn.Dropout(0.5), 'torch.nn.functional.dropout'),
+        (nn.RReLU(), 'torch.nn.functional.rrelu'),  # other slopes in each forward
+        (nn.BatchNorm2d(4), 'torch.nn.functional.batch_norm'),
+        (nn.Softmax(1), 'torch.nn.functional.softmax'),
+        (nn.Upsample(scale_factor=2), 'torch.nn.functional.interpolate'),
+        (nn.AdaptiveAvgPool2d(1), 'torch.nn.functional.adaptive_avg_pool2d'),
+        (nn.ConvTranspose2d(4, 4, 3), 'torch.nn.functional.conv_transpose2d'),
     ],
-    ids=lambda b: type(b[0]).__name__,
+    ids=lambda b: type(b).__name__,
 )
-def test_not_followed(between):
-    net = nn.Sequential(conv(3, 4), KN(4), *between, conv(4, 5), KN(5))
-    assert links(net, IMAGE) == {'1': UNKNOWN, '4': UNKNOWN}
+def test_not_followed(between, end):
+    net = nn.Sequential(conv(3, 4), KN(4), between, conv(4, 5), nn.ReLU(), KN(5))
+    assert links(net, IMAGE) == {'1': UNKNOWN, '5': UNKNOWN}
+    assert end_of_path(net, IMAGE, layer='5') == end
+    assert end_of_path(net, IMAGE, layer='1') == ''
 
 
 class Lambda(nn.Module):
@@ -81,10 +91,12 @@ def two(**more):
 def test_a_change_in_place_that_is_not_known():
     def forward(net, x):
         y = net.norm1(net.conv1(x))
-        y.mul_(2)
+        y[:, 0] = 2
         return net.norm2(net.conv2(y))
 
-    assert links(Lambda(forward, **two()), IMAGE)['norm2'] == UNKNOWN
+    net = Lambda(forward, **two())
+    assert links(net, IMAGE)['norm2'] == UNKNOWN
+    assert end_of_path(net, IMAGE, layer='norm2') == 'a change in place'
 
 
 @pytest.mark.parametrize('add', [torch.add, lambda a, b: a + b, lambda a, b: a.add_(b)])
@@ -151,11 +163,53 @@ def test_behind_a_layer_that_runs_twice():
 def test_a_convolution_shared_by_separate_norms():
     def forward(net, x):
         y = net.norm1(net.conv1(x))
-        return net.norm2(net.conv2(y)), net.norm3(net.conv2(-y)), net.norm4(net.conv2(y.relu()))
+        return (
+            net.norm2(net.conv2(y)),
+            net.norm3(net.conv2(y.flip(-1))),
+            net.norm4(net.conv2(y.relu())),
+        )
 
     got = links(Lambda(forward, **two(norm3=KN(4), norm4=KN(4))), IMAGE)
     assert got['norm2'] == got['norm4'] == ({'norm1'}, ['conv2'])
     assert got['norm3'] == UNKNOWN
+
+
+class TwiceAsWide(nn.Conv2d):
+    """Another geometry than its attributes say."""
+
+    def forward(self, x):
+        return nn.functional.conv2d(x, self.weight, self.bias, self.stride, self.padding, 2)
+
+
+class Rectifying(KN):
+    def forward(self, x):
+        return super().forward(x).relu()
+
+
+def test_a_convolution_that_is_not_as_its_attributes_say():
+    conv_ws = pytest.importorskip('mmcv.cnn.bricks.conv_ws')
+    for second in (TwiceAsWide(4, 4, 3, padding=1), conv_ws.ConvAWS2d(4, 4, 3, padding=1)):
+        net = nn.Sequential(conv(3, 4), KN(4), second, KN(4))
+        assert end_of_path(net, IMAGE, layer='3') == 'torch.nn.functional.conv2d'
+
+
+def test_a_normalizer_that_does_more():
+    net = nn.Sequential(conv(3, 4), Rectifying(4), conv(4, 4), KN(4))
+    first, second = link_kalman(net, lambda: net(IMAGE))
+    assert first.reason == 'Rectifying has a forward of its own'
+    assert second.reason == f'{UNKNOWN}: the path ends at 1, which has a forward of its own'
+
+
+@pytest.mark.parametrize('known', [True, False])
+def test_a_hook_behind_a_normalizer(known):
+    """What it makes of the output is followed, or not, as any other function."""
+    net = nn.Sequential(conv(3, 4), KN(4), conv(4, 4), KN(4))
+    net[1].register_forward_hook(lambda layer, args, y: y.relu() if known else y.softmax(1))
+    end = end_of_path(net, IMAGE, layer='3')
+    assert end == ('' if known else 'torch.Tensor.softmax')
+    if known:
+        convolved = net[3].link._prior
+        assert convolved.parts[0].function is nn.functional.relu
 
 
 def test_synchronized_and_not():
@@ -303,3 +357,39 @@ def test_fcn_d8():
     want['decode_head.conv_cat.bn'] = f'backbone.layer4.2.{other}'
     want['auxiliary_head.convs.0.bn'] = f'backbone.layer3.5.{other}'
     assert got == want
+
+
+@pytest.mark.slow
+def test_yolox():
+    """Of Swish, as x * sigmoid(x)."""
+    pytest.importorskip('mmdet')
+    init_default_scope('mmdet')
+    shared = dict(norm_cfg=dict(type='KN'), act_cfg=dict(type='Swish'))
+    width = dict(deepen_factor=0.33, widen_factor=0.125)
+    sizes = dict(in_channels=[32, 64, 128], out_channels=16, num_csp_blocks=1)
+    head = dict(num_classes=2, in_channels=16, feat_channels=16)
+    parts = [
+        MODELS.build(dict(type=kind, **options, **shared))
+        for kind, options in (('CSPDarknet', width), ('YOLOXPAFPN', sizes), ('YOLOXHead', head))
+    ]
+    net = nn.ModuleDict(dict(zip(('backbone', 'neck', 'bbox_head'), parts, strict=True)))
+    net.train()
+    got = links(net, forward=lambda: parts[2](parts[1](parts[0](torch.randn(2, 3, 64, 64)))))
+    assert len(got) == 74
+    kinds = [reason if isinstance(reason, str) else 'linked' for reason in got.values()]
+    assert kinds.count('linked') == 62
+    assert kinds.count(UNKNOWN) == 1 + 4  # the first, and those behind an upsampled map
+    assert sum(kind.endswith('is in another part of the model') for kind in kinds) == 7
+
+
+def test_efficientnet():
+    """Its gates are data of another kind, and it pads outside of its convolutions."""
+    pytest.importorskip('mmpretrain')
+    init_default_scope('mmpretrain')
+    net = MODELS.build(dict(type='EfficientNet', arch='b0', norm_cfg=dict(type='KN')))
+    net.train()
+    reports = link_kalman(net, lambda: net(torch.randn(2, 3, 64, 64)))
+    ends = [report.reason.rpartition(' ends at ')[2] for report in reports]
+    assert ends.count('') == 16
+    assert ends.count('torch.nn.functional.pad') == ends.count('torch.Tensor.mul') == 16
+    assert len(ends) == 49

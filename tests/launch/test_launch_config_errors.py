@@ -49,15 +49,21 @@ def test_unknown_type(project, train, refuses, line, messages):
     refuses(train, [project.write_config(line + '\n')], *messages)
 
 
-def test_unknown_type_inside_a_transform(project, train, capsys):
+@pytest.mark.parametrize(
+    ('transform', 'key'),
+    [
+        ("dict(type='RandomApply', transforms=[dict(type='Flip9')])", 'transforms.0.type'),
+        ("dict(type='RandomChoiceResize', scales=[4], resize_type='Flip9')", 'resize_type'),
+    ],
+)
+def test_unknown_type_inside_a_transform(project, train, capsys, transform, key):
     pytest.importorskip('mmcv')
-    nested = "dict(type='RandomApply', transforms=[dict(type='Flip9')])"
     more = f"""
 custom_imports['imports'].append('mmcv.transforms')
-train_dataloader['dataset'].update(pipeline=[{nested}])
+train_dataloader['dataset'].update(pipeline=[{transform}])
 """
     assert train([project.write_config(more)]) == 2
-    key = 'train_dataloader.dataset.pipeline.0.transforms.0.type'
+    key = f'train_dataloader.dataset.pipeline.0.{key}'
     assert f"{key}: there is no type 'Flip9'" in capsys.readouterr().err
 
 
@@ -72,6 +78,18 @@ def test_error_of_the_model_is_chained(project):
     with pytest.raises(UserError, match='model cannot be built: TypeError') as caught:
         build_checked_model(cfg)
     assert isinstance(caught.value.__cause__, TypeError)
+
+
+def test_a_norm_that_the_model_calls_otherwise(project):
+    pytest.importorskip('mmpretrain')
+    cfg = Config.fromfile(project.write_config())
+    arch = dict(depths=[1, 1, 1, 1], channels=[8, 8, 16, 16])
+    cfg.default_scope = 'mmpretrain'
+    cfg.model = dict(type='mmpretrain.ConvNeXt', arch=arch, norm_cfg=dict(type='SN'))
+    with pytest.raises(UserError, match=r'^model.norm_cfg.*: .* with data_format=\.\.\.'):
+        build_checked_model(cfg)
+    cfg.model.norm_cfg = dict(type='LN2d')
+    build_checked_model(cfg)
 
 
 def test_data_root_missing(project, train, refuses):

@@ -30,7 +30,7 @@ def test_out_must_be_a_pickle(project, checkpoint, run_test, refuses):
 def test_out_of_detection_and_segmentation():
     cfg = Config({'default_scope': 'mmdet', 'test_evaluator': {'type': 'CocoMetric'}})
     save_predictions(cfg, 'a.pkl')
-    assert [m['type'] for m in cfg.test_evaluator] == ['CocoMetric', 'DumpDetResults']
+    assert [m['type'] for m in cfg.test_evaluator] == ['CocoMetric', 'mmdet.DumpDetResults']
     cfg = Config({'default_scope': 'mmseg', 'test_evaluator': {'type': 'IoUMetric'}})
     save_predictions(cfg, 'labels')
     assert cfg.test_evaluator.output_dir == 'labels'

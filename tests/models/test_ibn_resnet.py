@@ -295,3 +295,11 @@ def test_dcn_elsewhere_is_no_obstacle_to_c():
     assert kinds == {'Conv2d': 3, 'ModulatedDeformConv2dPack': 3}
     assert isinstance(model.layer4[-1], NormAfterAddition)
     assert isinstance(half_instance_norm(4, {'type': 'SyncBN'}), SyncIBN)
+
+
+def test_a_batch_norm_that_does_more_is_kept():
+    """Its half of IBN is the layer itself, not a plain batch norm."""
+    sparse = pytest.importorskip('mmpretrain.models').utils.SparseBatchNorm2d
+    layer = half_instance_norm(8, {'type': 'mmpretrain.SparseBatchNorm2d'})
+    assert type(layer.BN) is sparse
+    assert type(half_instance_norm(8, BN)) is IBN

@@ -12,6 +12,7 @@ from mmengine.config import Config, ConfigDict
 from torch import nn
 
 from normplug.models import place_norms
+from normplug.models.calls import check_calls
 from normplug.norms import IBN, SN, PortableSyncBN
 from tests.mm.norm_layers import build, image, norm_layers, resnet
 
@@ -227,6 +228,225 @@ def test_a_layer_norm_over_the_last_axis_is_no_place_for_sn():
         place_norms(nn.ModuleDict({'ln': nn.LayerNorm(4)}), [{'where': 'ln', **SN_AT}])
 
 
+class Activated(nn.BatchNorm2d):
+    """As timm's BatchNormAct2d."""
+
+    def __init__(self, channels):
+        super().__init__(channels)
+        self.act = nn.ReLU()
+
+    def forward(self, x):
+        return self.act(super().forward(x))
+
+
+class AlwaysEvaluating(nn.BatchNorm2d):
+    def train(self, mode=True):
+        return super().train(False)
+
+
+class SelfHooked(nn.BatchNorm2d):
+    def __init__(self, channels):
+        super().__init__(channels)
+        self.register_forward_hook(self.after)
+
+    def after(self, layer, args, y):
+        return y.relu()
+
+
+class FloatLayerNorm(nn.LayerNorm):
+    """As CLIP's."""
+
+    def forward(self, x):
+        return super().forward(x.float()).type_as(x)
+
+
+class RectifiedLayerNorm(ChannelsFirst):
+    def forward(self, x):
+        return super().forward(x).relu()
+
+
+class OwnSN(SN):
+    def forward(self, x):
+        return super().forward(x).relu()
+
+
+def with_own_forward(layer):
+    layer.forward = lambda x: x
+    return layer
+
+
+def with_buffer(layer):
+    layer.register_buffer('usage', torch.zeros(()))
+    return layer
+
+
+IRREPLACEABLE = {
+    'activation': (lambda: Activated(4), 'Activated has a forward of its own'),
+    'mode': (lambda: AlwaysEvaluating(4), 'AlwaysEvaluating has a train of its own'),
+    'hook of the layer': (lambda: SelfHooked(4), 'a hook that is its own method after'),
+    'forward of an instance': (
+        lambda: with_own_forward(nn.GroupNorm(2, 4)),
+        'GroupNorm has a forward of its own, set on the instance',
+    ),
+    'buffer': (lambda: with_buffer(nn.BatchNorm2d(4)), 'BatchNorm2d has usage of its own'),
+    'parametrization': (
+        lambda: nn.utils.parametrizations.weight_norm(nn.BatchNorm2d(4), dim=None),
+        'makes its weight anew',
+    ),
+    'weight norm': (
+        lambda: nn.utils.weight_norm(nn.BatchNorm2d(4), dim=None),
+        'BatchNorm2d makes its weight anew',
+    ),
+    'pruning': (
+        lambda: nn.utils.prune.l1_unstructured(nn.BatchNorm2d(4), 'weight', 1),
+        'BatchNorm2d makes its weight anew',
+    ),
+    'float32 tokens': (lambda: FloatLayerNorm(4), 'FloatLayerNorm normalizes the last axis'),
+    'rectified layer norm': (lambda: RectifiedLayerNorm(4), 'that is no layer norm'),
+    'several axes': (lambda: nn.LayerNorm((3, 4)), 'normalizes the last 2 axes'),
+    'own SN': (lambda: OwnSN(4), 'OwnSN has a forward of its own'),
+}
+
+
+@pytest.mark.parametrize('name', IRREPLACEABLE)
+def test_what_does_more_than_normalize_is_refused(name):
+    make, message = IRREPLACEABLE[name]
+    model = nn.ModuleDict({'plain': nn.BatchNorm2d(3), 'other': make()})
+    before = norm_layers(model)
+    with pytest.raises(ValueError, match=re.escape(message)) as error:
+        place_norms(model, [{'where': '*', 'norm_cfg': {'type': 'IBN'}}])
+    assert str(error.value).startswith('the norm layer other cannot become IBN')
+    assert norm_layers(model) == before
+    place_norms(model, [{'where': 'plain', 'norm_cfg': {'type': 'IBN'}}])
+
+
+@pytest.mark.parametrize(
+    ('where', 'kinds'),
+    [
+        ('mmpretrain.models.utils.sparse_modules', ('SparseBatchNorm2d', 'SparseSyncBatchNorm2d')),
+        ('mmpretrain.models.utils.sparse_modules', ('SparseLayerNorm2D',)),
+        ('mmpretrain.models.utils.clip_generator_helper', ('LayerNorm',)),
+    ],
+)
+def test_norms_of_mm_that_do_more(where, kinds):
+    module = pytest.importorskip(where)
+    for kind in kinds:
+        with pytest.raises(ValueError, match=f'cannot become SN: {kind} '):
+            place_norms(nn.Sequential(getattr(module, kind)(4)), [{'where': '0', **SN_AT}])
+
+
+def test_norms_of_mm_of_channels_first():
+    mmpretrain = pytest.importorskip('mmpretrain.models')
+    torchvision = pytest.importorskip('torchvision.models.convnext')
+    synchronized = pytest.importorskip('mmengine.utils.dl_utils.parrots_wrapper').SyncBatchNorm
+    model = nn.Sequential(
+        mmpretrain.utils.LayerNorm2d(4),
+        torchvision.LayerNorm2d(4),
+        synchronized(4),
+    )
+    place_norms(model, [{'where': '*', **SN_AT}])
+    assert {type(layer) for layer in model} == {SN}
+
+
+def test_hooks_are_carried_over():
+    model = nn.Sequential(nn.SyncBatchNorm(3, process_group='the group'))
+    old, called = model[0], []
+    handles = [
+        old.register_forward_pre_hook(lambda layer, args: (2 * args[0],)),
+        old.register_forward_hook(lambda layer, args, kwargs, y: y.relu(), with_kwargs=True),
+        old.register_full_backward_hook(lambda layer, *_: called.append(('backward', layer))),
+        old.register_load_state_dict_pre_hook(lambda layer, *_: called.append(('load', layer))),
+        old.register_state_dict_post_hook(lambda layer, *_: called.append(('save', layer))),
+        old.register_load_state_dict_post_hook(lambda layer, _: called.append(('loaded', layer))),
+    ]
+    place_norms(model, [{'where': '0', 'norm_cfg': {'type': 'PortableSyncBN'}}])
+    new = model[0]
+    assert new.process_group == 'the group'
+    new.process_group = None
+    x = torch.randn(2, 3, 4, 4, requires_grad=True)
+    y = model.eval()(x)
+    torch.testing.assert_close(y, 2 * x.relu() / (1 + new.eps) ** 0.5)
+    y.sum().backward()
+    model.load_state_dict(model.state_dict())
+    assert set(called) == {(kind, new) for kind in ('backward', 'load', 'save', 'loaded')}
+    for handle in handles:
+        handle.remove()
+    torch.testing.assert_close(model(x), x / (1 + new.eps) ** 0.5)
+
+
+def test_what_is_trained_is_told_by_parameter():
+    layer = nn.BatchNorm2d(4)
+    layer.bias.requires_grad_(False)
+    model = nn.Sequential(layer)
+    place_norms(model, [{'where': '0', **SN_AT}])
+    trained = {name for name, p in model[0].named_parameters() if p.requires_grad}
+    assert trained == {'weight', 'mean_weight', 'var_weight'}
+
+
+def test_an_efficient_batch_norm_of_mmcv():
+    """ConvModule computes its batch norm within the convolution: not any other norm."""
+    from mmcv.cnn import ConvModule
+
+    module = ConvModule(3, 4, 1, norm_cfg={'type': 'BN'}, efficient_conv_bn_eval=True).eval()
+    place_norms(module, [{'where': 'bn', **SN_AT}])
+    x = image(2, 8)
+    torch.testing.assert_close(module(x), module.bn(module.conv(x)).relu())
+
+
+CONVNEXT = {'type': 'ConvNeXt', 'arch': {'depths': [1, 1, 1, 1], 'channels': [8, 8, 16, 16]}}
+CALL = 'calls its norm (stages.0.0.norm) with data_format=..., which SN does not take'
+
+
+@pytest.mark.parametrize('pointwise', [True, False])
+def test_a_norm_that_is_called_otherwise(pointwise):
+    model = build({**CONVNEXT, 'linear_pw_conv': pointwise}, 'mmpretrain')
+    with pytest.raises(ValueError, match='ConvNeXtBlock calls it with data_format') as error:
+        place_norms(model, [{'where': 'stages.*', **SN_AT}])
+    assert 'the norm layer stages.0.0.norm cannot become SN' in str(error.value)
+    place_norms(model, [{'where': 'downsample_layers.*', **SN_AT}])
+    model(image())
+    check_calls(model)
+    # mm's own way to the same layers:
+    with pytest.raises(ValueError, match=re.escape(CALL)):
+        check_calls(build({**CONVNEXT, 'norm_cfg': {'type': 'SN'}}, 'mmpretrain'))
+
+
+class Calling(nn.Module):
+    def __init__(self, call):
+        super().__init__()
+        self.norm = SN(3)
+        self.both = call
+
+
+class CallsBoth(Calling):
+    def forward(self, x):
+        return self.norm(x, mask=None) if self.both else self.norm(x)
+
+
+class CallsWhatIsGiven(Calling):
+    def forward(self, x, *more, **options):
+        return self.norm(x, *more, **options)
+
+
+class CallsByKeyword(Calling):
+    def forward(self, x):
+        return self.norm(x=x)
+
+
+def test_calls_that_can_work_are_not_refused():
+    for kind in (CallsBoth, CallsWhatIsGiven, CallsByKeyword):
+        model = kind(False)
+        check_calls(model)
+        model(image())
+
+
+def test_a_frozen_batch_norm_is_named():
+    torchvision = pytest.importorskip('torchvision')
+    frozen = torchvision.ops.FrozenBatchNorm2d(4)
+    with pytest.raises(ValueError, match=r'not replaced: FrozenBatchNorm2d \(at bn\)'):
+        place_norms(nn.ModuleDict({'bn': frozen}), [{'where': 'bn', **SN_AT}])
+
+
 @pytest.mark.parametrize(
     ('change', 'message'),
     [
@@ -268,7 +488,7 @@ def test_the_documents_configs():
 
 def test_the_rows_of_the_document():
     """Each pattern of its table, on the models that it is for."""
-    wheres = re.findall(r"where='(backbone[^']+)'", DOCUMENT.read_text().split('## IBN-Net')[0])
+    wheres = re.findall(r"where='(backbone[^']+)'", DOCUMENT.read_text().split('## Where')[0])
     names = [
         [f'backbone.{name}' for name in norm_layers(resnet({'type': 'BN'}, 'mmseg', type=kind))]
         for kind in ('ResNet', 'ResNetV1c')

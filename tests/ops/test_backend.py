@@ -111,3 +111,23 @@ def test_where_nothing_compiles(monkeypatch):
     finally:
         normplug.set_backend('eager')
         code.forget()  # that it failed
+
+
+FORKED = """
+import multiprocessing, torch
+from normplug.norms import SN
+def step():
+    SN(4)(torch.randn(2, 4, 8, 8, requires_grad=True)).square().sum().backward()
+step()
+child = multiprocessing.get_context('fork').Process(target=step)
+child.start()
+child.join(60)
+raise SystemExit(child.exitcode)
+"""
+
+
+@pytest.mark.slow
+def test_a_forked_process_runs_backward():
+    """As of torch's norms; the first backward of the parent comes after a compilation."""
+    environment = {**os.environ, 'NORMPLUG_BACKEND': 'compiled'}
+    subprocess.run([sys.executable, '-c', FORKED], env=environment, check=True, timeout=300)

@@ -71,14 +71,6 @@ def test_backward_twice_over_a_retained_graph():
     assert first.abs().max() > 0
 
 
-def test_double_backward_raises():
-    x = random_input((2, 4, 5, 3), torch.float64).requires_grad_()
-    y = normalize(x, SN_RULE, sn_parameters(4), batch_from=0)
-    (dx,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
-    with pytest.raises(RuntimeError, match='differentiate twice'):
-        dx.sum().backward()
-
-
 @pytest.mark.parametrize('given', [None, Moments(torch.zeros(4), torch.ones(4))])
 def test_compiles_as_one_graph_with_the_same_gradients(given):
     """Dynamo traces the Function and the vjp in its backward, and loses no gradient."""

@@ -55,6 +55,11 @@ def test_a_row_replaces_its_old_line_and_no_other():
     table = matrix.with_row(table, 'floor', {'row': 'floor', 'passed': '2'})
     table = matrix.with_row(table, 'newest', {'row': 'newest', 'passed': '3'})
     assert table == matrix.HEADER + '| floor | 2 |\n| newest | 3 |\n'
+    table += '\n## Model zoos\n\n| floor | 4 |\n'
+    table = matrix.with_row(table, 'floor', {'row': 'floor', 'passed': '5'})
+    assert table == (
+        matrix.HEADER + '| floor | 5 |\n| newest | 3 |\n\n## Model zoos\n\n| floor | 4 |\n'
+    )
 
 
 def test_the_table_in_the_docs_is_one_that_the_tool_wrote():

@@ -67,6 +67,39 @@ def test_exact_with_unequal_batches(name):
     assert (net.second.running_mean - net.second.running_mean.new_zeros(4)).abs().max() > 1e-3
 
 
+class Masked(nn.BatchNorm2d):
+    """Normalizes the brighter pixels only, as SparK's batch norm the visible ones."""
+
+    def forward(self, x):
+        bright = x.mean(1) > 0
+        y = torch.zeros_like(x)
+        chosen = super().forward(x.movedim(1, -1)[bright].T[None, :, :, None])
+        y.movedim(1, -1)[bright] = chosen[0, :, :, 0].T
+        return y
+
+
+class ByKeyword(Net):
+    def forward(self, x, mode='tensor'):
+        return self.first(input=x)
+
+
+def test_a_batch_norm_of_a_part_of_its_input():
+    net = Net(Masked(4)).double()
+    data = [{'x': b['x'] - b['x'].mean()} for b in batches(3, 1, 4)]
+    estimate_population(net, data, 10)
+    found = values(data)
+    found = found[found.mean(1) > 0]
+    torch.testing.assert_close(net.first.running_mean, found.mean(0), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(net.first.running_var, found.var(0), rtol=1e-12, atol=0)
+
+
+def test_a_norm_called_by_keyword():
+    net = ByKeyword(nn.BatchNorm2d(4)).double()
+    data = batches(3, 2)
+    estimate_population(net, data, 10)
+    torch.testing.assert_close(net.first.running_mean, values(data).mean(0), rtol=1e-12, atol=0)
+
+
 def test_released_statistics_are_biased():
     net = Net(SN(4, released_statistics=True)).double()
     data = batches(3, 2)

@@ -11,7 +11,7 @@ from ..config import load_config
 from ..errors import UserError, exit_code
 from ..options import add_config_arguments
 from ..type_check import check_types
-from . import check_all_data
+from . import check_all_data, check_num_classes
 
 __all__ = ['main_check_data']
 
@@ -21,8 +21,8 @@ def main_check_data(argv: Sequence[str] | None = None, prog: str = 'tools/check_
     parser = argparse.ArgumentParser(
         prog=prog,
         description='Read the annotation files of a config, decode every image and every map of '
-        'labels, and list what is wrong. Nothing is changed. The exit code is 2 after errors; '
-        'warnings are what mm leaves out or bears.',
+        'labels, and list what is wrong and what could not be looked at. Nothing is changed. '
+        'The exit code is 2 after errors; warnings are what mm leaves out or bears.',
     )
     add_config_arguments(parser)
     parser.add_argument(
@@ -43,10 +43,14 @@ def _check(args: argparse.Namespace) -> None:
     for kind, found in ('warning', problems.warnings), ('error', problems.errors):
         for problem in found:
             print(f'{kind}: {problem.full_text()}')
+    for what in problems.unseen:
+        print(f'not looked at: {what}')
     cases = sum(len(problem.cases) for problem in problems.errors)
     if cases:
         raise UserError(f'{cases} errors in the data of {args.config}, listed above')
-    print(f'no errors in the data of {args.config} ({", ".join(phases)})')
+    check_num_classes(None, cfg, phases)
+    seen = 'what was looked at of the data' if problems.unseen else 'the data'
+    print(f'no errors in {seen} of {args.config} ({", ".join(phases)})')
 
 
 def _phases(cfg: Config) -> list[str]:

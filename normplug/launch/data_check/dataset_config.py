@@ -10,53 +10,36 @@ from typing import Any
 
 from mmengine.registry import DATASETS
 
+from ..config_types import class_of, name_of
 from ..errors import UserError
 
 __all__ = [
+    'CLASSIFICATION',
     'COCO',
     'SEGMENTATION',
     'build_lazily',
-    'classes_of',
-    'dataset_type',
+    'chosen_by_indices',
     'dicts_in',
+    'downloads',
     'image_loader',
     'is_remote',
     'loads_as',
     'transforms',
-    'type_name',
 ]
 
 COCO = ('mmdet.datasets.coco', 'CocoDataset')
+CLASSIFICATION = ('mmpretrain.datasets.custom', 'CustomDataset')
 SEGMENTATION = ('mmseg.datasets.basesegdataset', 'BaseSegDataset')
 # What such a class must not have changed for its files to be read as its base reads them.
-_LOADING = ('load_data_list', 'parse_data_info', 'COCOAPI')
+_LOADING = ('load_data_list', 'parse_data_info', 'COCOAPI', '_find_samples', 'is_valid_file')
 
 
-def classes_of(config: dict, key: str, scope: str) -> tuple[str, ...] | None:
-    """The classes of a dataset of mm's own kinds; None for another, or without classes.
-
-    Args:
-        config: the dataset's config.
-        key: its config key.
-        scope: registry scope of its type.
-
-    Raises:
-        UserError: it cannot be built.
-    """
-    kind = dataset_type(config, scope)
-    if is_remote(config) or not (loads_as(kind, COCO) or loads_as(kind, SEGMENTATION)):
-        return None
-    classes = build_lazily(kind, key, config).metainfo.get('classes')
-    return tuple(classes) if classes else None
-
-
-def dataset_type(config: dict, scope: str) -> Any:
-    """The class of a dataset's config; None if it is unknown."""
-    kind = config.get('type')
-    if not isinstance(kind, str):
-        return kind
-    with DATASETS.switch_scope_and_registry(config.get('_scope_', scope)) as registry:
-        return registry.get(kind)
+def downloads(config: dict, scope: str) -> bool:
+    """Whether the dataset fetches its files itself, as mmpretrain's CIFAR10 and MNIST do."""
+    kind = class_of(config, DATASETS, scope)
+    bases = kind.__mro__ if inspect.isclass(kind) else ()
+    can = any('download' in inspect.signature(base.__init__).parameters for base in bases)
+    return can and config.get('download', True)
 
 
 def loads_as(kind: Any, base: tuple[str, str]) -> bool:
@@ -94,11 +77,21 @@ def build_lazily(kind: Any, key: str, config: dict) -> Any:
         raise UserError(f'{key} cannot be built: {cause}') from error
 
 
+def chosen_by_indices(items: list, dataset: Any) -> list:
+    """Those of a dataset's samples that its ``indices`` choose."""
+    indices = dataset._indices
+    if isinstance(indices, int):
+        return items[:indices] if indices >= 0 else items[indices:]
+    return items if indices is None else [items[i] for i in indices]
+
+
 def is_remote(config: dict) -> bool:
     """Whether a dataset, transform or metric reads files that are not on this machine's disks."""
-    paths = (config.get('data_root'), config.get('ann_file'))
+    paths = [config.get('data_root'), config.get('ann_file')]
+    prefix = config.get('data_prefix')
+    paths += prefix.values() if isinstance(prefix, dict) else [prefix]
     backend = (config.get('backend_args') or {}).get('backend', 'local')
-    return backend != 'local' or any('://' in (path or '') for path in paths)
+    return backend != 'local' or any('://' in path for path in paths if isinstance(path, str))
 
 
 def image_loader(config: dict) -> dict | None:
@@ -111,13 +104,9 @@ def image_loader(config: dict) -> dict | None:
 
 def transforms(config: dict, *names: str) -> list[dict]:
     """The transforms of these type names in a dataset's pipeline, those inside of others too."""
-    return [found for found in dicts_in(config.get('pipeline')) if type_name(found) in names]
-
-
-def type_name(config: dict) -> str:
-    """The name of a config's type, without its scope."""
-    kind = config.get('type')
-    return getattr(kind, '__name__', str(kind)).rsplit('.', 1)[-1]
+    return [
+        found for found in dicts_in(config.get('pipeline')) if name_of(found.get('type')) in names
+    ]
 
 
 def dicts_in(node: Any) -> Iterator[dict]:

@@ -3,56 +3,41 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from typing import Any
 
+from .annotations import check_annotations
 from .coco import CocoFile, read_coco
+from .dataset_config import chosen_by_indices
 from .folders import Folders
 from .problems import Problems
+from .uses import CocoUse, merge_uses
 
-__all__ = ['CocoUse', 'check_images', 'read_files', 'same_images', 'used_images']
-
-
-@dataclass
-class CocoUse:
-    """Who asks for an annotation file, and for what in it."""
-
-    key: str
-    path: str
-    needs_annotations: bool = False
-    with_mask: bool = False
-    unique_ids: bool = False
+__all__ = ['check_images', 'read_files', 'same_images', 'used_images']
 
 
 def read_files(uses: list[CocoUse], problems: Problems) -> dict[str, CocoFile]:
     """Read and check each file once, for all who use it; return those that are usable, by path."""
-    merged: dict[str, CocoUse] = {}
-    for use in uses:
-        first = merged.setdefault(use.path, use)
-        first.needs_annotations |= use.needs_annotations
-        first.with_mask |= use.with_mask
-        first.unique_ids |= use.unique_ids
     files = {}
-    for path, use in merged.items():
-        file = read_coco(path, use.key, use.needs_annotations, problems)
+    for path, use in merge_uses(uses).items():
+        file = read_coco(use, problems)
         if file is not None:
-            file.check_annotations(use.with_mask, use.unique_ids, problems)
+            check_annotations(file, use, problems)
             files[path] = file
     return files
 
 
-def used_images(dataset: Any, file: CocoFile, needs_annotations: bool, problems: Problems) -> list:
+def used_images(dataset: Any, file: CocoFile, trains: bool, problems: Problems) -> list:
     """Return the images of ``file`` that mmdet would load.
 
     Args:
         dataset: mmdet's ``CocoDataset``, not fully initialized.
         file: its annotation file.
-        needs_annotations: whether it is to train on them.
+        trains: whether a model is to learn from its annotations.
         problems: told if nothing would be left.
     """
     classes = dataset.metainfo.get('classes') or ()
     wanted = {category['id'] for category in file.categories if category['name'] in classes}
-    if needs_annotations and wanted and not wanted & file.usable:
+    if trains and wanted and not wanted & file.usable:
         advice = 'There is nothing to train on: choose another file or other metainfo.classes'
         what = 'files without any annotation that mmdet can use'
         problems.error(file.place, what, os.path.basename(file.path), advice)
@@ -65,10 +50,7 @@ def used_images(dataset: Any, file: CocoFile, needs_annotations: bool, problems:
         images = [image for image in images if image['id'] in annotated]
     smallest = chosen.get('min_size', 0)
     images = [image for image in images if min(image['width'], image['height']) >= smallest]
-    indices = dataset._indices
-    if isinstance(indices, int):
-        return images[:indices] if indices >= 0 else images[indices:]
-    return images if indices is None else [images[i] for i in indices]
+    return chosen_by_indices(images, dataset)
 
 
 def check_images(images: list[dict], dataset: Any, key: str, problems: Problems) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 from collections import Counter
 
-__all__ = ['Folders', 'suffixes_in']
+__all__ = ['IMAGE_SUFFIXES', 'Folders', 'suffixes_in']
+
+IMAGE_SUFFIXES = {'.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp'}
 
 
 class Folders:

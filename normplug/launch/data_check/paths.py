@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import os
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ from mmengine.config import Config
 
 from ..config import iter_datasets, scope_of
 from ..errors import UserError
-from .dataset_config import dataset_type
+from .dataset_config import downloads
 
 __all__ = ['broken_json_explained', 'check_paths', 'missing_paths']
 
@@ -46,7 +45,7 @@ def missing_paths(cfg: Config, phases: tuple[str, ...]) -> list[tuple[str, str]]
         loader = cfg.get(f'{phase}_dataloader')
         if isinstance(loader, dict):
             for key, dataset in iter_datasets(loader, f'{phase}_dataloader'):
-                if not _downloads(dataset, scope_of(cfg)):
+                if not downloads(dataset, scope_of(cfg)):
                     missing += _missing_of_dataset(key, dataset)
         missing += _missing_of_evaluator(f'{phase}_evaluator', cfg.get(f'{phase}_evaluator'))
     return missing
@@ -109,11 +108,3 @@ def _missing_of_evaluator(key: str, evaluator: dict | list | None) -> Iterator[t
 
 def _absent(path: str) -> bool:
     return '://' not in path and not os.path.exists(os.path.expanduser(path))
-
-
-def _downloads(dataset: dict, scope: str) -> bool:
-    """Whether the dataset fetches its files itself, as mmpretrain's CIFAR10 and MNIST do."""
-    kind = dataset_type(dataset, scope)
-    bases = kind.__mro__ if inspect.isclass(kind) else ()
-    can = any('download' in inspect.signature(base.__init__).parameters for base in bases)
-    return can and dataset.get('download', True)

@@ -38,9 +38,14 @@ class Problem:
 
 
 class Problems:
-    """Errors, with which training must not start, and warnings, which mm can live with."""
+    """Errors, with which training must not start, and warnings, which mm can live with.
+
+    Attributes:
+        unseen: what was not looked at, and why: one text for each.
+    """
 
     def __init__(self) -> None:
+        self.unseen: list[str] = []
         self._errors: dict[tuple[str, str], Problem] = {}
         self._warnings: dict[tuple[str, str], Problem] = {}
 

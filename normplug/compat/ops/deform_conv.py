@@ -1,4 +1,4 @@
-"""mmcv's deformable convolutions by torchvision's kernels; see operators.py for the conventions.
+"""mmcv's deformable convolutions, v1 and v2 (modulated), by torchvision's kernels.
 
 x (N, C, H, W), weight (M, C / group, kh, kw), offset (N, deformable_group * 2 * kh * kw, H', W') in
 the order y, x of each kernel point, mask (N, deformable_group * kh * kw, H', W').
@@ -8,9 +8,10 @@ the order y, x of each kernel point, mask (N, deformable_group * kh * kw, H', W'
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from normplug.compat.operators import promote, torchvision_ops
+from .kernels import promote, torchvision_ops
 
 __all__ = [
     'deform_conv_backward_input',
@@ -41,6 +42,45 @@ def _no_mask(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     return x.new_zeros(x.size(0), 1), x.new_zeros(weight.size(0))
 
 
+def _offset_grad(
+    grad: Tensor, offset: Tensor, kernel_size: tuple[int, int], geometry: tuple[int, ...]
+) -> Tensor:
+    """torchvision's gradient of `offset`, without what mmcv counts as outside of the image.
+
+    A sample at a coordinate of exactly -1 is outside, and has the gradient 0 in mmcv; torchvision
+    gives the slope towards the image there. Offsets that start at zero hit it wherever the padding
+    reaches.
+    """
+    shape = (len(offset), -1, *kernel_size, 2, *offset.shape[2:])  # N, group, kh, kw, yx, H', W'
+    outside: bool | Tensor = False
+    for axis, points in enumerate(offset.reshape(shape).unbind(4)):
+        stride, padding, dilation = (geometry[2 * i + axis] for i in range(3))
+        kernel = torch.arange(kernel_size[axis], device=offset.device) * dilation
+        place = torch.arange(offset.size(2 + axis), device=offset.device) * stride - padding
+        start = kernel.view(-1, *[1] * (3 - axis)) + place.view(-1, *[1] * (1 - axis))
+        outside = (start + points <= -1) | outside
+    return grad.view(shape).masked_fill(outside.unsqueeze(4), 0).view_as(offset)
+
+
+def _of_output_size(sampling: Tensor, channels: int, output: Tensor) -> Tensor:
+    """The offset or mask of a modulated convolution as its kernel reads it.
+
+    mmcv does not look at its shape: it reads the first channels * H' * W' elements of each sample.
+    DyHead and GLIP rely on it, whose offsets are those of a larger level.
+
+    Raises:
+        ValueError: It has fewer elements.
+    """
+    size = (channels, *output.shape[2:])
+    flat = sampling.flatten(1)
+    if flat.size(1) < size[0] * size[1] * size[2]:
+        raise ValueError(
+            f'a modulated deformable convolution with output {tuple(output.shape)} needs offsets '
+            f'or masks of {size} for each sample, got {tuple(sampling.shape[1:])}'
+        )
+    return flat[:, : size[0] * size[1] * size[2]].view(-1, *size)
+
+
 def deform_conv_forward(
     input: Tensor, weight: Tensor, offset: Tensor, output: Tensor, columns: Tensor, ones: Tensor,
     **geometry: int,
@@ -61,11 +101,12 @@ def deform_conv_backward_input(
 ) -> None:  # fmt: skip
     """The gradients of `deform_conv_forward`'s input and offset into their buffers."""
     x, offset, grad, weight = promote(input, offset, grad_output, weight)
+    order = _deform_geometry(**geometry)
     grads = torchvision_ops()._deform_conv2d_backward(
-        grad, x, weight, offset, *_no_mask(x, weight), *_deform_geometry(**geometry), False
+        grad, x, weight, offset, *_no_mask(x, weight), *order, False
     )
     grad_input.copy_(grads[0])
-    grad_offset.copy_(grads[2])
+    grad_offset.copy_(_offset_grad(grads[2], offset, weight.shape[2:], order))
 
 
 def deform_conv_backward_parameters(
@@ -90,11 +131,11 @@ def modulated_deform_conv_forward(
     x, weight, bias, offset, mask = promote(input, weight, bias, offset, mask)
     if not with_bias:
         bias = _no_mask(x, weight)[1]
-    output.copy_(
-        torchvision_ops().deform_conv2d(
-            x, weight, offset, mask, bias, *_modulated_geometry(**geometry), True
-        )
-    )
+    order = _modulated_geometry(**geometry)
+    points = order[-1] * weight[0, 0].numel()
+    offset = _of_output_size(offset, 2 * points, output)
+    mask = _of_output_size(mask, points, output)
+    output.copy_(torchvision_ops().deform_conv2d(x, weight, offset, mask, bias, *order, True))
 
 
 def modulated_deform_conv_backward(
@@ -106,11 +147,19 @@ def modulated_deform_conv_backward(
     x, weight, bias, offset, mask, grad = promote(input, weight, bias, offset, mask, grad_output)
     if not with_bias:
         bias = _no_mask(x, weight)[1]
+    order = _modulated_geometry(**geometry)
+    points = order[-1] * weight[0, 0].numel()
+    offset = _of_output_size(offset, 2 * points, grad)
+    mask = _of_output_size(mask, points, grad)
     grads = torchvision_ops()._deform_conv2d_backward(
-        grad, x, weight, offset, mask, bias, *_modulated_geometry(**geometry), True
+        grad, x, weight, offset, mask, bias, *order, True
     )
-    buffers = [grad_input, grad_weight, grad_offset, grad_mask]
+    grad_input.copy_(grads[0])
+    grad_weight.copy_(grads[1])
+    # What the kernel did not read has the gradient 0.
+    offset_grad = _offset_grad(grads[2], offset, weight.shape[2:], order)
+    for buffer, value in ((grad_offset, offset_grad), (grad_mask, grads[3])):
+        unread = buffer[0].numel() - value[0].numel()
+        buffer.copy_(F.pad(value.flatten(1), (0, unread)).view(buffer.shape))
     if with_bias:
-        buffers.append(grad_bias)
-    for buffer, value in zip(buffers, grads, strict=False):
-        buffer.copy_(value)
+        grad_bias.copy_(grads[4])

@@ -1,0 +1,47 @@
+"""A semi-supervised model's teacher, the moving average of its student, and its norms."""
+
+from collections.abc import Iterable
+
+from mmengine.hooks import Hook
+from torch import nn
+
+__all__ = ['has_lost_statistics', 'mean_teacher_hook', 'twins_in_student']
+
+
+def mean_teacher_hook(hooks: Iterable[Hook]) -> Hook | None:
+    """The ``MeanTeacherHook`` of mmdet, which this package can do without, among ``hooks``."""
+    kinds = ((hook, type(hook).__mro__) for hook in hooks)
+    found = (h for h, mro in kinds if any(kind.__name__ == 'MeanTeacherHook' for kind in mro))
+    return next(found, None)
+
+
+def twins_in_student(
+    model: nn.Module, kinds: tuple[type[nn.Module], ...]
+) -> dict[nn.Module, nn.Module]:
+    """Layer of ``model.teacher`` → that of the same name and type in ``model.student``.
+
+    Empty for a model that has not both.
+    """
+    student, teacher = getattr(model, 'student', None), getattr(model, 'teacher', None)
+    if not (isinstance(student, nn.Module) and isinstance(teacher, nn.Module)):
+        return {}
+    layers = dict(student.named_modules())
+    return {
+        layer: layers[name]
+        for name, layer in teacher.named_modules()
+        if isinstance(layer, kinds) and type(layers.get(name)) is type(layer)
+    }
+
+
+def has_lost_statistics(teacher: nn.Module, student: nn.Module) -> bool:
+    """Whether running statistics are at 0 and 1, as built, in the teacher, but not in the student.
+
+    Not whether it counted batches: an average of models leaves integers as they are.
+    """
+    if getattr(teacher, 'running_mean', None) is None:
+        return False
+    return _is_as_built(teacher) and not _is_as_built(student)
+
+
+def _is_as_built(layer: nn.Module) -> bool:
+    return not layer.running_mean.any() and bool((layer.running_var == 1).all())

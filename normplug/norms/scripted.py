@@ -1,0 +1,76 @@
+"""What ``torch.jit.script`` compiles of a normalizer: its evaluation."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from normplug.ops import normalize_scripted, single_source
+
+__all__ = ['Scripted']
+
+
+class Scripted:
+    """A part of :class:`normplug.norms.base.BaseNorm`; a subclass may have other ratios."""
+
+    __jit_ignored_attributes__ = ('process_group', 'link')  # for training; no type of TorchScript
+
+    def scripted(self, x: Tensor) -> Tensor:
+        """The forward in evaluation, as ``torch.jit.script`` compiles it."""
+        if self.training and not self.frozen:
+            raise ValueError(
+                'a scripted normalizer is in training mode, and it only evaluates: call '
+                'model.eval(), and train the model that was scripted'
+            )
+        if x.dim() < 2 or x.dim() > 5 or x.shape[1] != self.num_features:
+            raise ValueError(
+                f'a normalizer takes (N, {self.num_features}) or (N, {self.num_features}, '
+                f'*spatial) with up to 3 spatial axes, got {x.shape}'
+            )
+        mean = torch.zeros_like(self.weight)
+        var = torch.zeros_like(self.weight)
+        if hasattr(self, 'running_mean'):
+            padding = [self.num_features - self.running_mean.shape[0], 0]
+            mean = F.pad(self.running_mean, padding)
+            var = F.pad(self.running_var, padding)
+        mean_ratios, var_ratios = self.scripted_ratios()
+        return normalize_scripted(
+            x,
+            self.weight,
+            self.bias,
+            mean,
+            var,
+            mean_ratios,
+            var_ratios,
+            float(self.eps),
+            self.scripted_correction(),
+        )
+
+    def scripted_ratios(self) -> tuple[Tensor, Tensor]:
+        """The rule in evaluation: what :func:`normalize_scripted` mixes, of means and variances."""
+        raise NotImplementedError
+
+    def of_running(self) -> tuple[Tensor, Tensor]:
+        """The ratios that take the running statistics alone, as batch norm does."""
+        ratios = single_source(2, self.weight)
+        return ratios, ratios
+
+    def scripted_correction(self) -> int:
+        """As in :func:`normalize_scripted`."""
+        return 0
+
+    def __prepare_scriptable__(self) -> 'Scripted':
+        """What ``torch.jit.script`` compiles: this layer, if it says how.
+
+        Raises:
+            NotImplementedError: its class has a rule of its own and no ``scripted_ratios``.
+        """
+        rule, ratios = (
+            next(kind for kind in type(self).__mro__ if name in vars(kind))
+            for name in ('rule', 'scripted_ratios')
+        )
+        if not issubclass(ratios, rule):
+            raise NotImplementedError(
+                f'{rule.__name__} has a rule of its own, which torch.jit.script cannot compile, '
+                'and no scripted_ratios that say the same: write them, or use torch.jit.trace'
+            )
+        return self

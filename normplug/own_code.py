@@ -1,0 +1,76 @@
+"""What a layer does besides what its class in torch or in this package is known to compute.
+
+``isinstance`` tells that a layer is a batch norm, not that it is nothing else: a subclass may add
+an activation, a hook may change the output, a parametrization the weight.
+"""
+
+from __future__ import annotations
+
+from torch import nn
+from torch.nn.utils import parametrize, prune
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
+
+__all__ = ['HOOKS', 'hooks_of', 'own_code']
+
+# mmcv's wrappers differ from torch's layers for empty inputs only.
+_KNOWN = ('torch.nn.modules.', 'normplug.', 'mmcv.cnn.bricks.wrappers')
+# By which a layer runs, keeps its tensors and its mode. (Not _check_input_dim, a mere check.)
+_METHODS = (
+    '__call__',
+    '_call_impl',
+    'forward',
+    'normalized',
+    '_conv_forward',
+    'train',
+    'weight',
+    'bias',
+    '_apply',
+    'state_dict',
+    '_save_to_state_dict',
+    '_load_from_state_dict',
+)
+_REWRITES_WEIGHT = (WeightNorm, SpectralNorm, prune.BasePruningMethod)
+HOOKS = (
+    '_forward_pre_hooks',
+    '_forward_pre_hooks_with_kwargs',
+    '_forward_hooks',
+    '_forward_hooks_with_kwargs',
+    '_forward_hooks_always_called',
+    '_backward_pre_hooks',
+    '_backward_hooks',
+    '_state_dict_pre_hooks',
+    '_state_dict_hooks',
+    '_load_state_dict_pre_hooks',
+    '_load_state_dict_post_hooks',
+)
+
+
+def own_code(layer: nn.Module, *more: str) -> str:
+    """How ``layer`` runs otherwise than the class it inherits from says; '' if it does not.
+
+    Args:
+        layer: a subclass, or not, of one of torch's layers or of this package's.
+        more: names of methods that count too.
+
+    Returns:
+        What it has, as the end of a sentence: 'has a forward of its own'.
+    """
+    for name in (*_METHODS, *more):
+        if name in vars(layer) and callable(vars(layer)[name]):
+            return f'has a {name} of its own, set on the instance'
+        owner = next((cls for cls in type(layer).__mro__ if name in vars(cls)), nn.Module)
+        if parametrize.is_parametrized(layer) and owner is type(layer):
+            continue  # the property that torch made of the parameter
+        if not owner.__module__.startswith(_KNOWN):
+            return f'has a {name} of its own'
+    rewritten = any(isinstance(h, _REWRITES_WEIGHT) for h in layer._forward_pre_hooks.values())
+    if rewritten or parametrize.is_parametrized(layer):
+        return 'makes its weight anew at each call (a parametrization, weight norm or pruning)'
+    return ''
+
+
+def hooks_of(layer: nn.Module) -> str:
+    """The kinds of hooks that ``layer`` has, as the end of a sentence; '' without."""
+    kinds = [kind.strip('_').replace('_', ' ') for kind in HOOKS if getattr(layer, kind)]
+    return f'has {", ".join(kinds)}' if kinds else ''

@@ -1,0 +1,97 @@
+"""A layer's parameters and buffers: what they start from, and how they get there again."""
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+
+import torch
+from torch import nn
+
+__all__ = ['RUNNING_STATS', 'ResettableState']
+
+RUNNING_STATS = ('running_mean', 'running_var', 'num_batches_tracked')
+
+Initial = float | Sequence[float]
+
+
+class ResettableState(nn.Module):
+    """A layer that fills its parameters and buffers in one place, when built and when reset.
+
+    Attributes:
+        frozen: whether what would be parameters are buffers.
+    """
+
+    frozen = False
+    _initial: Mapping[str, Initial] = MappingProxyType({})
+
+    def add_parameter(self, name: str, shape: tuple[int, ...], initial: Initial) -> None:
+        """Register a parameter, or a buffer if the layer is frozen; see :meth:`set_initial`."""
+        if self.frozen:
+            self.register_buffer(name, torch.empty(shape))
+        else:
+            self.register_parameter(name, nn.Parameter(torch.empty(shape)))
+        self.set_initial(name, initial)
+
+    def add_state(
+        self,
+        name: str,
+        shape: tuple[int, ...],
+        initial: Initial,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        """Register a buffer; see :meth:`set_initial`.
+
+        What averages models may average their buffers too: whatever average of valid values the
+        buffer holds, the layer has to compute something valid.
+        """
+        self.register_buffer(name, torch.empty(shape, dtype=dtype))
+        self.set_initial(name, initial)
+
+    def set_initial(self, name: str, initial: Initial) -> None:
+        """Fill a parameter or buffer with ``initial``, now and at each reset.
+
+        Args:
+            name: of the parameter or buffer.
+            initial: one value for all elements; or one for each, of a tensor of one axis.
+        """
+        self._initial = {**self._initial, name: initial}
+        self._reset(name)
+
+    def reset_parameters(self) -> None:
+        """Make parameters and buffers what they are in a new layer; of a frozen layer, too.
+
+        torch's layers have this under the same name. It also fills a layer that was built on the
+        meta device and got its memory from ``to_empty``. Device and dtype stay.
+
+        Raises:
+            NotImplementedError: the layer has a parameter or buffer that was registered otherwise.
+        """
+        unknown = [n for n in (*self._parameters, *self._buffers) if n not in self._initial]
+        if unknown:
+            raise NotImplementedError(
+                f'{type(self).__name__} cannot reset {", ".join(unknown)}: register parameters by '
+                'add_parameter and buffers by add_state, which keep the initial value'
+            )
+        self._reset(*self._initial)
+
+    def reset_running_stats(self) -> None:
+        """Make the running statistics, if there are any, what they are in a new layer."""
+        self._reset(*(name for name in RUNNING_STATS if name in self._initial))
+
+    @torch.no_grad()
+    def _reset(self, *names: str) -> None:
+        for name in names:
+            tensor, initial = getattr(self, name), self._initial[name]
+            if isinstance(initial, Sequence):
+                value = torch.tensor(initial, dtype=tensor.dtype, device=tensor.device)
+                tensor.copy_(_sharded_like(tensor, value))
+            else:
+                tensor.fill_(initial)
+
+
+def _sharded_like(tensor: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    """``value``, as FSDP 2 has it where ``tensor`` is one that it shards."""
+    if not hasattr(tensor, 'device_mesh'):
+        return value
+    from torch.distributed.tensor import distribute_tensor
+
+    return distribute_tensor(value, tensor.device_mesh, tensor.placements, src_data_rank=None)
