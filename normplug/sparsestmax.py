@@ -10,7 +10,7 @@ network compiles, or is captured in a CUDA graph, with these functions inside.
 import torch
 from torch import Tensor
 
-__all__ = ['sparsemax', 'sparsestmax']
+__all__ = ['sparsemax', 'sparsestmax', 'sparsestmax_of_parts']
 
 
 def sparsemax(logits: Tensor) -> Tensor:
@@ -22,14 +22,7 @@ def sparsemax(logits: Tensor) -> Tensor:
     Returns:
         Of the same shape; not negative, sums to 1 over the last axis.
     """
-    # All pairs instead of a sort: K is 3, and a sort would be an operator of its own, where
-    # everything else fuses. Tied logits count each other, and are all in the support or none.
-    others = logits.unsqueeze(-2)
-    not_smaller = (others >= logits.unsqueeze(-1)).to(logits.dtype)
-    rank, total = not_smaller.sum(-1), (not_smaller * others).sum(-1)
-    support = (1 + rank * logits > total).to(logits.dtype)
-    threshold = ((support * logits).sum(-1, keepdim=True) - 1) / support.sum(-1, keepdim=True)
-    return (logits - threshold).clamp(min=0)
+    return torch.stack(_sparsemax(logits.unbind(-1)), -1)
 
 
 def sparsestmax(logits: Tensor, radius: Tensor) -> Tensor:
@@ -51,25 +44,57 @@ def sparsestmax(logits: Tensor, radius: Tensor) -> Tensor:
         Of the logits' shape; not negative, sums to 1 over the last axis. Differentiable in the
         logits.
     """
+    if radius.dim() > 0:
+        radius = radius.squeeze(-1)
+    return torch.stack(sparsestmax_of_parts(logits.unbind(-1), radius), -1)
+
+
+def sparsestmax_of_parts(logits: list[Tensor], radius: Tensor) -> list[Tensor]:
+    """:func:`sparsestmax` of K tensors of one shape; the radius is of that shape too, or ().
+
+    What a GPU computes of tensors of one shape is one kernel; (..., K) and (..., 1) would be two.
+    """
     # Nearer than this, a point is at the boundary of a face, or at its centre: there, no direction
     # in which to leave it is left but rounding. (The released code divides by that distance, and
     # its result leaves the simplex.) No global: TorchScript takes none.
     tied = 1e-6
-    point = sparsemax(logits)
-    radius = radius.to(logits.dtype)
-    previous: Tensor | None = None
-    for _ in range(logits.shape[-1] - 1):
-        face = (point > tied).to(point.dtype)
-        centre = face / face.sum(-1, keepdim=True)
-        if previous is not None:
-            between = (centre - previous).square().sum(-1, keepdim=True)
+    radius = radius.to(logits[0].dtype)
+    point = _sparsemax(logits)
+    previous = point
+    for step in range(len(logits) - 1):
+        face = [(p > tied).to(p.dtype) for p in point]
+        size = _total(face)
+        centre = [f / size for f in face]
+        if step > 0:
+            between = _total([(c - p).square() for c, p in zip(centre, previous)])
             radius = (radius.square() - between).clamp(min=0).sqrt()
-        offset = point - centre
-        squared = offset.square().sum(-1, keepdim=True)
+        offset = [p - c for p, c in zip(point, centre)]
+        squared = _total([o.square() for o in offset])
         near = (squared < radius.square()) & (squared > tied**2)
         # Where it is not near, neither the value nor the gradient of what follows is used; but a
         # gradient of infinity would still spoil the sum.
         length = torch.where(near, squared, 1.0).sqrt()
-        pushed = centre + offset * (radius / length)
-        point, previous = torch.where(near, sparsemax(pushed), point), centre
+        pushed = _sparsemax([c + o * (radius / length) for c, o in zip(centre, offset)])
+        point = [torch.where(near, new, old) for new, old in zip(pushed, point)]
+        previous = centre
     return point
+
+
+def _sparsemax(logits: list[Tensor]) -> list[Tensor]:
+    # All pairs instead of a sort: K is 3, and a sort would be an operator of its own, where
+    # everything else fuses. Tied logits count each other, and are all in the support or none.
+    support: list[Tensor] = []
+    for one in logits:
+        not_smaller = [(other >= one).to(one.dtype) for other in logits]
+        rank = _total(not_smaller)
+        total = _total([n * other for n, other in zip(not_smaller, logits)])
+        support.append((1 + rank * one > total).to(one.dtype))
+    threshold = (_total([s * z for s, z in zip(support, logits)]) - 1) / _total(support)
+    return [(z - threshold).clamp(min=0) for z in logits]
+
+
+def _total(parts: list[Tensor]) -> Tensor:
+    total = parts[0]
+    for part in parts[1:]:
+        total = total + part
+    return total

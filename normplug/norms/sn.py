@@ -76,7 +76,8 @@ class SN(SwitchableNorm, BaseNorm):
     @staticmethod
     def to_ratios(mean_weight: Tensor, var_weight: Tensor) -> tuple[Tensor, Tensor]:
         """The softmax under equation 5."""
-        return mean_weight.softmax(0), var_weight.softmax(0)
+        mean, var = torch.stack((mean_weight, var_weight)).softmax(-1).unbind()
+        return mean, var
 
     def live_ratios(self) -> tuple[Tensor, Tensor]:
         """For ``torch.jit.script``."""

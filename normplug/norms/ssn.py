@@ -16,7 +16,7 @@ from normplug.norms.base import BaseNorm
 from normplug.norms.switchable import SwitchableNorm
 from normplug.ops import at_least_single
 from normplug.precision import small_dtype
-from normplug.sparsestmax import sparsestmax
+from normplug.sparsestmax import sparsestmax, sparsestmax_of_parts
 
 __all__ = ['SSN', 'SyncSSN', 'is_decided', 'one_hot', 'set_radius']
 
@@ -95,9 +95,15 @@ class SSN(SwitchableNorm, BaseNorm):
     ) -> tuple[Tensor, Tensor]:
         """SparsestMax of the logits; decided ratios receive no gradient."""
         choices = torch.stack((mean_choice, var_choice)).detach()
-        ratios = sparsestmax(torch.stack((mean_weight, var_weight)), radius.detach())
-        mean, var = torch.where(is_decided(choices), one_hot(choices), ratios).unbind()
-        return mean, var
+        logits = torch.stack((mean_weight, var_weight)).unbind(-1)
+        decided = is_decided(choices).squeeze(-1)
+        ratios = [
+            torch.where(decided, chosen, ratio)
+            for chosen, ratio in zip(
+                one_hot(choices).unbind(-1), sparsestmax_of_parts(logits, radius.detach()), strict=True
+            )
+        ]
+        return [ratio[0] for ratio in ratios], [ratio[1] for ratio in ratios]
 
     def ratio_params(self) -> tuple[Tensor, ...]:
         """Logits, the radius, and the choices."""

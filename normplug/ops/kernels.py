@@ -80,15 +80,16 @@ def taken(t_nc: Tensor, x_n: Tensor) -> Tensor:
     return t_nc.contiguous()
 
 
-def moments(x_n: Tensor) -> Moments:
-    """As :func:`normplug.ops.reference.moments`, float64."""
+def moments(x_n: Tensor, dtype: torch.dtype = torch.float64) -> Moments:
+    """As :func:`normplug.ops.reference.moments`; float64 until they are given as ``dtype``."""
     t = tile(x_n)
     first_nc = x_n.new_empty(x_n.shape[:2], dtype=torch.float64)
     sums, squares = (_partial(x_n, t, torch.float64) for _ in range(2))
     _launch(_moments_kernel, t, x_n, (x_n, first_nc, sums, squares))
     # Around one of the pixels, float64 has more digits of the squares than the pixels have.
     mean_nc, square_nc = (_total(part) / x_n.shape[2] for part in (sums, squares))
-    return Moments(first_nc + mean_nc, (square_nc - mean_nc.square()).clamp(min=0))
+    var_nc = (square_nc - mean_nc.square()).clamp(min=0)
+    return Moments((first_nc + mean_nc).to(dtype), var_nc.to(dtype))
 
 
 def affine(
