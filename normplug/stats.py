@@ -5,6 +5,7 @@ Variances are pooled by the law of total variance, var = mean(var) + var(mean), 
 E[x²] − E[x]², which loses all digits once |mean|/std reaches the inverse of the precision.
 """
 
+from collections.abc import Sequence
 from functools import reduce
 from operator import add
 from typing import NamedTuple
@@ -61,13 +62,16 @@ def merge(moments: Moments, counts: Tensor) -> tuple[Moments, Tensor]:
     return Moments(mean, var), total
 
 
-def mix(parts: list[Moments], mean_ratios: Tensor, var_ratios: Tensor) -> Moments:
-    """Σ_k ratio_k · part_k, the means and the variances each by their own ratios of shape (K,)."""
-    if not len(mean_ratios) == len(var_ratios) == len(parts):  # also makes K a constant of a graph
+def mix(
+    parts: list[Moments], mean_ratios: Sequence[Tensor], var_ratios: Sequence[Tensor]
+) -> Moments:
+    """Σ_k ratio_k · part_k, the means and the variances each by K ratios () of their own."""
+    if not len(mean_ratios) == len(var_ratios) == len(parts):
         raise ValueError(f'{len(mean_ratios)} and {len(var_ratios)} ratios of {len(parts)} moments')
+    # Expanded first: the gradients of all ratios are then sums over the same elements, one loop.
     shape = torch.broadcast_shapes(*(part.mean.shape for part in parts))
-    means = [ratio * part.mean.expand(shape) for ratio, part in zip(mean_ratios, parts, strict=True)]
-    variances = [ratio * part.var.expand(shape) for ratio, part in zip(var_ratios, parts, strict=True)]
+    means = [r * part.mean.expand(shape) for r, part in zip(mean_ratios, parts, strict=True)]
+    variances = [r * part.var.expand(shape) for r, part in zip(var_ratios, parts, strict=True)]
     return Moments(reduce(add, means), reduce(add, variances))
 
 

@@ -157,9 +157,9 @@ def _ssn_of_sn(sn: Entries, hard: bool = False) -> Entries:
     At radius 0 SparsestMax leaves what is on the simplex as it is: the ratios serve as logits.
     """
     ssn = dict(sn, radius=torch.full_like(sn['mean_weight'][0], float(hard)))
-    both = SN.to_ratios(sn['mean_weight'].double(), sn['var_weight'].double())
-    for part, ratios in zip(('mean', 'var'), both, strict=True):
+    for part in ('mean', 'var'):
         logits = sn[f'{part}_weight']
+        ratios = logits.double().softmax(0)
         choice = nn.functional.one_hot(logits.argmax(), len(logits)).to(logits.dtype)
         ssn[f'{part}_weight'] = choice if hard else ratios.to(logits.dtype)
         ssn[f'{part}_choice'] = choice if hard else torch.zeros_like(choice)

@@ -9,6 +9,10 @@ that a 1×1 map is no NaN), an unbiased running variance, and the running statis
 and 1 and move by PyTorch's momentum (released: 0 and 0; momentum is the old value's weight).
 """
 
+from collections.abc import Sequence
+from functools import reduce
+
+import torch
 from torch import Tensor
 
 from normplug.norms.base import BaseNorm
@@ -74,14 +78,24 @@ class SN(SwitchableNorm, BaseNorm):
                 self.set_initial(name, logits)
 
     @staticmethod
-    def to_ratios(mean_weight: Tensor, var_weight: Tensor) -> tuple[Tensor, Tensor]:
+    def to_ratios(mean_weight: Tensor, var_weight: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """The softmax under equation 5."""
-        mean, var = torch.stack((mean_weight, var_weight)).softmax(-1).unbind()
-        return mean, var
+        return _softmax(mean_weight.unbind()), _softmax(var_weight.unbind())
 
     def live_ratios(self) -> tuple[Tensor, Tensor]:
         """For ``torch.jit.script``."""
-        return self.to_ratios(at_least_single(self.mean_weight), at_least_single(self.var_weight))
+        return (
+            at_least_single(self.mean_weight).softmax(0),
+            at_least_single(self.var_weight).softmax(0),
+        )
+
+
+def _softmax(logits: Sequence[Tensor]) -> list[Tensor]:
+    """Of K logits (): on a GPU, they and all that is made of them fuse; a vector of K would not."""
+    largest = reduce(torch.maximum, logits).detach()
+    powers = [(logit - largest).exp() for logit in logits]
+    total = reduce(torch.add, powers)
+    return [power / total for power in powers]
 
 
 class SyncSN(SN, BaseNorm):

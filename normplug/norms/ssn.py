@@ -36,6 +36,16 @@ def one_hot(choice: Tensor) -> Tensor:
     return (index == choice.argmax(-1, keepdim=True)).to(choice.dtype)
 
 
+def _ratios(logits: Tensor, radius: Tensor, choice: Tensor) -> list[Tensor]:
+    """K ratios (): SparsestMax of logits (K,), or the choice (K,) where one was made."""
+    decided = is_decided(choice)[0]
+    ratios = sparsestmax_of_parts(logits.unbind(), radius)
+    return [
+        torch.where(decided, chosen, ratio)
+        for chosen, ratio in zip(one_hot(choice).unbind(), ratios)  # noqa: B905 TorchScript
+    ]
+
+
 class SSN(SwitchableNorm, BaseNorm):
     """Sparse Switchable Normalization for (N, C) and (N, C, *spatial) inputs.
 
@@ -92,18 +102,12 @@ class SSN(SwitchableNorm, BaseNorm):
         radius: Tensor,
         mean_choice: Tensor,
         var_choice: Tensor,
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[list[Tensor], list[Tensor]]:
         """SparsestMax of the logits; decided ratios receive no gradient."""
-        choices = torch.stack((mean_choice, var_choice)).detach()
-        logits = torch.stack((mean_weight, var_weight)).unbind(-1)
-        decided = is_decided(choices).squeeze(-1)
-        ratios = [
-            torch.where(decided, chosen, ratio)
-            for chosen, ratio in zip(
-                one_hot(choices).unbind(-1), sparsestmax_of_parts(logits, radius.detach()), strict=True
-            )
-        ]
-        return [ratio[0] for ratio in ratios], [ratio[1] for ratio in ratios]
+        return (
+            _ratios(mean_weight, radius.detach(), mean_choice.detach()),
+            _ratios(var_weight, radius.detach(), var_choice.detach()),
+        )
 
     def ratio_params(self) -> tuple[Tensor, ...]:
         """Logits, the radius, and the choices."""
@@ -121,18 +125,20 @@ class SSN(SwitchableNorm, BaseNorm):
 
     def live_ratios(self) -> tuple[Tensor, Tensor]:
         """For ``torch.jit.script``."""
-        return self.to_ratios(
+        mean, var = self.to_ratios(
             at_least_single(self.mean_weight),
             at_least_single(self.var_weight),
             at_least_single(self.radius),
             at_least_single(self.mean_choice),
             at_least_single(self.var_choice),
         )
+        return torch.stack(mean), torch.stack(var)
 
     @torch.no_grad()
     def ratios(self) -> tuple[Tensor, Tensor]:
         """The ratios of means and of variances, each (K,), as precise as the rule has them."""
-        return self.to_ratios(*(p.to(small_dtype(p)) for p in self.ratio_params()))
+        both = self.to_ratios(*(p.to(small_dtype(p)) for p in self.ratio_params()))
+        return torch.stack(both[0]), torch.stack(both[1])
 
     def reset_ratios(self) -> None:
         """Learn the ratios anew, from equal ones: for fine-tuning on another task."""

@@ -19,7 +19,7 @@ def switch_rule(
     weight: Tensor,
     bias: Tensor,
     *ratio_params: Tensor,
-    to_ratios: Callable[..., tuple[Tensor, Tensor]],
+    to_ratios: Callable[..., tuple[list[Tensor], list[Tensor]]],
     using_in: bool,
     eps: float,
     layer_bessel: bool = False,
@@ -27,7 +27,7 @@ def switch_rule(
 ) -> Affine:
     """Normalize by the mixed moments; pooled variances with Bessel's correction where asked for.
 
-    ``to_ratios`` maps the last parameters to the ratios, (K,) each, of means and of variances.
+    ``to_ratios`` maps the last parameters to K ratios () of means, and K of variances.
     """
     instances, channels = instance.mean.shape
     parts = [instance] if using_in else []
@@ -102,7 +102,8 @@ class SwitchableNorm(BaseNorm):
     @torch.no_grad()
     def ratios(self) -> tuple[Tensor, Tensor]:
         """The ratios of means and of variances, each (K,) in the order of ``normalizers``."""
-        return self.to_ratios(*self.ratio_params())
+        mean, var = self.to_ratios(*self.ratio_params())
+        return torch.stack(mean), torch.stack(var)
 
     def rule(self, x: Tensor) -> Rule:
         """Moments mixed by the ratios, and the map that normalizes by them."""
@@ -131,7 +132,7 @@ class SwitchableNorm(BaseNorm):
         return 1 if self.released_statistics else 0
 
     def live_ratios(self) -> tuple[Tensor, Tensor]:
-        """:meth:`to_ratios` of :meth:`ratio_params`, spelled out for ``torch.jit.script``."""
+        """:meth:`ratios`, spelled out for ``torch.jit.script``."""
         raise NotImplementedError
 
     def _placed(self, ratios: Tensor) -> Tensor:
@@ -142,8 +143,8 @@ class SwitchableNorm(BaseNorm):
         return torch.cat(parts).unsqueeze(1)
 
     @staticmethod
-    def to_ratios(*params: Tensor) -> tuple[Tensor, Tensor]:
-        """The map from :meth:`ratio_params` to the ratios, (K,) each; part of the rule."""
+    def to_ratios(*params: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """The map from :meth:`ratio_params` to K ratios () of means, and K of variances."""
         raise NotImplementedError
 
     def ratio_params(self) -> tuple[Tensor, ...]:

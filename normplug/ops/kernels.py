@@ -60,8 +60,11 @@ def tile(x_n: Tensor, *others: Tensor) -> Tile:
     last = bool(x_n.stride(2) != 1)
     inner = 1 if last else 2
     wide = _WIDEST // x_n.element_size()
-    runs = [x_n.shape[inner], *(t.stride(i) for t in (x_n, *others) for i in range(3) if i != inner)]
-    aligned = wide if all(run % wide == 0 for run in runs) else 1
+    runs = [
+        x_n.shape[inner],
+        *(t.stride(i) for t in (x_n, *others) for i in range(3) if i != inner),
+    ]
+    aligned = wide if all(run % wide == 0 for run in (x_n.shape[inner], *runs)) else 1
     if last:
         splits = next((s for s in (256, 64, 16) if instances * channels * s <= 2**16), 1)
         most = next((s for s in (256, 64, 16) if pixels >= 32 * s), 1)
