@@ -52,8 +52,9 @@ def run(step: FunctionType, *args: Any) -> Any:
         if _chosen == 'compiled':
             raise
         result = step(*args)  # which raises too where it was no fault of the compiler
-        if not compiled.count():  # nothing can be: do not try every kind of layer
-            _without_compiler.add(args[0].device.type)
+        device = args[0].device.type
+        if not compiled.count(device):  # nothing can be: do not try every kind of layer
+            _without_compiler.add(device)
         _warn_once(str(error))
         return result
 

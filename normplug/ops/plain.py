@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-__all__ = ['is_plain', 'is_transformed']
+__all__ = ['is_plain', 'is_transformed', 'on_gpu']
 
 
 def is_plain(x: Tensor) -> bool:
@@ -28,3 +28,8 @@ def is_transformed() -> bool:
     return (
         torch._C._functorch.peek_interpreter_stack() is not None or forward_ad._current_level >= 0
     )
+
+
+def on_gpu(x: Tensor) -> bool:
+    """Whether code for x is Triton's."""
+    return x.is_cuda

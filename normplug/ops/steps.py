@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from normplug.ops import blocked, reference
-from normplug.ops.plain import is_plain
+from normplug.ops.plain import is_plain, on_gpu
 from normplug.ops.plan import Plan, apply_rule, per_instance, pull_back
 from normplug.running import Tracked, moved, store
 from normplug.stats import Moments, pool
@@ -283,16 +283,12 @@ def _passes(*tensors: Tensor) -> ModuleType:
     """What runs the passes over the full tensors: blocked where they all can be cut alike."""
     if blocked.fits(tensors[0]) and all(t.stride() == tensors[0].stride() for t in tensors):
         return blocked
-    if _on_gpu(tensors[0]) and not is_plain(tensors[0]):
+    if on_gpu(tensors[0]) and not is_plain(tensors[0]):
         from normplug.ops import kernels
 
         if kernels.fits(*tensors):
             return kernels
     return reference
-
-
-def _on_gpu(x_n: Tensor) -> bool:
-    return x_n.is_cuda
 
 
 def _centre(passes: ModuleType, x_n: Tensor, mean_nc: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,221 @@
+"""A step as a graph of operators for symbolic sizes, and the guards under which it is right."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import prod
+from types import CodeType
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from normplug.ops.blocked import SMALL
+from normplug.ops.plain import on_gpu
+
+__all__ = ['Input', 'Traced', 'may_vary', 'size_class', 'sizes_of', 'trace']
+
+Input = Tensor | int  # of compiled code
+
+_LONG = 4096  # pixels; on a CPU Inductor sums more by a slower loop that loses fewer digits
+# On a GPU: pixels of a channel, and channels of all instances, up to which code is alike.
+_PIXELS = 64, 256, 8192
+_ROWS = 16384
+# What code for a GPU is tuned to, whatever sizes come first: instances and channels of a map of few
+# rows, and of many.
+_TUNED_TO = (2, 256), (1024, 256)
+# Operators in one kernel, of many rows: more than that need more registers than there are.
+_FUSED = 8
+
+
+@dataclass
+class Traced:
+    """A traced step.
+
+    Attributes:
+        graph: of operators; it takes sizes and inputs.
+        inputs: its symbolic sizes and stand-ins of tensors.
+        passed: which of all sizes and strides it takes.
+        options: of Inductor.
+        mode: of the stand-ins.
+    """
+
+    graph: Any
+    inputs: list[Any]
+    passed: list[int]
+    options: dict[str, Any]
+    mode: Any
+
+    def guards(self) -> Callable[[Sequence[Input]], bool]:
+        """Whether the code, as far as it is made by now, may be called with given inputs."""
+        shapes = self.mode.shape_env
+        stand_ins = self.inputs[len(self.passed) :]
+        guards = shapes.produce_guards_expression(stand_ins, ignore_static=False)
+        code: CodeType = compile(guards, '<guards>', 'eval')
+        return lambda inputs: shapes.evaluate_guards_expression(code, inputs)
+
+
+def size_class(x_n: Tensor) -> tuple[int, bool]:
+    """The sizes that code is specialized to, as far as they are not its symbols.
+
+    Asked of symbols, it becomes guards: Inductor's cache then keeps the classes apart too. On a
+    CPU, the number of threads, and whether sums are long. On a GPU, how many pixels and rows a map
+    has at least: blocks and splits that suit a stem take a hundred times as long on boxes.
+    """
+    pixels = prod(x_n.shape[2:])
+    if on_gpu(x_n):
+        rows = x_n.shape[0] * x_n.shape[1]
+        return sum(bool(pixels > bound) for bound in _PIXELS), bool(rows > _ROWS)
+    threads = 1 if x_n.numel() < SMALL else torch.get_num_threads()
+    return threads, bool(pixels > _LONG)
+
+
+def may_vary(arg: Any) -> bool:
+    """Whether an argument is a size that code takes at each call."""
+    return type(arg) is int and arg > 1
+
+
+def sizes_of(inputs: Sequence[Input]) -> list[int]:
+    """Every size and stride."""
+    return [
+        size
+        for value in inputs
+        if isinstance(value, Tensor)
+        for size in value.shape + value.stride()
+    ]
+
+
+@contextmanager
+def trace(
+    step: Callable, args: Sequence[Any], inputs: Sequence[Input], tuned: bool = True
+) -> Iterator[Traced]:
+    """Trace ``step(*args)``; within the context, what surrounds the call has no effect.
+
+    Args:
+        step: see :func:`normplug.ops.compiled.call`.
+        args: its arguments.
+        inputs: those of them that the graph takes.
+        tuned: whether code for a GPU is the same for whatever sizes come first.
+    """
+    # Imported here: with Inductor they take seconds, which an eager process need not wait.
+    from torch._inductor.decomposition import select_decomp_table
+    from torch._subclasses.fake_tensor import FakeTensorMode
+    from torch.fx.experimental.proxy_tensor import make_fx
+    from torch.fx.experimental.symbolic_shapes import ShapeEnv
+
+    _start_autograd()
+    shapes = ShapeEnv(duck_shape=False)  # N = C in the first batch must not mean always
+    mode = FakeTensorMode(shape_env=shapes)
+    # Whatever surrounds the first call, hooks, autocast or inference mode, is not part of the code.
+    with (
+        torch.inference_mode(False),
+        torch.no_grad(),
+        _no_autocast(inputs[0]),
+        _no_hooks(),
+        torch.autograd.set_detect_anomaly(False),  # would ask stand-ins for their values
+    ):
+        symbolic = [_symbolic(value, f'x{i}', mode) for i, value in enumerate(inputs)]
+        # Inductor's cache keeps guards on integer inputs only, so sizes have to be such.
+        sizes = sizes_of(symbolic)
+        passed = [place for place, size in enumerate(sizes) if isinstance(size, torch.SymInt)]
+        symbols = [sizes[place] for place in passed]
+        first, many = size_class(symbolic[0])
+        options: dict[str, Any] = {'size_asserts': False}  # sizes and strides are those of our key
+        if on_gpu(symbolic[0]):
+            if many:
+                options['max_fusion_size'] = _FUSED
+        else:
+            # As an option, the number of threads becomes part of the key of Inductor's cache,
+            # which it is not by itself.
+            options['cpp.threads'] = first
+        flat = _flat(step, args, len(passed))
+        graph = make_fx(flat, select_decomp_table(), tracing_mode='symbolic')(*symbols, *symbolic)
+        graph.shape_env = None  # Inductor's cache cannot hash it, and the inputs have it
+        if tuned and on_gpu(symbolic[0]) and all(isinstance(v, Tensor) for v in inputs):
+            _tune_to(*_TUNED_TO[many], symbolic, shapes)
+        yield Traced(graph, [*symbols, *symbolic], passed, options, mode)
+
+
+def _tune_to(instances: int, channels: int, symbolic: Sequence[Any], shapes: Any) -> None:
+    """Have Inductor choose blocks for such sizes, in place of those that happened to come first.
+
+    Other sizes, such as the channels of the batch norm part of IBN, keep their share of C.
+    """
+    from sympy import Integer
+
+    # torch before 2.10 has it under the older name.
+    hints = shapes.backed_var_to_val if hasattr(shapes, 'backed_var_to_val') else shapes.var_to_val
+
+    def symbols_of(sizes: Iterable[Any]) -> set[Any]:
+        nodes = (size.node for size in sizes if isinstance(size, torch.SymInt))
+        return {symbol for node in nodes for symbol in shapes.replace(node.expr).free_symbols}
+
+    maps = [t for t in symbolic if t.dim() > 2]  # x, and what is of its size
+    of_instances = symbols_of(t.shape[0] for t in maps)
+    of_pixels = symbols_of(size for t in maps for size in t.shape[2:])
+    first = symbolic[0].shape[1]
+    known = hints[shapes.replace(first.node.expr)] if isinstance(first, torch.SymInt) else first
+    for symbol, hint in list(hints.items()):
+        if symbol in of_instances:
+            hints[symbol] = Integer(instances)
+        elif symbol not in of_pixels and hint > 1:
+            hints[symbol] = Integer(max(2, int(hint) * channels // int(known)))
+
+
+def _start_autograd() -> None:
+    """Let autograd count the devices, once and for all, before fake tensors pretend one.
+
+    Where there is no GPU, ``FakeTensorMode`` registers one. A first backward after it would start
+    a thread for that GPU, and no forked process could run a backward any more.
+    """
+    if not torch.cuda.is_available():
+        with torch.inference_mode(False), torch.enable_grad():
+            torch.zeros((), requires_grad=True).backward()
+
+
+def _flat(step: Callable, args: Sequence[Any], skipped: int) -> Callable:
+    """``step`` as a function of the inputs among ``args`` alone, after ``skipped`` others."""
+    leaves, structure = pytree.tree_flatten(args)
+
+    def flat(*inputs: Input) -> Sequence[Tensor | None]:
+        replaced = iter(inputs[skipped:])
+        own = [
+            next(replaced) if isinstance(leaf, Tensor) or may_vary(leaf) else leaf
+            for leaf in leaves
+        ]
+        return step(*pytree.tree_unflatten(own, structure))
+
+    return flat
+
+
+def _symbolic(value: Input, name: str, mode: Any) -> Any:
+    """A stand-in of ``value`` with symbols for its sizes."""
+    from torch._dynamo.source import LocalSource
+    from torch.fx.experimental.symbolic_shapes import DimDynamic, StatelessSymbolicContext
+
+    source = LocalSource(name)
+    if isinstance(value, int):
+        symbol = mode.shape_env.create_symbol(value, source, DimDynamic.DYNAMIC)
+        return mode.shape_env.create_symintnode(symbol, hint=value, source=source)
+    dim = value.dim()
+    context = StatelessSymbolicContext(
+        dynamic_sizes=[DimDynamic.DYNAMIC] * dim,
+        dynamic_strides=[DimDynamic.INFER_STRIDE] * dim,
+        constraint_sizes=[None] * dim,
+        constraint_strides=[None] * dim,
+    )
+    if value.is_inference():  # code made under inference mode serves outside, and may write
+        value = torch.empty_strided(
+            value.shape, value.stride(), dtype=value.dtype, device=value.device
+        )
+    # An alias: of a tensor given twice, as y.backward(x) may do, there would be one stand-in only.
+    return mode.from_tensor(value.detach(), source=source, symbolic_context=context)
+
+
+def _no_autocast(tensor: Tensor) -> torch.autocast:
+    return torch.autocast(tensor.device.type, enabled=False)
+
+
+def _no_hooks() -> torch.autograd.graph.saved_tensors_hooks:
+    return torch.autograd.graph.saved_tensors_hooks(lambda tensor: tensor, lambda tensor: tensor)
