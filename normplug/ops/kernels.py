@@ -33,6 +33,7 @@ class Tile(NamedTuple):
     Attributes:
         rows, block: channels and pixels at a time.
         splits: pieces of the pixels.
+        once: whether a block holds all pixels.
         last: whether channels are innermost, not pixels.
         aligned: every run of innermost values begins and ends at a multiple of so many.
     """
@@ -40,6 +41,7 @@ class Tile(NamedTuple):
     rows: int
     block: int
     splits: int
+    once: bool
     last: bool
     aligned: int
 
@@ -60,19 +62,16 @@ def tile(x_n: Tensor, *others: Tensor) -> Tile:
     last = bool(x_n.stride(2) != 1)
     inner = 1 if last else 2
     wide = _WIDEST // x_n.element_size()
-    runs = [
-        x_n.shape[inner],
-        *(t.stride(i) for t in (x_n, *others) for i in range(3) if i != inner),
-    ]
+    runs = [t.stride(axis) for t in (x_n, *others) for axis in range(3) if axis != inner]
     aligned = wide if all(run % wide == 0 for run in (x_n.shape[inner], *runs)) else 1
     if last:
         splits = next((s for s in (256, 64, 16) if instances * channels * s <= 2**16), 1)
         most = next((s for s in (256, 64, 16) if pixels >= 32 * s), 1)
-        return Tile(64, 32, min(splits, most), last, aligned)
+        return Tile(64, 32, min(splits, most), False, last, aligned)
     rows, block, splits = next(
         (shape for up_to, shape in _SHAPES.items() if pixels <= up_to), (1, 2048, 8)
     )
-    return Tile(rows, block, splits, last, aligned)
+    return Tile(rows, block, splits, pixels <= 256, last, aligned)
 
 
 _SHAPES = {64: (16, 64, 1), 256: (4, 256, 1), _LONG: (1, 1024, 1)}
@@ -150,6 +149,7 @@ def _launch(
         *strides,
         ROWS=t.rows,
         BLOCK=t.block,
+        ONCE=t.once,
         LAST=t.last,
         ALIGNED=t.aligned,
         WIDE=tl.float64 if x_n.dtype == torch.float64 else tl.float32,
@@ -175,7 +175,10 @@ def _pieces(size: int, of: int) -> int:
 
 
 @triton.jit
-def _place(C, P, piece, ROWS: tl.constexpr, LAST: tl.constexpr, ALIGNED: tl.constexpr):
+def _place(
+    C, P, piece,
+    ROWS: tl.constexpr, ONCE: tl.constexpr, LAST: tl.constexpr, ALIGNED: tl.constexpr,
+):  # fmt: skip
     """Instance; channels, and which of them x has; where the pixels of this program begin and end.
 
     What the compiler is told of multiples lets it load and store several values at once.
@@ -193,6 +196,9 @@ def _place(C, P, piece, ROWS: tl.constexpr, LAST: tl.constexpr, ALIGNED: tl.cons
         P = tl.multiple_of(P, ALIGNED)
         start = tl.multiple_of(start, ALIGNED)
     stop = tl.minimum(start + piece, P)
+    if ONCE:
+        start = 0
+        stop = P
     return n.to(tl.int64), c, c < C, C, start, stop
 
 
@@ -212,10 +218,10 @@ def _moments_kernel(
     x_ptr, first_ptr, sum_ptr, square_ptr,
     C, P, piece, sn, sc, sp,
     ROWS: tl.constexpr, BLOCK: tl.constexpr,
-    LAST: tl.constexpr, ALIGNED: tl.constexpr, WIDE: tl.constexpr,
+    ONCE: tl.constexpr, LAST: tl.constexpr, ALIGNED: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     """Σ(x − first) and Σ(x − first)² of a piece, where ``first`` is the first pixel of all."""
-    n, c, ok, C, start, stop = _place(C, P, piece, ROWS, LAST, ALIGNED)
+    n, c, ok, C, start, stop = _place(C, P, piece, ROWS, ONCE, LAST, ALIGNED)
     x_ptr += n * sn
     first = tl.load(x_ptr + c * sc, ok, 0.0).to(tl.float64)
     p = tl.arange(0, BLOCK)
@@ -229,7 +235,7 @@ def _moments_kernel(
         about = tl.sum(x, 1) / tl.maximum(tl.minimum(stop - start, BLOCK), 1)
     sums = tl.where(mask, x - about[:, None], 0.0)
     squares = sums * sums
-    for q in range(start + BLOCK, stop, BLOCK):
+    for q in range(start + BLOCK, BLOCK if ONCE else stop, BLOCK):
         mask = ok[:, None] & (p < stop - q)[None, :]
         x = tl.load(x_ptr + q.to(tl.int64) * sp + at, mask, 0.0).to(WIDE)
         d = tl.where(mask, x - about[:, None], 0.0)
@@ -252,17 +258,17 @@ def _affine_kernel(
     x_ptr, y_ptr, mean_ptr, scale_ptr, offset_ptr,
     C, P, piece, sn, sc, sp, yn, yc, yp,
     ROWS: tl.constexpr, BLOCK: tl.constexpr,
-    LAST: tl.constexpr, ALIGNED: tl.constexpr, WIDE: tl.constexpr,
+    ONCE: tl.constexpr, LAST: tl.constexpr, ALIGNED: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     """(x − mean) · scale + offset."""
-    n, c, ok, C, start, stop = _place(C, P, piece, ROWS, LAST, ALIGNED)
+    n, c, ok, C, start, stop = _place(C, P, piece, ROWS, ONCE, LAST, ALIGNED)
     mean = tl.load(mean_ptr + n * C + c, ok, 0.0).to(WIDE)[:, None]
     scale = tl.load(scale_ptr + n * C + c, ok, 0.0).to(WIDE)[:, None]
     offset = tl.load(offset_ptr + n * C + c, ok, 0.0).to(WIDE)[:, None]
     p = tl.arange(0, BLOCK)
     x_at = _at(n, c, p, sn, sc, sp, LAST, ALIGNED)
     y_at = _at(n, c, p, yn, yc, yp, LAST, ALIGNED)
-    for q in range(start, stop, BLOCK):
+    for q in range(start, BLOCK if ONCE else stop, BLOCK):
         mask = ok[:, None] & (p < stop - q)[None, :]
         x = tl.load(x_ptr + q.to(tl.int64) * sp + x_at, mask, 0.0).to(WIDE)
         tl.store(y_ptr + q.to(tl.int64) * yp + y_at, (x - mean) * scale + offset, mask)
@@ -273,17 +279,17 @@ def _sums_kernel(
     x_ptr, dy_ptr, mean_ptr, sum_ptr, product_ptr,
     C, P, piece, sn, sc, sp, dn, dc, dp,
     ROWS: tl.constexpr, BLOCK: tl.constexpr,
-    LAST: tl.constexpr, ALIGNED: tl.constexpr, WIDE: tl.constexpr,
+    ONCE: tl.constexpr, LAST: tl.constexpr, ALIGNED: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     """Σ dy and Σ dy · (x − mean) of a piece."""
-    n, c, ok, C, start, stop = _place(C, P, piece, ROWS, LAST, ALIGNED)
+    n, c, ok, C, start, stop = _place(C, P, piece, ROWS, ONCE, LAST, ALIGNED)
     mean = tl.load(mean_ptr + n * C + c, ok, 0.0).to(WIDE)[:, None]
     p = tl.arange(0, BLOCK)
     x_at = _at(n, c, p, sn, sc, sp, LAST, ALIGNED)
     dy_at = _at(n, c, p, dn, dc, dp, LAST, ALIGNED)
     sums = tl.zeros([ROWS, BLOCK], WIDE)
     products = tl.zeros([ROWS, BLOCK], WIDE)
-    for q in range(start, stop, BLOCK):
+    for q in range(start, BLOCK if ONCE else stop, BLOCK):
         mask = ok[:, None] & (p < stop - q)[None, :]
         x = tl.load(x_ptr + q.to(tl.int64) * sp + x_at, mask, 0.0).to(WIDE)
         dy = tl.load(dy_ptr + q.to(tl.int64) * dp + dy_at, mask, 0.0).to(WIDE)
@@ -299,10 +305,10 @@ def _input_kernel(
     x_ptr, dy_ptr, dx_ptr, mean_ptr, scale_ptr, slope_ptr, level_ptr,
     C, P, piece, sn, sc, sp, dn, dc, dp, yn, yc, yp,
     ROWS: tl.constexpr, BLOCK: tl.constexpr,
-    LAST: tl.constexpr, ALIGNED: tl.constexpr, WIDE: tl.constexpr,
+    ONCE: tl.constexpr, LAST: tl.constexpr, ALIGNED: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     """dy · scale + (x − mean) · slope + level."""
-    n, c, ok, C, start, stop = _place(C, P, piece, ROWS, LAST, ALIGNED)
+    n, c, ok, C, start, stop = _place(C, P, piece, ROWS, ONCE, LAST, ALIGNED)
     mean = tl.load(mean_ptr + n * C + c, ok, 0.0).to(WIDE)[:, None]
     scale = tl.load(scale_ptr + n * C + c, ok, 0.0).to(WIDE)[:, None]
     slope = tl.load(slope_ptr + n * C + c, ok, 0.0).to(WIDE)[:, None]
@@ -311,7 +317,7 @@ def _input_kernel(
     x_at = _at(n, c, p, sn, sc, sp, LAST, ALIGNED)
     dy_at = _at(n, c, p, dn, dc, dp, LAST, ALIGNED)
     dx_at = _at(n, c, p, yn, yc, yp, LAST, ALIGNED)
-    for q in range(start, stop, BLOCK):
+    for q in range(start, BLOCK if ONCE else stop, BLOCK):
         mask = ok[:, None] & (p < stop - q)[None, :]
         x = tl.load(x_ptr + q.to(tl.int64) * sp + x_at, mask, 0.0).to(WIDE)
         dy = tl.load(dy_ptr + q.to(tl.int64) * dp + dy_at, mask, 0.0).to(WIDE)
