@@ -141,7 +141,7 @@ def _launch(
     instances, channels, pixels = x_n.shape
     piece = pixels if t.splits == 1 else _pieces(pixels, t.splits * t.block) * t.block
     strides = (stride for other in (x_n, *others) for stride in other.stride())
-    wrap_triton(kernel)[instances * _pieces(channels, t.rows), t.splits](
+    wrap_triton(kernel)[instances, _pieces(channels, t.rows), t.splits](
         *tensors,
         channels,
         pixels,
@@ -186,10 +186,9 @@ def _place(
     C = tl.full((), C, tl.int32)
     P = tl.full((), P, tl.int32)
     piece = tl.full((), piece, tl.int32)
-    across = tl.cdiv(C, ROWS)
-    n = tl.program_id(0) // across
-    c = tl.program_id(0) % across * ROWS + tl.arange(0, ROWS)
-    start = tl.program_id(1) * piece
+    n = tl.program_id(0).to(tl.int64)
+    c = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
+    start = tl.program_id(2) * piece
     if LAST:
         C = tl.multiple_of(C, ALIGNED)
     else:
@@ -199,7 +198,7 @@ def _place(
     if ONCE:
         start = 0
         stop = P
-    return n.to(tl.int64), c, c < C, C, start, stop
+    return n, c, c < C, C, start, stop
 
 
 @triton.jit
@@ -232,7 +231,7 @@ def _moments_kernel(
     if BLOCK <= 64 and not LAST:
         about = first.to(WIDE)
     else:
-        about = tl.sum(x, 1) / tl.maximum(tl.minimum(stop - start, BLOCK), 1)
+        about = tl.sum(x, 1) * (1.0 / tl.maximum(tl.minimum(stop - start, BLOCK), 1))
     sums = tl.where(mask, x - about[:, None], 0.0)
     squares = sums * sums
     for q in range(start + BLOCK, BLOCK if ONCE else stop, BLOCK):
@@ -245,9 +244,9 @@ def _moments_kernel(
     rest = tl.sum(sums, 1).to(tl.float64)
     off = about.to(tl.float64) - first
     out = n * C + c
-    if tl.program_id(1) == 0:
+    if tl.program_id(2) == 0:
         tl.store(first_ptr + out, first, ok)
-    out += tl.program_id(1).to(tl.int64) * (tl.num_programs(0) // tl.cdiv(C, ROWS)) * C
+    out += tl.program_id(2).to(tl.int64) * tl.num_programs(0) * C
     tl.store(sum_ptr + out, rest + count * off, ok)
     square = tl.sum(squares, 1).to(tl.float64)
     tl.store(square_ptr + out, square + 2 * off * rest + count * off * off, ok)
@@ -295,7 +294,7 @@ def _sums_kernel(
         dy = tl.load(dy_ptr + q.to(tl.int64) * dp + dy_at, mask, 0.0).to(WIDE)
         sums += dy
         products += dy * (x - mean)
-    out = tl.program_id(1).to(tl.int64) * (tl.num_programs(0) // tl.cdiv(C, ROWS)) * C + n * C + c
+    out = (tl.program_id(2).to(tl.int64) * tl.num_programs(0) + n) * C + c
     tl.store(sum_ptr + out, tl.sum(sums, 1), ok)
     tl.store(product_ptr + out, tl.sum(products, 1), ok)
 
