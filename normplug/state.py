@@ -1,6 +1,6 @@
 """A layer's parameters and buffers: what they start from, and how they get there again."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from types import MappingProxyType
 
 import torch
@@ -21,7 +21,7 @@ class ResettableState(nn.Module):
     """
 
     frozen = False
-    _initial: Mapping[str, Initial] = MappingProxyType({})
+    _initial = MappingProxyType({})  # Initial by name; TorchScript cannot read its annotation
 
     def add_parameter(self, name: str, shape: tuple[int, ...], initial: Initial) -> None:
         """Register a parameter, or a buffer if the layer is frozen; see :meth:`set_initial`."""
