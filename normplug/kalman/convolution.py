@@ -84,7 +84,7 @@ class _Sums(torch.autograd.Function):
     def backward(ctx, to_mean, to_var):
         *inputs, by_tap, of_var = ctx.saved_tensors
         upstream = (ctx.cover, to_mean, to_var, ctx.needs_input_grad[0])
-        if torch.is_grad_enabled():  # create_graph=True
+        if not torch.compiler.is_compiling() and torch.is_grad_enabled():  # create_graph=True
             *_, by_tap, of_var = _sums(*inputs, ctx.cover)
             return *_sums_backward(*inputs, by_tap, of_var, *upstream), None
         return *run(_sums_backward, *inputs, by_tap, of_var, *upstream), None
