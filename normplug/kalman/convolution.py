@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from normplug.ops.backend import run
 from normplug.stats import Moments
@@ -82,11 +81,13 @@ class _Sums(torch.autograd.Function):
         return tuple(sums)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, to_mean, to_var):
-        needs_weight = ctx.needs_input_grad[0]
-        saved = ctx.saved_tensors
-        return *run(_sums_backward, *saved, ctx.cover, to_mean, to_var, needs_weight), None
+        *inputs, by_tap, of_var = ctx.saved_tensors
+        upstream = (ctx.cover, to_mean, to_var, ctx.needs_input_grad[0])
+        if not torch.compiler.is_compiling() and torch.is_grad_enabled():  # create_graph=True
+            *_, by_tap, of_var = _sums(*inputs, ctx.cover)
+            return *_sums_backward(*inputs, by_tap, of_var, *upstream), None
+        return *run(_sums_backward, *inputs, by_tap, of_var, *upstream), None
 
 
 # Steps for a backend. What is as large as the weights is in their precision, all else in float64.

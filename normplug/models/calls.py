@@ -54,7 +54,7 @@ def _calls(cls: type) -> dict[str, list[tuple[int, tuple[str, ...]]]]:
     """Attribute → number of positional arguments and the keywords, of each call in ``cls``."""
     found = defaultdict(list)
     for _, function in inspect.getmembers(cls, inspect.isfunction):
-        if function.__module__.startswith('torch.'):
+        if (function.__module__ or '').startswith('torch.'):  # None: made by torch.fx
             continue
         for node in ast.walk(_parsed(function)):
             if (

@@ -125,6 +125,8 @@ def test_gradients_through_a_convolution(name):
         assert torch.allclose(function(*inputs)[1], torch.zeros(4).double(), atol=1e-12)
         inner, function = function, lambda *args: inner(*args)[0]
     assert torch.autograd.gradcheck(function, inputs)
+    # As a gradient penalty needs them.
+    assert torch.autograd.gradgradcheck(function, inputs, check_undefined_grad=False)
 
 
 def test_convolution_of_many_groups_is_that_of_each():

@@ -80,6 +80,16 @@ PARTS = {
     'HourglassNet': ('mmdet', HOURGLASS, IMAGE),
     'CornerHead': ('mmdet', CORNER, maps(8)),
     'CentripetalHead': ('mmdet', CORNER, maps(8)),
+    'CTResNetNeck': (
+        'mmdet',
+        dict(
+            in_channels=8,
+            num_deconv_filters=(8, 8, 8),
+            num_deconv_kernels=(4, 4, 4),
+            use_dcn=False,
+        ),
+        maps(8),
+    ),
     'DyHead': ('mmdet', {**LEVELS, 'num_blocks': 1}, maps(8, channels=16)),
     'NASFCOS_FPN': (
         'mmdet',
@@ -97,8 +107,11 @@ PARTS = {
         ),
         maps(8),
     ),
+    'Conformer': ('mmpretrain', {}, IMAGE),
     'InceptionV3': ('mmpretrain', {'num_classes': 2}, torch.randn(2, 3, 299, 299)),
     'MobileViT': ('mmpretrain', {'arch': 'xx_small'}, IMAGE),
+    'TinyViT': ('mmpretrain', {}, torch.randn(2, 3, 224, 224)),
+    'VAN': ('mmpretrain', {'arch': 'tiny'}, IMAGE),
     'HRNet': ('mmpretrain', {'extra': HRNET}, IMAGE),
     'HRFuseScales': (
         'mmpretrain',

@@ -513,3 +513,10 @@ def test_test_time_augmentation_wraps_the_placed_model():
         data_preprocessor={'type': 'SegDataPreProcessor'},
     )
     assert 'IBN' in norm_layers(build(cfg, 'mmseg')).values()
+
+
+def test_a_model_that_torch_fx_made():
+    model = torch.fx.symbolic_trace(nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)))
+    place_norms(model, [{'where': '1', 'norm_cfg': {'type': 'SN'}}])
+    model(torch.randn(2, 3, 4, 4))
+    assert model.get_submodule('1').num_batches_tracked == 1

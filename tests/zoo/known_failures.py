@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from normplug.compat.mmcv_ext import compiled_extension
 from tests.zoo.cases import CASES, Case
 
 ROOT = Path(__file__).parents[2]
@@ -34,10 +33,6 @@ class Failure:
     present: Callable[[], bool] = lambda: True
 
 
-def no_compiled_operators() -> bool:
-    return compiled_extension() is None
-
-
 def no_scikit_image() -> bool:
     return find_spec('skimage') is None
 
@@ -52,59 +47,11 @@ FAILURES = [
         no_scikit_image,
     ),
     Failure(
-        'mmdet/carafe/faster-rcnn_r50_fpn-carafe_1x_coco.py',
-        'training',
-        NotImplementedError,
-        'carafe_forward',
-        "needs mmcv's compiled `carafe_forward`",
-        no_compiled_operators,
-    ),
-    Failure(
-        'mmdet/cornernet/cornernet_hourglass104_8xb6-210e-mstest_coco.py',
-        'prediction',
-        NotImplementedError,
-        'softnms',
-        "needs mmcv's compiled `softnms`",
-        no_compiled_operators,
-    ),
-    Failure(
-        'mmdet/dcn/faster-rcnn_r50_fpn_dpool_1x_coco.py',
-        'training',
-        NotImplementedError,
-        'deform_roi_pool_forward',
-        "needs mmcv's compiled `deform_roi_pool_forward`",
-        no_compiled_operators,
-    ),
-    Failure(
-        'mmdet/dyhead/atss_r50_fpn_dyhead_1x_coco.py',
-        'training',
-        RuntimeError,
-        'offset output dims',
-        "needs mmcv's compiled `modulated_deform_conv_forward`: offsets larger than the output",
-        no_compiled_operators,
-    ),
-    Failure(
-        'mmdet/guided_anchoring/ga-retinanet_r50_fpn_1x_coco.py',
-        'prediction',
-        NotImplementedError,
-        'masked_im2col_forward',
-        "needs mmcv's compiled `masked_im2col_forward`",
-        no_compiled_operators,
-    ),
-    Failure(
         'mmdet/ssd/ssdlite_mobilenetv2-scratch_8xb24-600e_coco.py',
         'prediction',
         AttributeError,
         "'SSDHead' object has no attribute 'loss_cls'",
         'mmdet 3.3.0: its SSD head cannot predict (open-mmlab/mmdetection#11780)',
-    ),
-    Failure(
-        'mmseg/psanet/psanet_r50-d8_4xb2-40k_cityscapes-512x1024.py',
-        'training',
-        NotImplementedError,
-        'psamask_forward',
-        "needs mmcv's compiled `psamask_forward`",
-        no_compiled_operators,
     ),
 ]
 
@@ -145,13 +92,7 @@ def section() -> str:
     lines += [f'| `{failure.config}` | {failure.step} | {failure.cause} |' for failure in FAILURES]
     lines += [
         '',
-        'These have norms that no `norm_cfg` reaches, and get them by'
-        ' [`NormPlacement`](placement.md):',
-        '',
-        '| config | where |',
-        '| --- | --- |',
+        f'In {len(PLACED)} of them norms that no `norm_cfg` reaches are set by `NormPlacement`:',
+        '[which parts, and how](placement.md#where-norm_cfg-does-not-reach).',
     ]
-    for case in PLACED:
-        where = ', '.join(f'`{pattern}`' for pattern in case.placement)
-        lines.append(f'| `{case.scope}/{case.config}` | {where} |')
     return '\n'.join(lines) + '\n'

@@ -81,18 +81,27 @@ def _of_output_size(sampling: Tensor, channels: int, output: Tensor) -> Tensor:
     return flat[:, : size[0] * size[1] * size[2]].view(-1, *size)
 
 
+def _nan_set_aside(offset: Tensor) -> tuple[Tensor, Tensor]:
+    """`offset` with 0 for NaN, and where in the output there was one, (N, 1, H', W').
+
+    torchvision's kernel on the CPU reads at whatever address NaN turns into, and Python dies.
+    """
+    nan = offset.isnan()
+    return offset.masked_fill(nan, 0), nan.any(1, keepdim=True)
+
+
 def deform_conv_forward(
     input: Tensor, weight: Tensor, offset: Tensor, output: Tensor, columns: Tensor, ones: Tensor,
     **geometry: int,
 ) -> None:  # fmt: skip
     """Deformable convolution of `input` (N, C, H, W) into `output`."""
     x, weight, offset = promote(input, weight, offset)
+    offset, nan = _nan_set_aside(offset)
     mask_and_bias = _no_mask(x, weight)
-    output.copy_(
-        torchvision_ops().deform_conv2d(
-            x, weight, offset, *mask_and_bias, *_deform_geometry(**geometry), False
-        )
+    result = torchvision_ops().deform_conv2d(
+        x, weight, offset, *mask_and_bias, *_deform_geometry(**geometry), False
     )
+    output.copy_(result.masked_fill(nan, torch.nan))
 
 
 def deform_conv_backward_input(
@@ -101,6 +110,8 @@ def deform_conv_backward_input(
 ) -> None:  # fmt: skip
     """The gradients of `deform_conv_forward`'s input and offset into their buffers."""
     x, offset, grad, weight = promote(input, offset, grad_output, weight)
+    offset, nan = _nan_set_aside(offset)
+    grad = grad.masked_fill(nan, torch.nan)
     order = _deform_geometry(**geometry)
     grads = torchvision_ops()._deform_conv2d_backward(
         grad, x, weight, offset, *_no_mask(x, weight), *order, False
@@ -115,6 +126,8 @@ def deform_conv_backward_parameters(
 ) -> None:  # fmt: skip
     """`scale` times the gradient of `deform_conv_forward`'s weight into `grad_weight`."""
     x, offset, grad = promote(input, offset, grad_output)
+    offset, nan = _nan_set_aside(offset)
+    grad = grad.masked_fill(nan, torch.nan)
     # The gradient of the weight does not depend on the weight, which mmcv does not pass.
     weight = torch.zeros_like(grad_weight, dtype=x.dtype)
     grads = torchvision_ops()._deform_conv2d_backward(
@@ -135,7 +148,9 @@ def modulated_deform_conv_forward(
     points = order[-1] * weight[0, 0].numel()
     offset = _of_output_size(offset, 2 * points, output)
     mask = _of_output_size(mask, points, output)
-    output.copy_(torchvision_ops().deform_conv2d(x, weight, offset, mask, bias, *order, True))
+    offset, nan = _nan_set_aside(offset)
+    result = torchvision_ops().deform_conv2d(x, weight, offset, mask, bias, *order, True)
+    output.copy_(result.masked_fill(nan, torch.nan))
 
 
 def modulated_deform_conv_backward(
@@ -151,6 +166,8 @@ def modulated_deform_conv_backward(
     points = order[-1] * weight[0, 0].numel()
     offset = _of_output_size(offset, 2 * points, grad)
     mask = _of_output_size(mask, points, grad)
+    offset, nan = _nan_set_aside(offset)
+    grad = grad.masked_fill(nan, torch.nan)
     grads = torchvision_ops()._deform_conv2d_backward(
         grad, x, weight, offset, mask, bias, *order, True
     )

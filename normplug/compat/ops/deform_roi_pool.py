@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from .kernels import promote
-from .roi_sampling import Corners, bins, corners, read, samples
+from .roi_sampling import Corners, bins, corners, not_finite_set_aside, read, samples
 
 __all__ = ['deform_roi_pool_backward', 'deform_roi_pool_forward']
 
@@ -49,12 +49,14 @@ def deform_roi_pool_forward(
 ) -> None:  # fmt: skip
     """Pool `input` (N, C, H, W) into `output` (K, C, height, width)."""
     x, rois, offset = promote(input, rois, offset)
+    rois, offset, bad = not_finite_set_aside(rois, offset)
     output.zero_()
     for group in _groups(
         x.shape[2:], rois, offset, pooled_height, pooled_width, spatial_scale, sampling_ratio, gamma
     ):
         values = read(x, rois[group.rois, 0].long(), group.corners)
         output[group.rois] = values.mean(-1).to(output.dtype)
+    output.masked_fill_(bad, torch.nan)
 
 
 def deform_roi_pool_backward(
@@ -64,6 +66,7 @@ def deform_roi_pool_backward(
 ) -> None:  # fmt: skip
     """The gradients of `input` and, unless it is empty, `offset` into their buffers."""
     grad, x, rois, offset = promote(grad_output, input, rois, offset)
+    rois, offset, _ = not_finite_set_aside(rois, offset)
     x_nhwc = x.permute(0, 2, 3, 1)
     grad_x = torch.zeros_like(x_nhwc, memory_format=torch.contiguous_format)
     grad_place = offset.new_zeros(offset.shape)

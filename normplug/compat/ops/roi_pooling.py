@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .kernels import promote, torchvision_ops
-from .roi_sampling import bins, corners, read, samples
+from .roi_sampling import bins, corners, not_finite_set_aside, read, samples
 
 __all__ = ['roi_align_backward', 'roi_align_forward', 'roi_pool_backward', 'roi_pool_forward']
 
@@ -26,15 +26,17 @@ def roi_align_forward(
     to `argmax_y` and `argmax_x`, of the shape of `output`.
     """
     x, rois = promote(input, rois)
+    rois, bad = not_finite_set_aside(rois)
     if pool_mode == _MAXIMUM:
         starts, _, step = bins(rois, aligned_height, aligned_width, spatial_scale, aligned)
         _largest_sample(x, rois, samples(starts, step, sampling_ratio), output, argmax_y, argmax_x)
-        return
-    output.copy_(
-        torchvision_ops().roi_align(
-            x, rois, spatial_scale, aligned_height, aligned_width, sampling_ratio, aligned
+    else:
+        output.copy_(
+            torchvision_ops().roi_align(
+                x, rois, spatial_scale, aligned_height, aligned_width, sampling_ratio, aligned
+            )
         )
-    )
+    output.masked_fill_(bad, torch.nan)
 
 
 def roi_align_backward(
@@ -44,6 +46,7 @@ def roi_align_backward(
 ) -> None:  # fmt: skip
     """The gradient of `roi_align_forward`'s input into `grad_input` (N, C, H, W)."""
     grad, rois = promote(grad_output, rois)
+    rois, _ = not_finite_set_aside(rois)
     if pool_mode == _MAXIMUM:
         _spread_to_samples(grad, rois, argmax_y, argmax_x, grad_input)
         return
@@ -95,6 +98,7 @@ def roi_pool_forward(
     bins are laid out here, and torchvision pools each as a roi of one bin.
     """
     x, rois = promote(input, rois)
+    rois, bad = not_finite_set_aside(rois)
     start = rois[:, 1:3] * spatial_scale
     size = (rois[:, 3:5] + 1) * spatial_scale - start
 
@@ -126,6 +130,7 @@ def roi_pool_forward(
     for value, blank, buffer in ((pooled, 0, output), (index, -1, argmax)):
         value_kchw = value.view(*shape_khw, x.size(1)).permute(0, 3, 1, 2)
         buffer.copy_(value_kchw.masked_fill(empty, blank))
+    output.masked_fill_(bad, torch.nan)
 
 
 def roi_pool_backward(
@@ -135,6 +140,7 @@ def roi_pool_backward(
     """The gradient of `roi_pool_forward`'s input into `grad_input` (N, C, H, W)."""
     # Of each roi this reads the sample's index only; `argmax` holds the rest.
     grad, rois = promote(grad_output, rois)
+    rois, _ = not_finite_set_aside(rois)
     grad_input.copy_(
         torchvision_ops()._roi_pool_backward(
             grad.contiguous(), rois, argmax, spatial_scale, pooled_height, pooled_width,

@@ -9,7 +9,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ['Corners', 'bins', 'corners', 'read', 'samples']
+__all__ = ['Corners', 'bins', 'corners', 'not_finite_set_aside', 'read', 'samples']
+
+
+def not_finite_set_aside(rois: Tensor, *of_rois: Tensor) -> tuple[Tensor, ...]:
+    """`rois` and `of_rois` with 0 for what is not finite, and which rois had it, (K, 1, 1, 1).
+
+    Kernels read at whatever address NaN turns into, and on the CPU Python dies. Such rois, of a
+    training that diverged, are to give NaN.
+    """
+    bad = rois.new_zeros(len(rois), dtype=torch.bool)
+    for tensor in (rois, *of_rois):
+        if tensor.numel():  # an offset may be left out
+            bad |= ~tensor.isfinite().flatten(1).all(1)
+    finite = [tensor.nan_to_num(0, 0, 0) for tensor in (rois, *of_rois)]
+    return *finite, bad[:, None, None, None]
 
 
 def bins(

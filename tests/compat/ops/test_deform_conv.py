@@ -218,3 +218,22 @@ def test_dyhead_trains():
     grad = neck.dyhead_blocks[0].spatial_conv_offset.weight.grad
     assert grad.isfinite().all()
     assert grad.abs().sum() > 0
+
+
+@ours_only
+@pytest.mark.parametrize('geometry', GEOMETRIES)
+def test_offsets_of_nan_give_nan_where_they_are_read(geometry, rng):
+    # torchvision's kernel would end the process.
+    x = rand(2, 4, 6, 7, rng=rng).requires_grad_()
+    for kind in (ops.DeformConv2d, ops.ModulatedDeformConv2d):
+        layer = kind(4, 8, **geometry).to(x)
+        _, offset, mask = output_and_offset(layer, x, rng, zero=False)
+        sampling = (offset, mask) if kind is ops.ModulatedDeformConv2d else (offset,)
+        expected = layer(x, *sampling).detach()
+        offset[1, -1, 2, 3] = torch.nan
+        expected[1, :, 2, 3] = torch.nan
+        got = layer(x, *(tensor.requires_grad_() for tensor in sampling))
+        torch.testing.assert_close(got, expected, equal_nan=True)
+        grads = torch.autograd.grad(got.sum(), (x, *sampling, layer.weight))
+        assert not any(grad.isfinite().all() for grad in grads)
+        assert grads[0][0].isfinite().all(), 'the other image'

@@ -234,3 +234,35 @@ def test_deform_roi_pool_packs_train(rng):
         rois = random_rois(3, 2, rng, 12.0, torch.float32)
         layer(rand(2, 3, 8, 8, rng=rng, dtype=torch.float32), rois).sum().backward()
         assert layer.offset_fc[-1].bias.grad.abs().sum() > 0
+
+
+@ours_only
+@pytest.mark.parametrize('value', [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize('column', [1, 4])
+def test_rois_that_are_not_finite_give_nan(value, column, rng):
+    # torchvision's kernels would end the process.
+    x = rand(2, 3, 13, 17, rng=rng).requires_grad_()
+    rois = random_rois(5, 2, rng, 12.0, x.dtype)
+    pools = [ops.RoIAlign(3, 1.0, n, mode) for n in (0, 2) for mode in ('avg', 'max')]
+    pools += [ops.RoIPool(3, 1.0), ops.DeformRoIPool(3, 1.0, 2)]
+    for pool in pools:
+        expected = pool(x, rois).detach()
+        expected[3] = math.nan
+        spoiled = rois.clone()
+        spoiled[3, column] = value
+        got = pool(x, spoiled)
+        torch.testing.assert_close(got, expected, equal_nan=True)
+        (grad,) = torch.autograd.grad(got[:3].sum() + got[4:].sum(), x)
+        assert grad.isfinite().all()
+
+
+@ours_only
+def test_deform_roi_pool_of_nan_offsets_gives_nan(rng):
+    x = rand(1, 3, 13, 17, rng=rng).requires_grad_()
+    rois = random_rois(2, 1, rng, 12.0, x.dtype)
+    offset = rand(2, 2, 3, 3, rng=rng)
+    offset[1, 0, 0, 0] = math.nan
+    got = ops.deform_roi_pool(x, rois, offset.requires_grad_(), (3, 3))
+    assert got[0].isfinite().all()
+    assert got[1].isnan().all()
+    got.sum().backward()
