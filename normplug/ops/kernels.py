@@ -55,8 +55,8 @@ def fits(*tensors: Tensor) -> bool:
 def tile(x_n: Tensor, *others: Tensor) -> Tile:
     """The tile of passes over tensors of x's shape.
 
-    Asked of symbols, each comparison becomes a guard of the code. Pieces make about a thousand
-    programs of a large map, eight for each processor of an H100.
+    Asked of symbols, each comparison becomes a guard of the code. Pieces make some hundred programs
+    of a large map of few channels, several for each processor of an H100.
     """
     instances, channels, pixels = x_n.shape
     last = bool(x_n.stride(2) != 1)
@@ -69,7 +69,7 @@ def tile(x_n: Tensor, *others: Tensor) -> Tile:
         most = next((s for s in (256, 64, 16) if pixels >= 32 * s), 1)
         return Tile(64, 32, min(splits, most), False, last, aligned)
     rows, block, splits = next(
-        (shape for up_to, shape in _SHAPES.items() if pixels <= up_to), (1, 2048, 8)
+        (shape for up_to, shape in _SHAPES.items() if pixels <= up_to), (1, 2048, 4)
     )
     return Tile(rows, block, splits, pixels <= 256, last, aligned)
 
