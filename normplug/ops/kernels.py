@@ -69,7 +69,7 @@ def tile(x_n: Tensor, *others: Tensor) -> Tile:
         most = next((s for s in (256, 64, 16) if pixels >= 32 * s), 1)
         return Tile(64, 32, min(splits, most), False, last, aligned)
     rows, block, splits = next(
-        (shape for up_to, shape in _SHAPES.items() if pixels <= up_to), (1, 2048, 4)
+        (shape for up_to, shape in _SHAPES.items() if pixels <= up_to), (1, 2048, 8)
     )
     return Tile(rows, block, splits, pixels <= 256, last, aligned)
 

@@ -22,9 +22,9 @@ _LONG = 4096  # pixels; on a CPU Inductor sums more by a slower loop that loses 
 # On a GPU: pixels of a channel, and channels of all instances, up to which code is alike.
 _PIXELS = 64, 256, 8192
 _ROWS = 16384
-# What code for a GPU is tuned to, whatever sizes come first: instances and channels of a map of few
-# rows, and of many.
-_TUNED_TO = (2, 512), (1024, 256)
+# What code for a GPU is tuned to, whatever sizes come first: instances and channels, of maps that
+# are cut into pieces, of others, and of many rows. So many that registers suffice.
+_TUNED_TO = (2, 256), (2, 512), (1024, 256)
 # Operators in one kernel, of many rows: more than that need more registers than there are.
 _FUSED = 8
 
@@ -133,7 +133,7 @@ def trace(
         graph = make_fx(flat, select_decomp_table(), tracing_mode='symbolic')(*symbols, *symbolic)
         graph.shape_env = None  # Inductor's cache cannot hash it, and the inputs have it
         if tuned and on_gpu(symbolic[0]) and all(isinstance(v, Tensor) for v in inputs):
-            _tune_to(*_TUNED_TO[many], symbolic, shapes)
+            _tune_to(*_TUNED_TO[2 if many else first < len(_PIXELS)], symbolic, shapes)
         yield Traced(graph, [*symbols, *symbolic], passed, options, mode)
 
 
