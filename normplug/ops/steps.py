@@ -36,6 +36,7 @@ __all__ = [
     'pixels_of',
     'split',
     'sums_step',
+    'tracked_step',
 ]
 
 
@@ -125,18 +126,25 @@ def output_step(
     y_n = _passes(x_n).affine(x_n, centre_nc, *small, out_n)
     if out_n is not None:
         y_n = None
-    posterior = filtered or (None, None)
+    if plan.group is not None:
+        count = plan.group * pixels_of(x_n)
+    values = tracked_step(tracked, plan, filtered or batch, count)
+    return y_n, *values, *(filtered or (None, None))
+
+
+def tracked_step(
+    tracked: Tracked | None, plan: Plan, batch: Moments | None, count: int | Tensor
+) -> tuple[Tensor | None, ...]:
+    """Move the running statistics, which is a part of other steps: see :func:`output_step`."""
     if tracked is None:
-        return y_n, None, None, None, *posterior
-    batch = filtered or batch
+        return None, None, None
     if plan.group is not None:  # as the ranks that the groups stand for would, on average
         batch = Moments(*(t.mean(0) for t in batch))
-        count = plan.group * pixels_of(x_n)
     values = moved(tracked, plan.tracking, batch, count)
     if torch.compiler.is_compiling():
-        return y_n, *values, *posterior
+        return tuple(values)
     store(tracked, values)
-    return y_n, None, None, None, *posterior
+    return None, None, None
 
 
 def forward_step(
