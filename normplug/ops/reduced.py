@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from normplug.ops.plan import Plan
+from normplug.ops.plan import Plan, tracked_step
 from normplug.ops.steps import (
     Sums,
     input_step,
@@ -18,7 +18,6 @@ from normplug.ops.steps import (
     pixels_of,
     split,
     sums_step,
-    tracked_step,
 )
 from normplug.running import Tracked
 from normplug.stats import Moments, merge, pack

@@ -22,8 +22,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from normplug.ops import blocked, reference
-from normplug.ops.plan import Plan, apply_rule, per_instance, pull_back
-from normplug.running import Tracked, moved, store
+from normplug.ops.plan import Plan, apply_rule, per_instance, pull_back, tracked_step
+from normplug.running import Tracked
 from normplug.stats import Moments, pool
 
 __all__ = [
@@ -36,7 +36,6 @@ __all__ = [
     'pixels_of',
     'split',
     'sums_step',
-    'tracked_step',
 ]
 
 
@@ -130,21 +129,6 @@ def output_step(
         count = plan.group * pixels_of(x_n)
     values = tracked_step(tracked, plan, filtered or batch, count)
     return y_n, *values, *(filtered or (None, None))
-
-
-def tracked_step(
-    tracked: Tracked | None, plan: Plan, batch: Moments | None, count: int | Tensor
-) -> tuple[Tensor | None, ...]:
-    """Move the running statistics, which is a part of other steps: see :func:`output_step`."""
-    if tracked is None:
-        return None, None, None
-    if plan.group is not None:  # as the ranks that the groups stand for would, on average
-        batch = Moments(*(t.mean(0) for t in batch))
-    values = moved(tracked, plan.tracking, batch, count)
-    if torch.compiler.is_compiling():
-        return tuple(values)
-    store(tracked, values)
-    return None, None, None
 
 
 def forward_step(
