@@ -1,8 +1,8 @@
 """Statistics over the ranks of a process group.
 
 Of a batch, one collective in each direction: the collectives stand outside the rule, so forward
-merges the moments before the rule sees them, and backward sums the gradients of the merged moments
-after it. A rank without samples takes part in both, with a count of 0.
+gathers the moments before the rule sees them merged, and backward sums the gradients of the merged
+moments after it. A rank without samples takes part in both, with a count of 0.
 
 Of a model's running statistics, one collective in all.
 """
@@ -13,15 +13,15 @@ from mmengine.dist import get_world_size
 from torch import Tensor, nn
 
 from normplug.precision import small_dtype
-from normplug.stats import Moments, merge, pool
+from normplug.stats import Moments, pool
 
 __all__ = ['GroupReducer', 'group_reducer', 'synchronize_running_stats']
 
 
 class GroupReducer:
-    """Merges moments, weighted by count, over a process group; a ``normplug.ops.Reducer``.
+    """The collectives over a process group; a ``normplug.ops.Reducer``.
 
-    Every rank of the group must call both methods equally often and in the same order. Nothing
+    Every rank of the group must call its methods equally often and in the same order. Nothing
     waits for the device, so that NCCL's collectives stay asynchronous to the host.
 
     Args:
@@ -31,37 +31,23 @@ class GroupReducer:
     def __init__(self, group: dist.ProcessGroup | None) -> None:
         self.group = group
 
-    def forward(self, local: Moments, count: int) -> tuple[Moments, Tensor]:
-        """Merge the ranks' moments.
-
-        Args:
-            local: (C,) moments of this rank, finite also where ``count`` is 0.
-            count: values per channel on this rank.
-
-        Returns:
-            The merged (C,) moments in the type of ``local``, zero if no rank has a value, equal
-            on all ranks to the last bit; their count (), float64 where the
-            device has it.
-        """
-        mean, var = local
-        # In float64, whatever the moments are: float32 has no odd integer above 2²⁴, 16 images of
-        # 1024² pixels. These few kilobytes cost latency, not bandwidth.
-        dtype = small_dtype(mean)
-        own = torch.cat([mean.to(dtype), var.to(dtype), mean.new_full((1,), count, dtype=dtype)])
-        ranks = own.new_empty(get_world_size(self.group) * own.numel())
+    def gather(self, own: Tensor) -> Tensor:
+        """What all ranks give, stacked: (A, B) → (R, A, B)."""
+        size = get_world_size(self.group)
+        ranks = own.new_empty((size * own.shape[0], *own.shape[1:]))
         dist.all_gather_into_tensor(ranks, own, group=self.group)
-        means, variances, counts = ranks.view(-1, own.numel()).split([len(mean), len(var), 1], 1)
-        merged, total = merge(Moments(means, variances), counts.squeeze(1))
-        return Moments(*(t.to(mean.dtype) for t in merged)), total
+        return ranks.unflatten(0, (size, -1))
 
-    def backward(self, grad: Moments) -> Moments:
-        """Sum the ranks' (C,) gradients of the merged moments."""
-        summed = torch.cat(grad)
-        dist.all_reduce(summed, group=self.group)
-        return Moments(*summed.chunk(2))
+    def sum(self, own: Tensor) -> Tensor:
+        """The sum over the ranks, in place."""
+        dist.all_reduce(own, group=self.group)
+        return own
 
     def differentiable(self, local: Moments, count: int) -> tuple[Moments, Tensor]:
-        """As :meth:`forward`, by operators that autograd differentiates any number of times."""
+        """Merge the ranks' (C,) moments of ``count`` values per channel; also the total count, ().
+
+        By operators that autograd differentiates any number of times.
+        """
         mean, var = local
         total = mean.new_full((), count)
         dist.all_reduce(total, group=self.group)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ['Affine', 'Moments', 'merge', 'mix', 'pool', 'standardize']
+__all__ = ['Affine', 'Moments', 'merge', 'mix', 'pack', 'pool', 'standardize']
 
 
 class Moments(NamedTuple):
@@ -49,17 +49,24 @@ def merge(moments: Moments, counts: Tensor) -> tuple[Moments, Tensor]:
 
     Args:
         moments: of shape (R, C), one row a set; a row whose count is 0 must be finite.
-        counts: of shape (R,), the number of values per channel in each set.
+        counts: of shape (R,), the number of values per channel in each set; or (R, C).
 
     Returns:
         The merged moments of shape (C,), zero where there is no value at all, and the total
-        count of shape ().
+        count of shape (), or (C,).
     """
-    total = counts.sum()
-    share = (counts / total.clamp(min=1)).unsqueeze(1)
+    total = counts.sum(0)
+    share = counts / total.clamp(min=1)
+    if share.dim() == 1:
+        share = share.unsqueeze(1)
     mean = (share * moments.mean).sum(0)
     var = (share * (moments.var + (moments.mean - mean).square())).sum(0)
     return Moments(mean, var), total
+
+
+def pack(moments: Moments, count: int) -> Tensor:
+    """One tensor (3, C), for one collective: mean, variance, and the count beside each."""
+    return torch.stack([*moments, torch.full_like(moments.mean, count)])
 
 
 def mix(

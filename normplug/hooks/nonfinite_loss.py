@@ -21,6 +21,8 @@ from normplug.resume.random_state import get_random_state, set_random_state
 
 __all__ = ['NonFiniteLossError', 'NonFiniteLossHook']
 
+_COPIES = ('cuda',)  # devices from which a copy need not be waited for
+
 
 class NonFiniteLossError(TrainingError):
     """The loss or the weights have NaN or Inf."""
@@ -36,10 +38,13 @@ class NonFiniteLossHook(Hook):
     watched. Independently of ``interval``, no checkpoint with NaN or Inf in its weights is written
     (buffers that begin with such values, as masks do, may keep them).
 
-    The check waits for the device once, and where there are several ranks reduces one number over
-    them, so that all of them stop and none is left waiting. (mmengine's ``RuntimeInfoHook`` waits
-    once for each term of the loss in every iteration.) Gradients of NaN from a finite loss are
-    seen in the next iteration that is checked.
+    Where there are several ranks, one number is reduced over them, so that all of them stop and
+    none is left waiting. On a CPU the check comes before backward. On a GPU it is begun there and
+    read after backward was launched, still before the step: the host waits for the forward pass
+    while the device has the backward pass to do, and never idles. (mmengine's ``RuntimeInfoHook``
+    waits for the whole iteration, at its end.) An optimizer wrapper whose ``update_params`` does
+    not call its ``backward`` is checked after its step on a GPU; the message then names the
+    weights. Gradients of NaN from a finite loss are seen in the next iteration that is checked.
 
     Args:
         interval: check every so many iterations. With more than 1, a step of NaN may be taken
@@ -57,6 +62,7 @@ class NonFiniteLossHook(Hook):
         self.interval = interval
         self._batch: Any = None
         self._state: dict[str, Any] | None = None  # of the iteration, if it is to be checked
+        self._pending: _Check | None = None
         self._repeating = False
         self._exempt: frozenset[str] = frozenset()
 
@@ -68,6 +74,8 @@ class NonFiniteLossHook(Hook):
         wrapper = runner.optim_wrapper
         for one in wrapper.values() if isinstance(wrapper, OptimWrapperDict) else [wrapper]:
             one.update_params = self._checked(runner, type(one).update_params.__get__(one))
+            if hasattr(one, 'backward'):  # not DeepSpeed's
+                one.backward = self._read_after(runner, type(one).backward.__get__(one))
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Keep what a repetition needs."""
@@ -99,18 +107,33 @@ class NonFiniteLossHook(Hook):
             if self._repeating:
                 raise _Repeated
             if self._state is not None:
-                bad = (~torch.isfinite(loss.detach())).any().float()
-                all_reduce(bad)
-                if bad:
-                    self._stop(runner, loss)
+                self._pending = _Check(loss)
+                if not self._pending.is_copying:
+                    self._read(runner)
             update_params(loss, *args, **kwargs)
+            self._read(runner, steps=1)
 
         return check_and_update
 
-    def _stop(self, runner: Runner, loss: Tensor) -> None:
+    def _read_after(self, runner: Runner, backward: Callable) -> Callable:
+        def backward_and_read(*args: Any, **kwargs: Any) -> None:
+            try:
+                backward(*args, **kwargs)
+            finally:  # an error that the NaN led to is not the one to tell
+                self._read(runner)
+
+        return backward_and_read
+
+    def _read(self, runner: Runner, steps: int = 0) -> None:
+        """Stop, if the check that was begun says so; after so many steps since it began."""
+        check, self._pending = self._pending, None
+        if check is not None and check.is_bad():
+            self._stop(runner, check.loss, runner.iter + steps)
+
+    def _stop(self, runner: Runner, loss: Tensor, steps: int) -> None:
         # On all ranks: layers with statistics of all ranks communicate in the pass, and hand the
         # NaN of one to the others, so that the place to tell is the earliest.
-        order, place = self._where_it_began(runner)
+        order, place = self._where_it_began(runner, steps)
         found = all_gather_object((math.inf, '') if all_finite(loss) else (order, place))
         first, place = min(found)
         ranks = [str(rank) for rank, (order, _) in enumerate(found) if order == first]
@@ -120,7 +143,7 @@ class NonFiniteLossHook(Hook):
             f'It began in {where}. {_advice(runner)}'
         )
 
-    def _where_it_began(self, runner: Runner) -> tuple[int, str]:
+    def _where_it_began(self, runner: Runner, steps: int) -> tuple[int, str]:
         search = Search(_unwrapped(runner), self._exempt)
         set_random_state(self._state)
         self._repeating = True
@@ -132,7 +155,31 @@ class NonFiniteLossHook(Hook):
             pass
         finally:
             self._repeating = False
-        return search.result(runner.iter)
+        return search.result(steps)
+
+
+class _Check:
+    """Whether the loss of any rank is NaN or Inf.
+
+    Attributes:
+        loss: of this rank.
+        is_copying: whether :meth:`is_bad` waits for the device, and had better be asked later.
+    """
+
+    def __init__(self, loss: Tensor) -> None:
+        self.loss = loss.detach()
+        bad = (~torch.isfinite(self.loss)).any().float()
+        all_reduce(bad)
+        self.is_copying = bad.device.type in _COPIES
+        self._bad = bad.to('cpu', non_blocking=True) if self.is_copying else bad
+        self._copied = torch.cuda.Event() if bad.is_cuda else None
+        if self._copied is not None:
+            self._copied.record()
+
+    def is_bad(self) -> bool:
+        if self._copied is not None:
+            self._copied.synchronize()
+        return bool(self._bad)
 
 
 class _Repeated(Exception):  # noqa: N818

@@ -2,6 +2,7 @@
 
 from numbers import Real
 
+import torch
 from mmengine.hooks import EMAHook, Hook
 from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
@@ -90,8 +91,9 @@ class SSNRadiusHook(Hook):
             (layer, copy.get_submodule(name)) for copy in averaged for name, layer in layers.items()
         ]
         copies += [(student, teacher) for teacher, student in twins.items()]
+        # One operation each: torch takes tensors of different types one by one.
         self._copies = [
-            (getattr(layer, key), getattr(copy, key)) for layer, copy in copies for key in _STATE
+            tuple([getattr(pair[i], key) for pair in copies] for i in (1, 0)) for key in _STATE
         ]
 
     def before_train_iter(self, runner: Runner, *args, **kwargs) -> None:
@@ -102,5 +104,6 @@ class SSNRadiusHook(Hook):
 
     def after_train_iter(self, *args, **kwargs) -> None:
         """Hand radius and choices to the averaged models."""
-        for value, copy in self._copies:
-            copy.copy_(value)
+        for own, values in self._copies:
+            if own:
+                torch._foreach_copy_(own, values)

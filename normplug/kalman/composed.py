@@ -36,6 +36,23 @@ class Operand:
             return self._value(x)
         return self._value.to(x.dtype) if self._value.is_floating_point() else self._value
 
+    def has_tensors(self) -> bool:
+        """Whether a constant is part of it."""
+        value = self._value
+        return value.has_tensors() if isinstance(value, Composed) else isinstance(value, Tensor)
+
+    def __eq__(self, other: object) -> bool:
+        """Whether it is the same function; of constants, the same tensor."""
+        return isinstance(other, Operand) and (
+            self._value is other._value
+            if isinstance(self._value, Tensor) or isinstance(other._value, Tensor)
+            else self._value == other._value
+        )
+
+    def __hash__(self) -> int:
+        """Fits ``==``."""
+        return hash(self._value)
+
 
 class Composed:
     """``func`` of its arguments, as a function of the one tensor that they are computed from."""
@@ -48,6 +65,21 @@ class Composed:
         values = [leaf.of(x) if isinstance(leaf, Operand) else leaf for leaf in self._leaves]
         args, kwargs = tree_unflatten(values, self._spec)
         return self._func(*args, **kwargs)
+
+    def has_tensors(self) -> bool:
+        """Whether a parameter or a buffer is part of it."""
+        return any(isinstance(leaf, Operand) and leaf.has_tensors() for leaf in self._leaves)
+
+    # Layers with the same activation share compiled code.
+    def __eq__(self, other: object) -> bool:
+        """Whether it is the same function."""
+        return isinstance(other, Composed) and (
+            (self._func, self._spec, self._leaves) == (other._func, other._spec, other._leaves)
+        )
+
+    def __hash__(self) -> int:
+        """Fits ``==``."""
+        return hash((self._func, *self._leaves))
 
 
 def compose(

@@ -1,7 +1,6 @@
 """Moments of a convolution's output over its map, of an input that is independent noise."""
 
 from functools import lru_cache, reduce
-from math import prod
 from typing import NamedTuple
 
 import torch
@@ -43,7 +42,7 @@ def convolved(conv: Conv, moments: Moments, size: tuple[int, ...]) -> Moments:
     Returns:
         (..., C_out), float64, differentiable in the moments and the convolution's parameters.
     """
-    cover = _coverage(_axes(conv, size), conv.weight.device)
+    cover = _coverage(tuple(map(_plain, _axes(conv, size))), conv.weight.device)
     weight = conv.weight.flatten(2).to(working_dtype(conv.weight)).unflatten(0, (conv.groups, -1))
     rows = [torch.atleast_2d(t).unflatten(1, (conv.groups, -1)).transpose(0, 1) for t in moments]
     shape = (*moments.mean.shape[:-1], conv.out_channels)
@@ -180,52 +179,77 @@ def _axes(conv: Conv, size: tuple[int, ...]) -> tuple[_Axis, ...]:
     return tuple(axes)
 
 
-def _values_seen(axis: _Axis) -> Tensor:
-    """(positions, taps), the index of the value that each tap sees; −1 for zero padding."""
-    start = torch.arange(axis.positions()) * axis.stride - axis.left
-    i = start.unsqueeze(1) + torch.arange(axis.kernel) * axis.dilation
-    last = axis.size - 1
-    if axis.padding == 'circular':
-        return i % axis.size
-    if axis.padding == 'replicate':
-        return i.clamp(0, last)
-    if axis.padding == 'reflect':
-        return last - (last - i.abs()).abs()
-    return torch.where((i >= 0) & (i <= last), i, -1)
+def _plain(axis: _Axis) -> _Axis:
+    """The same for one tap without padding, whatever the stride: one value a position."""
+    if axis.kernel > 1 or axis.left or axis.right:
+        return axis
+    return _Axis(axis.positions(), 1, 1, 1, 0, 0, 'zeros')
 
 
 @lru_cache(4096)
 def _coverage(axes: tuple[_Axis, ...], device: torch.device) -> _Coverage:
-    parts = zip(*(_coverage_of_axis(axis) for axis in axes), strict=True)
+    # On the device, from the numbers alone: nothing is copied, and a new size waits for nothing.
+    seen = any(axis.padding == 'zeros' and (axis.left or axis.right) for axis in axes)
+    where = torch.empty(1, dtype=torch.float64, device=device)
+    share, border, variance = run(_covered, where, axes)
+    return _Coverage(share, border if seen else None, variance)
+
+
+def _covered(where: Tensor, axes: tuple[_Axis, ...]) -> tuple[Tensor, Tensor, Tensor]:
+    """The fields of :class:`_Coverage`, on the device of ``where``: a step for a backend."""
+    parts = zip(*(_coverage_of_axis(axis, where) for axis in axes), strict=True)
     together, same, by_value = (reduce(_kron, part) for part in parts)
-    share = together.diagonal().clone()
-    border = together - share.outer(share)
-    return _Coverage(
-        share.to(device),
-        border.to(device) if border.any() else None,
-        (same - by_value @ by_value.T / prod(axis.positions() for axis in axes) ** 2).to(device),
-    )
+    share = together.diagonal()
+    square = 1
+    for axis in axes:
+        square = square * axis.positions() ** 2
+    return share.clone(), together - share.outer(share), same - by_value / square
 
 
-@lru_cache(4096)
-def _coverage_of_axis(axis: _Axis) -> tuple[Tensor, Tensor, Tensor]:
-    """Of one axis: what all axes' are Kronecker products of.
+def _coverage_of_axis(axis: _Axis, where: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Of one axis: what all axes' are Kronecker products of, (taps, taps) each.
 
     Returns:
-        (taps, taps), the share of positions at which two taps both see a value; at which they see
-        the same one; and (taps, kinds), how often a value is seen by each tap, times the square
-        root of the number of values of that kind.
+        The share of positions at which two taps both see a value; at which they see the same one;
+        and at how many pairs of positions they see the same one.
     """
-    values = _values_seen(axis)
-    count = len(values)
-    seen = (values >= 0).double()
-    together = (seen.T @ seen) / count
-    same = (values.unsqueeze(2) == values.unsqueeze(1)) & (values >= 0).unsqueeze(2)
-    times = torch.zeros(axis.size + 1, axis.kernel, dtype=torch.long)
-    taps = torch.arange(axis.kernel).expand_as(values)
-    times.index_put_((values % (axis.size + 1), taps), torch.ones_like(values), accumulate=True)
-    kinds, counts = times[:-1].unique(dim=0, return_counts=True)
-    return together, same.double().mean(0), kinds.T * counts.double().sqrt()
+    if axis.padding != 'zeros':
+        return _coverage_of_repeated(axis, where)
+    last = axis.positions() - 1
+    # Tap a sees value p · stride + start_a at position p, if there is one.
+    start = torch.arange(axis.kernel, device=where.device) * axis.dilation - axis.left
+    low = (axis.stride - 1 - start).div(axis.stride, rounding_mode='floor').clamp(min=0)
+    high = (axis.size - 1 - start).div(axis.stride, rounding_mode='floor').clamp(max=last)
+
+    def between(low: Tensor, high: Tensor) -> Tensor:
+        return (high - low + 1).clamp(min=0).to(where.dtype)
+
+    low_a, high_a, start_a = (t.unsqueeze(1) for t in (low, high, start))
+    together = between(torch.maximum(low_a, low), torch.minimum(high_a, high)) / (last + 1)
+    # What a sees at p, b sees `later` positions later, if it is in step with a.
+    later = (start_a - start).div(axis.stride, rounding_mode='floor')
+    pairs = between(torch.maximum(low_a, low - later), torch.minimum(high_a, high - later))
+    in_step = later * axis.stride == start_a - start
+    return together, together * (start_a == start), pairs * in_step
+
+
+def _coverage_of_repeated(axis: _Axis, where: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """As :func:`_coverage_of_axis`, where the padding repeats values: every tap always sees one."""
+    positions = torch.arange(axis.positions(), device=where.device)
+    taps = torch.arange(axis.kernel, device=where.device)
+    i = positions.unsqueeze(1) * axis.stride - axis.left + taps * axis.dilation
+    last = axis.size - 1
+    if axis.padding == 'circular':
+        i = i % axis.size
+    elif axis.padding == 'replicate':
+        i = i.clamp(0, last)
+    else:
+        i = last - (last - i.abs()).abs()
+    same = (i.unsqueeze(2) == i.unsqueeze(1)).to(where.dtype).mean(0)
+    times = where.new_zeros(axis.size, axis.kernel).scatter_add(
+        0, i, torch.ones_like(i, dtype=where.dtype)
+    )
+    return torch.ones_like(same), same, times.T @ times
 
 
 def _kron(a: Tensor, b: Tensor) -> Tensor:

@@ -1,18 +1,19 @@
-"""Moments of a Gaussian after an activation, or after a maximum over a window of them.
+"""Moments of a Gaussian after an activation, or after a pool over windows of them.
 
 All tensors are of shape (..., C), float64.
 """
 
-from collections.abc import Callable
-from functools import cache
+from collections.abc import Callable, Sequence
+from functools import partial
 from math import pi, sqrt
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from normplug.stats import Moments
 
-__all__ = ['rectified', 'transformed']
+__all__ = ['activated', 'averaged', 'largest', 'rectified', 'transformed']
 
 _TINY = 1e-30
 _REACH = 8.0  # standard deviations; what lies beyond has a probability of 1e-15
@@ -52,7 +53,11 @@ def transformed(
         function: f, elementwise and, where ``window`` exceeds 1, increasing; None for the identity.
         window: how many values the maximum is taken of.
     """
-    z, weight = _rule(window, gaussian.mean.device)
+    # Made where it is used: a constant would have to be copied to the device.
+    like = dict(dtype=gaussian.mean.dtype, device=gaussian.mean.device)
+    z = torch.linspace(-_REACH, _REACH, _POINTS, **like)
+    weight = torch.exp(-z.square() / 2) * torch.special.ndtr(z) ** (window - 1)
+    weight = weight / weight.sum()
     m, var = (t.unsqueeze(-1) for t in gaussian)
     value = m + var.clamp(min=_TINY).sqrt() * z
     if function is not None:
@@ -62,9 +67,70 @@ def transformed(
     return Moments(mean, var)
 
 
-@cache
-def _rule(window: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Points and weights for the maximum of ``window`` standard normals."""
-    z = torch.linspace(-_REACH, _REACH, _POINTS, dtype=torch.float64)
-    weight = torch.exp(-z.square() / 2) * torch.special.ndtr(z) ** (window - 1)
-    return z.to(device), (weight / weight.sum()).to(device)
+def activated(function: Callable[[Tensor], Tensor], axes: int) -> Callable[..., Moments]:
+    """The function of mean and var that gives the moments after ``function``, of a map.
+
+    ReLU in closed form, others by quadrature.
+
+    Args:
+        function: (N, C, *size) → the same, elementwise; may have parameters of each channel.
+        axes: of the size.
+    """
+    if function is F.relu:
+        return _rectified
+    return partial(_transformed, function=function, axes=axes)
+
+
+def _rectified(mean: Tensor, var: Tensor) -> Moments:
+    return rectified(Moments(mean, var))
+
+
+def _transformed(
+    mean: Tensor, var: Tensor, *, function: Callable[[Tensor], Tensor], axes: int
+) -> Moments:
+    def of_points(value: Tensor) -> Tensor:
+        """The function of (..., C, points), as of a map: learned slopes are of axis 1."""
+        x = value.reshape(-1, *value.shape[-2:], *[1] * (axes - 1))
+        return function(x).reshape(value.shape)
+
+    return transformed(Moments(mean, var), of_points)
+
+
+def largest(
+    mean: Tensor,
+    var: Tensor,
+    windows: Sequence[tuple[int, int]],
+    *,
+    function: Callable[[Tensor], Tensor] | None,
+) -> Moments:
+    """Moments of the maxima over windows of f(X), over all windows.
+
+    Args:
+        mean, var: of X.
+        windows: the number of values in a window, and how many windows have so many.
+        function: f, see :func:`transformed`.
+    """
+    gaussian = Moments(mean, var)
+    parts = [(transformed(gaussian, function, count), times) for count, times in windows]
+    return _mixture(parts)
+
+
+def averaged(
+    mean: Tensor, var: Tensor, windows: Sequence[tuple[int, int]], *, divisor: int | None
+) -> Moments:
+    """Moments of the averages over windows; ``divisor`` where it is not the number of values."""
+    parts = []
+    for count, times in windows:
+        by = count if divisor is None else divisor
+        parts.append((Moments(mean * (count / by), var * (count / by**2)), times))
+    return _mixture(parts)
+
+
+def _mixture(parts: Sequence[tuple[Moments, int]]) -> Moments:
+    """Of so many windows each."""
+    total = sum(times for _, times in parts)
+    # Around the mean of the first, and not around 0: no digits are lost.
+    base = parts[0][0].mean
+    shift = sum(times / total * (m - base) for (m, _), times in parts)
+    square = sum(times / total * (v + (m - base).square()) for (m, v), times in parts)
+    return Moments(base + shift, square - shift.square())

@@ -10,16 +10,19 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator
-from functools import lru_cache, partial
+from functools import lru_cache, partial, reduce
 from math import ceil, prod
+from operator import add
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from normplug.kalman.composed import Composed
 from normplug.kalman.convolution import Conv, convolved, convolved_sample, output_size
-from normplug.kalman.elementwise import rectified, transformed
+from normplug.kalman.elementwise import activated, averaged, largest
+from normplug.ops import stepped
 from normplug.stats import Moments
 
 __all__ = [
@@ -146,14 +149,10 @@ class Activated(Node):
 
     def _compute(self, sampled: bool) -> State:
         moments, size = self.parts[0].state(sampled)
-        if self.function is F.relu:
-            return State(rectified(moments), size)
-        return State(transformed(moments, partial(self._of_points, len(size))), size)
-
-    def _of_points(self, axes: int, value: Tensor) -> Tensor:
-        """The function of (..., C, points), as of a map: learned slopes are of axis 1."""
-        x = value.reshape(-1, *value.shape[-2:], *[1] * (axes - 1))
-        return self.function(x).reshape(value.shape)
+        of_moments = activated(self.function, len(size))
+        if isinstance(self.function, Composed) and self.function.has_tensors():
+            return State(of_moments(*moments), size)  # they would be constants of a step
+        return State(Moments(*stepped(of_moments, moments)), size)
 
     def draw(self, sampled: bool) -> Tensor:
         """The map before, activated."""
@@ -188,21 +187,13 @@ class Pooled(Node):
         below, function = self.parts[0], None
         if self.is_max and isinstance(below, Activated) and below.function is F.relu:
             below, function = below.parts[0], F.relu
-        (mean, var), size = below.state(sampled)
-        positions, shares = _filled(self.window, size)
-        parts = [(share, self._of(mean, var, n, function)) for n, share in shares.items()]
-        # Around the mean of the most frequent, and not around 0: no digits are lost.
-        base = parts[0][1].mean
-        shift = sum(share * (m - base) for share, (m, _) in parts)
-        square = sum(share * (v + (m - base).square()) for share, (m, v) in parts)
-        return State(Moments(base + shift, square - shift.square()), positions)
-
-    def _of(self, mean: Tensor, var: Tensor, count: int, function: Callable | None) -> Moments:
-        """The moments of one window that holds ``count`` values."""
-        if self.is_max:
-            return transformed(Moments(mean, var), function, count)
-        divisor = prod(self.window.kernel) if self.window.counts_padding else count
-        return Moments(mean * (count / divisor), var * (count / divisor**2))
+        moments, size = below.state(sampled)
+        positions, windows = _filled(self.window, size)
+        of_moments = partial(largest, function=function)
+        if not self.is_max:
+            divisor = prod(self.window.kernel) if self.window.counts_padding else None
+            of_moments = partial(averaged, divisor=divisor)
+        return State(Moments(*stepped(of_moments, moments, windows)), positions)
 
     def draw(self, sampled: bool) -> Tensor:
         """The map before, pooled."""
@@ -216,8 +207,10 @@ class Pooled(Node):
 
 
 @lru_cache(1024)
-def _filled(window: Window, size: tuple[int, ...]) -> tuple[tuple[int, ...], dict[int, float]]:
-    """Spatial size after pooling; number of values in a window → share, the most frequent first."""
+def _filled(
+    window: Window, size: tuple[int, ...]
+) -> tuple[tuple[int, ...], tuple[tuple[int, int], ...]]:
+    """Spatial size after pooling; values in a window and how many such, the most frequent first."""
     axes = []
     for i, n in enumerate(size):
         kernel, stride, padding, dilation = (part[i] for part in window[:4])
@@ -232,8 +225,7 @@ def _filled(window: Window, size: tuple[int, ...]) -> tuple[tuple[int, ...], dic
         for (a, times), (b, more) in itertools.product(counts.items(), Counter(axis).items()):
             product[a * b] += times * more
         counts = product
-    total = counts.total()
-    return tuple(map(len, axes)), {n: times / total for n, times in counts.most_common()}
+    return tuple(map(len, axes)), tuple(counts.most_common())
 
 
 class Summed(Node):
@@ -242,7 +234,7 @@ class Summed(Node):
     def _compute(self, sampled: bool) -> State:
         states = [part.state(sampled) for part in self.parts]
         means, variances = zip(*(state.moments for state in states), strict=True)
-        return State(Moments(sum(means), sum(variances)), states[0].size)
+        return State(Moments(reduce(add, means), reduce(add, variances)), states[0].size)
 
 
 class Concatenated(Node):

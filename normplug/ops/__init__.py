@@ -11,6 +11,7 @@ from normplug.ops.fused import (
     normalize_reference,
 )
 from normplug.ops.scripted import at_least_single, normalize_scripted, single_source
+from normplug.ops.stepped import stepped
 
 __all__ = [
     'Filter',
@@ -26,4 +27,5 @@ __all__ = [
     'normalize_scripted',
     'set_backend',
     'single_source',
+    'stepped',
 ]

@@ -17,17 +17,21 @@ from normplug.ops.backend import run
 from normplug.ops.pages import result_like
 from normplug.ops.plain import is_transformed
 from normplug.ops.plan import Filter, Plan, Rule, apply_rule
+from normplug.ops.reduced import (
+    local_step,
+    merge_step,
+    packed_input_step,
+    packed_sums_step,
+    split_packed,
+)
 from normplug.ops.steps import (
     backward_step,
     batch_moments,
     forward_step,
-    input_step,
     instance_moments,
     moments_step,
     output_step,
     pixels_of,
-    split,
-    sums_step,
 )
 from normplug.precision import small_dtype
 from normplug.running import Tracked, Tracking, store
@@ -39,14 +43,17 @@ __all__ = ['Filter', 'Reducer', 'Rule', 'normalize', 'normalize_filtered', 'norm
 class Reducer(Protocol):
     """Reduces batch statistics, and their gradients, over ranks: one collective each."""
 
-    def forward(self, local: Moments, count: int) -> tuple[Moments, Tensor]:
-        """Merge (C,) moments of ``count`` values per channel; also gives the total count, ()."""
+    def gather(self, own: Tensor) -> Tensor:
+        """What all ranks give, stacked along a new first axis."""
 
-    def backward(self, grad: Moments) -> Moments:
-        """Sum the (C,) gradients of the merged moments."""
+    def sum(self, own: Tensor) -> Tensor:
+        """The sum over the ranks; may be ``own``, changed."""
 
     def differentiable(self, local: Moments, count: int) -> tuple[Moments, Tensor]:
-        """As ``forward``, by operators that autograd differentiates any number of times."""
+        """Merge (C,) moments of ``count`` values per channel; also gives the total count, ().
+
+        By operators that autograd differentiates any number of times.
+        """
 
 
 class _Normalize(torch.autograd.Function):
@@ -61,12 +68,14 @@ class _Normalize(torch.autograd.Function):
                 forward_step, x_n, plan, given, params, tracked, out_n
             )
         else:
-            mean_nc, var_nc, *local = run(moments_step, x_n, plan, tracked)
-            batch, total = reducer.forward(Moments(*local), x.shape[0] * pixels_of(x))
-            batch_mean, batch_var = batch
-            instance = Moments(mean_nc, var_nc)
-            args = plan, instance, batch, params, tracked, total, out_n
-            y_n, *more = run(output_step, x_n, *args)
+            mean_nc, var_nc, own = run(local_step, x_n, plan, tracked)
+            # Of what a filter makes of the moments, the averages are taken behind it.
+            merged, left = (tracked, None) if plan.filter is None else (None, tracked)
+            ranks = reducer.gather(own)
+            batch_mean, batch_var, total, *values = run(merge_step, ranks, plan, merged)
+            moments = Moments(mean_nc, var_nc), Moments(batch_mean, batch_var)
+            y_n, *more = run(output_step, x_n, plan, *moments, params, left, total, out_n)
+            more = [*(values if left is None else more[:3]), *more[3:]]
         values = more[:3]
         ctx.save_for_backward(x, mean_nc, var_nc, batch_mean, batch_var, total, *params)
         ctx.plan, ctx.reducer = plan, reducer
@@ -95,11 +104,10 @@ class _Normalize(torch.autograd.Function):
         if ctx.reducer is None:
             dx_n, *to_params = run(backward_step, dy_n, x_n, *given, needs_dx, out_n)
         else:
-            sums, to_params = split(run(sums_step, dy_n, x_n, *given))
-            # Also if x needs no gradient here: another rank's may.
-            to_mean, to_var = ctx.reducer.backward(Moments(sums.to_batch_mean, sums.to_batch_var))
-            sums = sums._replace(to_batch_mean=to_mean, to_batch_var=to_var)
-            dx_n = run(input_step, dy_n, x_n, *args, sums, total, out_n)[0] if needs_dx else None
+            own, sums, to_params = split_packed(run(packed_sums_step, dy_n, x_n, *given))
+            to_batch = ctx.reducer.sum(own)  # also if x needs no gradient here: another rank's may
+            more = sums, to_batch, total, out_n
+            dx_n = run(packed_input_step, dy_n, x_n, *args, *more)[0] if needs_dx else None
         if needs_dx and dx is None:
             dx = _shaped(dx_n, x)
         return dx, None, None, None, None, *to_params

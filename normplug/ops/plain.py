@@ -24,8 +24,11 @@ def is_plain(x: Tensor) -> bool:
 
 
 def is_transformed() -> bool:
-    """Whether a transform of ``torch.func``, or forward-mode differentiation, is under way."""
-    return (
+    """Whether a transform of ``torch.func``, or forward-mode differentiation, is under way.
+
+    Dynamo, which sees a stack of its own, is none.
+    """
+    return not torch.compiler.is_compiling() and (
         torch._C._functorch.peek_interpreter_stack() is not None or forward_ad._current_level >= 0
     )
 

@@ -6,10 +6,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from normplug.running import Tracking
+from normplug.running import Tracked, Tracking, moved, store
 from normplug.stats import Affine, Moments
 
-__all__ = ['Filter', 'Plan', 'Rule', 'apply_rule', 'per_instance', 'pull_back']
+__all__ = ['Filter', 'Plan', 'Rule', 'apply_rule', 'per_instance', 'pull_back', 'tracked_step']
 
 # (instance moments (N, C), batch moments (C,) or None, *parameters) → scale and offset (N, C).
 # Plain differentiable torch; the same arguments must give the same result.
@@ -53,6 +53,21 @@ def apply_rule(
     if batch is not None:
         batch = Moments(*(per_instance(t, plan.group) for t in batch))
     return plan.rule(Moments(mean_nc, var_nc), batch, *params), filtered
+
+
+def tracked_step(
+    tracked: Tracked | None, plan: Plan, batch: Moments | None, count: int | Tensor
+) -> tuple[Tensor | None, ...]:
+    """Move the running statistics, and give None; under Dynamo, give what they become."""
+    if tracked is None:
+        return None, None, None
+    if plan.group is not None:  # as the ranks that the groups stand for would, on average
+        batch = Moments(*(t.mean(0) for t in batch))
+    values = moved(tracked, plan.tracking, batch, count)
+    if torch.compiler.is_compiling():
+        return tuple(values)
+    store(tracked, values)
+    return None, None, None
 
 
 def per_instance(of_batch: Tensor, group: int | None) -> Tensor:

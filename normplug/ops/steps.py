@@ -23,8 +23,8 @@ from torch import Tensor
 
 from normplug.ops import blocked, reference
 from normplug.ops.plain import is_plain, on_gpu
-from normplug.ops.plan import Plan, apply_rule, per_instance, pull_back
-from normplug.running import Tracked, moved, store
+from normplug.ops.plan import Plan, apply_rule, per_instance, pull_back, tracked_step
+from normplug.running import Tracked
 from normplug.stats import Moments, pool
 
 __all__ = [
@@ -127,18 +127,10 @@ def output_step(
     y_n = passes.affine(x_n, centre_nc, *small, out_n)
     if out_n is not None:
         y_n = None
-    posterior = filtered or (None, None)
-    if tracked is None:
-        return y_n, None, None, None, *posterior
-    batch = filtered or batch
-    if plan.group is not None:  # as the ranks that the groups stand for would, on average
-        batch = Moments(*(t.mean(0) for t in batch))
+    if plan.group is not None:
         count = plan.group * pixels_of(x_n)
-    values = moved(tracked, plan.tracking, batch, count)
-    if torch.compiler.is_compiling():
-        return y_n, *values, *posterior
-    store(tracked, values)
-    return y_n, None, None, None, *posterior
+    values = tracked_step(tracked, plan, filtered or batch, count)
+    return y_n, *values, *(filtered or (None, None))
 
 
 def forward_step(

@@ -24,7 +24,7 @@ from normplug.errors import TrainingError
 from normplug.norms import KN, BaseNorm
 from normplug.ops.reference import moments
 from normplug.own_code import own_code
-from normplug.stats import Moments, merge, pool
+from normplug.stats import Moments, merge, pack, pool
 
 __all__ = ['PopulationError', 'estimate_population', 'live_norms']
 
@@ -150,7 +150,9 @@ class _Total:
         reducer = group_reducer()
         if reducer is None:
             return self.moments, self.count
-        merged, count = reducer.forward(self.moments, self.count)
+        own = pack(self.moments, self.count)
+        means, variances, counts = reducer.gather(own).unbind(1)
+        merged, count = merge(Moments(means, variances), counts[:, 0])
         return merged, count.item()
 
 

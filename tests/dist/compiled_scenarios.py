@@ -51,3 +51,19 @@ def same_training(norm, static_graph):
     assert_same(got, want, TOLERANCE[torch.float32])
     own = ('running_mean', 'running_var') if norm == 'SN' else ()
     assert_equal_on_all_ranks(t for name, t in got.items() if not name.endswith(own or '?'))
+
+
+def a_rank_without_samples():
+    """It runs no other compiled step, and finds the same statistics to the last bit."""
+    found = []
+    for backend in ('eager', 'compiled'):
+        normplug.set_backend(backend)
+        layer = SyncSN(5)
+        for i in range(3):
+            x = random_input((2, 5, 8 + i, 9), seed=i)[: 2 - 2 * dist.get_rank()]
+            layer(x.requires_grad_()).square().sum().backward()
+        assert_equal_on_all_ranks(layer.buffers())
+        grads = {name: p.grad for name, p in layer.named_parameters()}
+        found.append(dict(layer.named_buffers()) | grads)
+    normplug.set_backend('eager')
+    assert_same(found[1], found[0], TOLERANCE[torch.float32])

@@ -15,7 +15,9 @@ from torch.utils.checkpoint import checkpoint
 
 from normplug import BaseNorm
 from normplug.dist import group_reducer
-from normplug.stats import Moments
+from normplug.ops.plan import Plan
+from normplug.ops.reduced import merge_step
+from normplug.stats import Moments, pack
 from tests.cases import CASES, TOLERANCE, assert_same, built, random_input, run
 
 EXACT = TOLERANCE[torch.float64]
@@ -159,6 +161,12 @@ def input_gradient_on_one_rank_only(name):
         assert mine.grad is None
 
 
+def merged(moments, count):
+    """Mean, variance and count of all ranks."""
+    ranks = group_reducer().gather(pack(moments, count))
+    return merge_step(ranks, Plan(None), None)[:3]
+
+
 def all_ranks_empty(name):
     layer = layer_of(name)
     before = copy.deepcopy(layer.state_dict())
@@ -170,9 +178,9 @@ def all_ranks_empty(name):
         assert torch.equal(parameter.grad, torch.zeros_like(parameter))
     for key, value in layer.state_dict().items():
         assert torch.equal(value, before[key]), key
-    moments, total = group_reducer().forward(Moments(*torch.zeros(2, 5)), 0)
+    mean, var, total = merged(Moments(*torch.zeros(2, 5)), 0)
     assert total == 0
-    assert torch.equal(torch.stack(moments), torch.zeros(2, 5))
+    assert torch.equal(torch.stack((mean, var)), torch.zeros(2, 5))
 
 
 def non_finite_on_one_rank(name):
@@ -220,17 +228,16 @@ def compiled(name):
 
 
 def counts_beyond_float32():
-    """2²⁴ + 1 values on each rank; float32 moments, merged without loss of their own digits."""
+    """2²⁴ + 1 values on each rank: none of them is lost."""
     rank, size = dist.get_rank(), dist.get_world_size()
     count = 2**24 + 1
-    moments, total = group_reducer().forward(
-        Moments(torch.full((3,), 1e4 + rank), torch.full((3,), 0.5)), count
-    )
+    means = torch.full((3,), 1e4 + rank).double()
+    mean, var, total = merged(Moments(means, torch.full_like(means, 0.5)), count)
     assert total.item() == size * count
-    assert moments.mean.dtype == moments.var.dtype == torch.float32
     means = torch.arange(size, dtype=torch.float64) + 1e4
-    assert torch.equal(moments.mean, means.mean().float().expand(3))
-    assert torch.equal(moments.var, (0.5 + means.var(correction=0)).float().expand(3))
+    torch.testing.assert_close(mean, means.mean().expand(3), rtol=1e-15, atol=0)
+    want = (0.5 + means.var(correction=0)).expand(3)
+    torch.testing.assert_close(var, want, rtol=1e-14, atol=0)
 
 
 def groups(name):

@@ -12,3 +12,9 @@ def test_trains_like_eager(two, norm, static_graph):
     two.run(scenarios.load)
     two.run(scenarios.compiled, norm)
     two.run(scenarios.same_training, norm, static_graph)
+
+
+@pytest.mark.slow
+def test_a_rank_without_samples(two):
+    two.run(scenarios.load)
+    two.run(scenarios.a_rank_without_samples)

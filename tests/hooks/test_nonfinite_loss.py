@@ -5,9 +5,11 @@ import math
 import pytest
 import torch
 from mmengine.model import BaseModel
+from mmengine.optim import OptimWrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from normplug import SN
 from normplug.hooks import NonFiniteLossHook
@@ -19,6 +21,14 @@ NAN = float('nan')
 @pytest.fixture(autouse=True)
 def no_environment_report(monkeypatch):
     monkeypatch.setattr('mmengine.runner.runner.collect_env', dict)
+
+
+@pytest.fixture(params=['at once', 'after backward'])
+def read(request, monkeypatch):
+    """When the check is read: as on a CPU, as on a GPU."""
+    if request.param == 'after backward':
+        monkeypatch.setattr('normplug.hooks.nonfinite_loss._COPIES', ('cpu',))
+    return request.param
 
 
 class Layer(nn.Linear):
@@ -134,7 +144,7 @@ def message(training):
     ],
     ids=['layer', 'infinite', 'functional', 'loss'],
 )
-def test_names_where_it_began(tmp_path, model, began):
+def test_names_where_it_began(tmp_path, model, began, read):
     text = message(runner(tmp_path, model()))
     assert text.startswith('the loss is NaN or Inf in iteration 3 (epoch 1). ')
     assert began in text
@@ -201,7 +211,7 @@ def test_interval(tmp_path):
         NonFiniteLossHook(interval=0)
 
 
-def test_accumulated_gradients(tmp_path):
+def test_accumulated_gradients(tmp_path, read):
     text = message(runner(tmp_path, Model(Layer(3)), accumulative_counts=4))
     assert 'in iteration 3 ' in text
     assert 'It began in body (Layer)' in text
@@ -220,6 +230,63 @@ def test_dropout_is_repeated_with_the_same_numbers(tmp_path):
     assert ' (Chance): its inputs are finite' in message(training)
 
 
+class Reads(TorchDispatchMode):
+    """What happens in an iteration, in order: forward, a value read, backward, the step."""
+
+    def __init__(self, model, optimizer):
+        super().__init__()
+        self.seen = []
+        model.head.register_forward_hook(lambda *_: self.seen.append('forward'))
+        model.head.register_full_backward_hook(lambda *_: self.seen.append('backward'))
+        optimizer.register_step_pre_hook(lambda *_: self.seen.append('step'))
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func is torch.ops.aten._local_scalar_dense.default:
+            self.seen.append('read')
+        return func(*args, **(kwargs or {}))
+
+
+def test_nothing_waits_between_forward_and_backward(tmp_path, read):
+    training = runner(tmp_path, Model(Layer()))
+    training.train()  # the hook is in place
+    hook = next(h for h in training.hooks if isinstance(h, NonFiniteLossHook))
+    x = torch.ones(2, 4)
+    hook.before_train_iter(training, 0, {'x': x})
+    with Reads(training.model, training.optim_wrapper.optimizer) as reads:
+        training.model.train_step({'x': x}, training.optim_wrapper)
+    order = ['read', 'backward'] if read == 'at once' else ['backward', 'read']
+    assert reads.seen[reads.seen.index('forward') :] == ['forward', *order, 'step']
+
+
+def test_an_error_in_backward_that_the_nan_led_to(tmp_path, read):
+    training = runner(tmp_path, Model(nn.Sequential(Layer(), Layer(3))))
+    with torch.autograd.set_detect_anomaly(True):
+        text = message(training)
+    assert 'in iteration 3 ' in text
+    assert 'It began in body.1 (Layer)' in text
+
+
+class Unwrapped(OptimWrapper):
+    """Its step does not come by ``backward``."""
+
+    def update_params(self, loss, **_):
+        loss.backward()
+        self.step()
+        self.zero_grad()
+
+
+def test_a_wrapper_with_a_backward_of_its_own(tmp_path, read):
+    training = runner(tmp_path, Model(nn.Sequential(Layer(), Layer(3))))
+    training.optim_wrapper = Unwrapped(torch.optim.SGD(training.model.parameters(), 0.01))
+    text = message(training)
+    assert 'in iteration 3 ' in text
+    if read == 'at once':
+        assert 'It began in body.1 (Layer)' in text
+    else:
+        assert 'It began in the weights: NaN or Inf is in norm.weight' in text
+        assert '(the step of iteration 3 left it there)' in text
+
+
 class Counting(nn.Module):
     hooks = 0
 
@@ -228,7 +295,7 @@ class Counting(nn.Module):
         return x
 
 
-def test_training_is_the_same_with_it_and_no_module_is_watched(tmp_path):
+def test_training_is_the_same_with_it_and_no_module_is_watched(tmp_path, read):
     weights = []
     for hook in (True, False):
         torch.manual_seed(0)

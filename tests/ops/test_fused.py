@@ -1,5 +1,6 @@
 """The autograd Function: written before anything that stands on it."""
 
+from collections import Counter
 from functools import partial
 
 import pytest
@@ -9,10 +10,12 @@ from torch.autograd import gradcheck
 from normplug.norms.ibn import ibn_rule
 from normplug.norms.sn import SN
 from normplug.norms.switchable import switch_rule
-from normplug.ops import normalize, normalize_reference
+from normplug.ops import fused, normalize, normalize_reference
 from normplug.ops.plan import Plan, pull_back
+from normplug.running import Tracked, Tracking
 from normplug.stats import Moments
 from tests.cases import all_shapes, random_input
+from tests.outside_steps import OutsideSteps
 
 SN_RULE = partial(switch_rule, to_ratios=SN.to_ratios, using_in=True, eps=1e-3)
 IBN_RULE = partial(ibn_rule, eps=1e-3)
@@ -178,3 +181,31 @@ def test_a_gradient_of_the_rule_that_nobody_needs_is_not_computed():
     for need, own, grad in zip(needed, some, every, strict=True):
         assert torch.equal(own, grad) if need else own is None
         assert grad.abs().max() > 0
+
+
+class TwoRanks:
+    """Another rank that has the same samples; counts the collectives."""
+
+    count = 0
+
+    def gather(self, own):
+        self.count += 1
+        return own.expand(2, *own.shape)
+
+    def sum(self, own):
+        self.count += 1
+        return own
+
+
+def test_nothing_but_collectives_runs_between_the_steps(monkeypatch):
+    x = random_input((2, 4, 3, 2)).requires_grad_()
+    ranks, params = TwoRanks(), sn_parameters(4, dtype=torch.float32)
+    tracked = Tracked(torch.zeros(4), torch.ones(4), torch.tensor(0))
+    arguments = dict(reducer=ranks, tracked=tracked, tracking=Tracking(0.1, True))
+    with OutsideSteps().counting(monkeypatch, fused) as outside:
+        y = normalize(x, SN_RULE, params, batch_from=0, **arguments)
+        torch.autograd.grad(y, [x, *params], torch.ones_like(y))
+    assert outside.names == Counter(ones_like=1), outside.names
+    assert ranks.count == 2
+    assert len(outside.steps) == 5
+    assert tracked.num_batches == 1
