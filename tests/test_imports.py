@@ -31,6 +31,8 @@ TOP_BUT_ONE = len(LAYERS) - 2  # here units may import each other, as long as th
 # The core may import torch and the standard library, and in a few places mmengine.
 CORE = {'stats', 'sparsestmax', 'ops', 'dist', 'running', 'filters', 'norms', 'register'}
 CORE |= {'precision', 'state'}
+# What torch itself brings: everywhere, or where it was made for GPUs, which kernels are imported for.
+WITH_TORCH = {'normplug.ops.traced': {'sympy'}, 'normplug.ops.kernels': {'triton'}}
 WITH_MMENGINE = {'normplug.dist', 'normplug.norms.base', 'normplug.register'}
 
 OPTIONAL = {'mmcv', 'mmdet', 'mmseg', 'mmpretrain', 'torchvision', 'sklearn', 'matplotlib'}
@@ -152,6 +154,7 @@ def test_the_core_needs_torch_and_at_its_edges_mmengine(module):
         return
     allowed = {'torch', 'normplug', *sys.stdlib_module_names}
     allowed |= {'mmengine'} if module in WITH_MMENGINE else set()
+    allowed |= WITH_TORCH.get(module, set())
     foreign = {name for name in imports(module) if name.split('.')[0] not in allowed}
     assert not foreign, f'{module} imports {foreign}'
 

@@ -7,6 +7,7 @@ import copy
 import pickle
 import threading
 import warnings
+from collections import Counter
 from functools import partial
 
 import pytest
@@ -328,7 +329,7 @@ def stub(monkeypatch):
         return code._Graph(lambda _: step(*args), (), lambda inputs: True)
 
     code.forget()
-    monkeypatch.setattr(code, '_count', 0)
+    monkeypatch.setattr(code, '_counts', Counter())
     monkeypatch.setattr(code, '_compile', graph)
     yield monkeypatch
     code.forget()
