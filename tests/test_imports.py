@@ -31,7 +31,7 @@ TOP_BUT_ONE = len(LAYERS) - 2  # here units may import each other, as long as th
 # The core may import torch and the standard library, and in a few places mmengine.
 CORE = {'stats', 'sparsestmax', 'ops', 'dist', 'running', 'filters', 'norms', 'register'}
 CORE |= {'precision', 'state'}
-# What torch itself brings: everywhere, or where it was made for GPUs, which kernels are imported for.
+# What torch itself brings; Triton with a torch for GPUs only, and only those import kernels.
 WITH_TORCH = {'normplug.ops.traced': {'sympy'}, 'normplug.ops.kernels': {'triton'}}
 WITH_MMENGINE = {'normplug.dist', 'normplug.norms.base', 'normplug.register'}
 
