@@ -32,6 +32,10 @@ _H100 = types.SimpleNamespace(
 )  # fmt: skip
 
 
+class _Device(nullcontext):
+    """The current device within a context: the only one."""
+
+
 class _Driver:
     def get_current_target(self):
         return GPUTarget('cuda', 90, 32)
@@ -53,11 +57,11 @@ def pretend() -> None:
         '_lazy_init': None, 'get_device_properties': _H100, 'get_device_capability': (9, 0),
         'get_device_name': _H100.name, 'synchronize': None, 'set_device': None,
         'is_bf16_supported': True, '_exchange_device': 0, '_maybe_exchange_device': 0,
-        'device': nullcontext(), '_DeviceGuard': nullcontext(), 'set_rng_state': None,
-        'get_rng_state': torch.zeros(16, dtype=torch.uint8),
+        'set_rng_state': None, 'get_rng_state': torch.zeros(16, dtype=torch.uint8),
     }  # fmt: skip
     for name, answer in answers.items():
         setattr(torch.cuda, name, lambda *_, answer=answer, **__: answer)
+    torch.cuda.device = torch.cuda._DeviceGuard = _Device
     driver.set_active(_Driver())
     import torch._inductor.fx_passes.reinplace as reinplace
     import torch._inductor.runtime.triton_helpers as helpers
