@@ -7,17 +7,18 @@ from pathlib import Path
 
 import torch
 
-from normplug.bench.linked_kn import LinkedKN
-from normplug.norms import IBN, SN, SSN, GhostBN, PortableSyncBN, SyncSN
-from tests.gpu import stand_in
+from tests.gpu import stand_in  # isort: split
 
-NORMS = {k.__name__: k for k in (SN, SSN, IBN, GhostBN, PortableSyncBN, SyncSN, LinkedKN)}
+# After the stand-in: what normplug imports binds functions of torch.cuda.
+from normplug import norms
+from normplug.bench.linked_kn import LinkedKN
 
 
 def main(name: str, size: str, dtype: str, last: str, train: str) -> None:
     torch.manual_seed(0)
     n, c, pixels = (int(part) for part in size.split('x'))
-    layer = NORMS[name](c).train(train == 'train')
+    kind = LinkedKN if name == 'KN' else getattr(norms, name)
+    layer = kind(c).train(train == 'train')
     for step, args in stand_in.steps_of(layer, torch.randn(2, c, 4, 4)).items():
         big = stand_in.resized(args, (n, c, pixels), getattr(torch, dtype), last == 'last')
         code = stand_in.code_of(step, big)

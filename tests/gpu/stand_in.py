@@ -61,6 +61,8 @@ def pretend() -> None:
     }  # fmt: skip
     for name, answer in answers.items():
         setattr(torch.cuda, name, lambda *_, answer=answer, **__: answer)
+    torch.accelerator.current_device_index = lambda: 0
+    torch.accelerator.is_available = lambda: True
     torch.cuda.device = torch.cuda._DeviceGuard = _Device
     driver.set_active(_Driver())
     import torch._inductor.fx_passes.reinplace as reinplace
@@ -207,15 +209,18 @@ def spilled(cubin: bytes) -> int:
         file.write(cubin)
         file.flush()
         used = subprocess.run(
-            [_BIN / 'cuobjdump', '-res-usage', file.name], capture_output=True, text=True, check=True
+            [_BIN / 'cuobjdump', '-res-usage', file.name],
+            capture_output=True,
+            text=True,
+            check=True,
         ).stdout
     return sum(int(size) for size in re.search(r'STACK:(\d+).*LOCAL:(\d+)', used).groups())
 
 
-def always_spill(code: str, folder: Path, capability: int) -> list[str]:
-    """The kernels of the code that spill in every configuration."""
-    return [
-        name
+def always_spill(code: str, folder: Path, capability: int) -> dict[str, int]:
+    """The kernels of the code that spill in every configuration, and at least how many bytes."""
+    least = {
+        name: min(spilled(cubin_of(tuner, config, capability)) for config in tuner.configs)
         for name, tuner in tuners_of(code, folder).items()
-        if all(spilled(cubin_of(tuner, config, capability)) for config in tuner.configs)
-    ]
+    }
+    return {name: size for name, size in least.items() if size}

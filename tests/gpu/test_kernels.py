@@ -13,7 +13,15 @@ pytest.importorskip('triton')
 @pytest.mark.slow
 def test_interpreted():
     done = subprocess.run(
-        [sys.executable, '-m', 'pytest', '-q', '-p', 'no:cacheprovider', 'tests/gpu/interpreted_kernels.py'],
+        [
+            sys.executable,
+            '-m',
+            'pytest',
+            '-q',
+            '-p',
+            'no:cacheprovider',
+            'tests/gpu/interpreted_kernels.py',
+        ],
         env={**os.environ, 'TRITON_INTERPRET': '1', 'OMP_NUM_THREADS': '1'},
         cwd=Path(__file__).parents[2],
         capture_output=True,

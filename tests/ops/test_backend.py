@@ -193,7 +193,9 @@ def test_a_first_launch_moves_running_statistics_once(gpu):
         launched.append(step)
         given = iter(values)
         leaves, structure = pytree.tree_flatten(args)
-        own = [next(given) if isinstance(t, torch.Tensor) or code.may_vary(t) else t for t in leaves]
+        own = [
+            next(given) if isinstance(t, torch.Tensor) or code.may_vary(t) else t for t in leaves
+        ]
         return step(*pytree.tree_unflatten(own, structure))
 
     gpu(work)

@@ -1,0 +1,39 @@
+"""The code that Inductor writes for a GPU: it compiles ahead of time, spills nothing, is short."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip('triton')
+
+# Norm, (N, C, P), dtype, layout, mode: most launches of each step.
+STEM, BOXES = '2x64x268800', '1024x256x49'
+LIMITS = {
+    f'SN,{STEM},float32,first,train': (6, 8),
+    f'SN,{STEM},float16,last,train': (6, 8),
+    f'SSN,{STEM},float32,first,train': (8, 12),
+    f'IBN,{STEM},float32,first,train': (6, 7),
+    f'SN,{BOXES},float32,first,train': None,
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('case', LIMITS)
+def test_the_code_compiles_without_spills(case):
+    done = subprocess.run(
+        [sys.executable, '-m', 'tests.gpu.gpu_code', case],
+        env={**os.environ, 'OMP_NUM_THREADS': '1'},
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    _, *rows = (json.loads(line) for line in done.stdout.splitlines() if line.startswith('{'))
+    assert len(rows) == 2
+    assert [row['spills'] for row in rows] == [{'80': {}, '90': {}}] * 2
+    if LIMITS[case] is not None:
+        assert all(row['launches'] <= m for row, m in zip(rows, LIMITS[case], strict=True)), rows
