@@ -30,8 +30,7 @@ def as_on_gpu(monkeypatch):
 
 def arguments(size):
     """Of SN's forward at ``size``, x never written."""
-    n, c, pixels = size
-    layer, seen = SN(c), []
+    layer, seen = SN(size[1]), []
 
     def record(step, *args):
         seen.append(args)
@@ -40,7 +39,7 @@ def arguments(size):
     with pytest.MonkeyPatch.context() as patch, torch.no_grad():
         patch.setattr('normplug.ops.fused.run', record)
         patch.setattr(steps, 'on_gpu', lambda x: False)
-        layer(torch.randn(2, c, 4))
+        layer(torch.randn(2, size[1], 4))
     _, plan, given, params, tracked, _ = seen[0]
     return torch.empty(size), plan, given, params, tracked, torch.empty(size)
 
