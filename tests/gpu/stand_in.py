@@ -134,11 +134,11 @@ def code_of(step: Callable, args: Sequence[Any]) -> str:
 
     from normplug.ops import compiled, steps, traced
 
-    class Written(Exception):
+    class WrittenError(Exception):
         pass
 
     def stop(*_: Any, **__: Any) -> None:
-        raise Written
+        raise WrittenError
 
     inputs, codes, device = [], [], torch.device('cuda', 0)
     compiled._describe(args, inputs, [])
@@ -167,7 +167,7 @@ def code_of(step: Callable, args: Sequence[Any]) -> str:
             try:
                 with tracing(TracingContext(t.mode)), config.patch(options):
                     compile_fx_inner(t.graph, moved)
-            except Exception:  # Written, as Inductor wraps it
+            except Exception:  # WrittenError, as Inductor wraps it
                 if not codes:
                     raise
             assert t.guards()(inputs), 'the code does not take what it was made of'
