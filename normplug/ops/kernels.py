@@ -236,7 +236,7 @@ def _moments_kernel(
     squares = sums * sums
     for q in range(start + BLOCK, BLOCK if ONCE else stop, BLOCK):
         mask = ok[:, None] & (p < stop - q)[None, :]
-        x = tl.load(x_ptr + q.to(tl.int64) * sp + at, mask, 0.0).to(WIDE)
+        x = tl.load(x_ptr + tl.full((), q, tl.int64) * sp + at, mask, 0.0).to(WIDE)
         d = tl.where(mask, x - about[:, None], 0.0)
         sums += d
         squares += d * d
@@ -269,8 +269,8 @@ def _affine_kernel(
     y_at = _at(n, c, p, yn, yc, yp, LAST, ALIGNED)
     for q in range(start, BLOCK if ONCE else stop, BLOCK):
         mask = ok[:, None] & (p < stop - q)[None, :]
-        x = tl.load(x_ptr + q.to(tl.int64) * sp + x_at, mask, 0.0).to(WIDE)
-        tl.store(y_ptr + q.to(tl.int64) * yp + y_at, (x - mean) * scale + offset, mask)
+        x = tl.load(x_ptr + tl.full((), q, tl.int64) * sp + x_at, mask, 0.0).to(WIDE)
+        tl.store(y_ptr + tl.full((), q, tl.int64) * yp + y_at, (x - mean) * scale + offset, mask)
 
 
 @triton.jit
@@ -290,8 +290,8 @@ def _sums_kernel(
     products = tl.zeros([ROWS, BLOCK], WIDE)
     for q in range(start, BLOCK if ONCE else stop, BLOCK):
         mask = ok[:, None] & (p < stop - q)[None, :]
-        x = tl.load(x_ptr + q.to(tl.int64) * sp + x_at, mask, 0.0).to(WIDE)
-        dy = tl.load(dy_ptr + q.to(tl.int64) * dp + dy_at, mask, 0.0).to(WIDE)
+        x = tl.load(x_ptr + tl.full((), q, tl.int64) * sp + x_at, mask, 0.0).to(WIDE)
+        dy = tl.load(dy_ptr + tl.full((), q, tl.int64) * dp + dy_at, mask, 0.0).to(WIDE)
         sums += dy
         products += dy * (x - mean)
     out = (tl.program_id(2).to(tl.int64) * tl.num_programs(0) + n) * C + c
@@ -318,7 +318,7 @@ def _input_kernel(
     dx_at = _at(n, c, p, yn, yc, yp, LAST, ALIGNED)
     for q in range(start, BLOCK if ONCE else stop, BLOCK):
         mask = ok[:, None] & (p < stop - q)[None, :]
-        x = tl.load(x_ptr + q.to(tl.int64) * sp + x_at, mask, 0.0).to(WIDE)
-        dy = tl.load(dy_ptr + q.to(tl.int64) * dp + dy_at, mask, 0.0).to(WIDE)
+        x = tl.load(x_ptr + tl.full((), q, tl.int64) * sp + x_at, mask, 0.0).to(WIDE)
+        dy = tl.load(dy_ptr + tl.full((), q, tl.int64) * dp + dy_at, mask, 0.0).to(WIDE)
         dx = dy * scale + ((x - mean) * slope + level)
-        tl.store(dx_ptr + q.to(tl.int64) * yp + dx_at, dx, mask)
+        tl.store(dx_ptr + tl.full((), q, tl.int64) * yp + dx_at, dx, mask)

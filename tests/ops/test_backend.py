@@ -4,9 +4,11 @@ import os
 import subprocess
 import sys
 import warnings
+from collections import Counter
 
 import pytest
 import torch
+from torch.utils import _pytree as pytree
 
 import normplug
 from normplug import IBN, SN
@@ -111,6 +113,119 @@ def test_where_nothing_compiles(monkeypatch):
     finally:
         normplug.set_backend('eager')
         code.forget()  # that it failed
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """Tensors here as on a GPU with a compiler; gives a way to say what its code does."""
+
+    def behave(function):
+        def made(step, args, inputs):
+            return code._Graph(lambda values: function(step, args, values), [], lambda _: True)
+
+        monkeypatch.setattr(code, '_compile', made)
+
+    for module in ('compiled', 'traced'):
+        monkeypatch.setattr(f'normplug.ops.{module}.on_gpu', lambda x: True)
+    code.forget()
+    yield behave
+    normplug.set_backend('eager')
+    code.forget()
+
+
+def test_a_broken_compiler_of_a_gpu_is_given_up_though_that_of_the_cpu_works(monkeypatch):
+    asked = []
+
+    def broken(step, *_):
+        asked.append(step)
+        raise RuntimeError('no compiler')
+
+    monkeypatch.setattr(code, '_compile', broken)
+    monkeypatch.setattr(code, '_counts', Counter({'cuda': 3}))  # x's device: cpu, the other: cuda
+    code.forget()
+    try:
+        normplug.set_backend('auto')
+        with pytest.warns(UserWarning, match='run uncompiled'):
+            SN(4)(torch.randn(2, 4, 3, 3))
+        IBN(4)(torch.randn(2, 4, 3, 3))
+        assert len(asked) == 1
+        normplug.set_backend('auto')
+        monkeypatch.setattr(code, '_counts', Counter({'cpu': 3}))  # here it has worked: go on
+        code.forget()
+        with pytest.warns(UserWarning, match='run uncompiled'):
+            SN(4)(torch.randn(2, 4, 3, 3))
+        IBN(4)(torch.randn(2, 4, 3, 3))
+        assert len(asked) == 3
+    finally:
+        normplug.set_backend('eager')
+        code.forget()
+
+
+def test_a_failed_first_launch_falls_back_and_moves_running_statistics_once(gpu):
+    def write_then_fail(step, args, values):
+        for value in values:
+            if isinstance(value, torch.Tensor) and value.dim() == 1:
+                value.add_(100)
+        raise RuntimeError('too many resources requested for launch')
+
+    gpu(write_then_fail)
+    x, (layer, twin) = torch.randn(2, 4, 3, 3), twins(SN, 4)
+    normplug.set_backend('eager')
+    want = twin(x)
+    normplug.set_backend('compiled')
+    before = {name: t.clone() for name, t in layer.state_dict().items()}
+    with pytest.raises(CompilationError, match='too many resources'):
+        layer(x)
+    for name, t in layer.state_dict().items():
+        assert torch.equal(t, before[name]), name
+    normplug.set_backend('auto')
+    with pytest.warns(UserWarning, match='too many resources requested for launch'):
+        got = layer(x)
+    assert torch.equal(got, want)
+    for name, t in layer.state_dict().items():
+        assert torch.equal(t, twin.state_dict()[name]), name
+
+
+def test_a_first_launch_moves_running_statistics_once(gpu):
+    launched = []
+
+    def work(step, args, values):  # with the inputs given, which may be copies
+        launched.append(step)
+        given = iter(values)
+        leaves, structure = pytree.tree_flatten(args)
+        own = [
+            next(given) if isinstance(t, torch.Tensor) or code.may_vary(t) else t for t in leaves
+        ]
+        return step(*pytree.tree_unflatten(own, structure))
+
+    gpu(work)
+    x, (layer, twin) = torch.randn(2, 4, 3, 3), twins(SN, 4)
+    normplug.set_backend('eager')
+    want = twin(x)
+    normplug.set_backend('compiled')
+    got = layer(x)
+    assert len(launched) == 2  # tried out, and called
+    assert torch.equal(got, want)
+    for name, t in layer.state_dict().items():
+        assert torch.equal(t, twin.state_dict()[name]), name
+
+
+def test_out_of_memory_is_no_fault_of_the_code(gpu):
+    full = [True]
+
+    def work(step, args, values):
+        if full[0]:
+            raise torch.OutOfMemoryError('CUDA out of memory')
+        return step(*args)
+
+    gpu(work)
+    x, layer = torch.randn(2, 4, 3, 3), SN(4)
+    normplug.set_backend('auto')
+    with pytest.raises(torch.OutOfMemoryError):
+        layer(x)
+    full[0] = False
+    normplug.set_backend('compiled')  # which would raise again what was remembered
+    layer(x)
 
 
 FORKED = """

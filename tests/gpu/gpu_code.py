@@ -1,0 +1,34 @@
+"""Prints, for a norm: step, launches, and kernels that spill; test_gpu_code.py runs this."""
+
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+
+from tests.gpu import stand_in  # isort: split
+
+# After the stand-in: what normplug imports binds functions of torch.cuda.
+from normplug import norms
+from normplug.bench.linked_kn import LinkedKN
+
+
+def main(name: str, size: str, dtype: str, last: str, train: str) -> None:
+    torch.manual_seed(0)
+    n, c, pixels = (int(part) for part in size.split('x'))
+    kind = LinkedKN if name == 'KN' else getattr(norms, name)
+    layer = kind(c).train(train == 'train')
+    for step, args in stand_in.steps_of(layer, torch.randn(2, c, 4, 4)).items():
+        big = stand_in.resized(args, (n, c, pixels), getattr(torch, dtype), last == 'last')
+        code = stand_in.code_of(step, big)
+        with tempfile.TemporaryDirectory() as folder:
+            spills = {cc: stand_in.always_spill(code, Path(folder), cc) for cc in (80, 90)}
+        row = {'step': step.__name__, 'launches': stand_in.launches(code), 'spills': spills}
+        print(json.dumps(row), flush=True)
+
+
+if __name__ == '__main__':
+    for case in sys.argv[1:]:
+        print(json.dumps({'case': case}), flush=True)
+        main(*case.split(','))
