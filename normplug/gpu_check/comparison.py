@@ -167,7 +167,7 @@ def _share(
             f'{name} is off by {error:.1e} where values are about {scale:.1e} '
             f'(allowed: {tolerance:.0e} of that)'
         )
-    return error / (tolerance * scale) if error else 0.0  # an empty batch allows nothing
+    return error / (tolerance * scale) if scale else 0.0  # of an empty batch all is 0, exactly
 
 
 def _wrong_form(name: str, actual: Tensor, x: Tensor) -> list[str]:

@@ -208,7 +208,7 @@ def test_float64_is_slow_on_consumer_cards():
 def test_compiled_code_of_the_cpu():
     setting = Setting('cpu', ['compiled'], quick=True)
     assert _compiler(setting).startswith('2 graphs compiled')
-    assert speed._milliseconds('IBN', (2, 8, 20, 30), (2, 8, 7, 7), 'cpu') > 0
+    assert speed._milliseconds('SN', (2, 8, 6, 10), (2, 8, 7, 7), 'cpu') > 0
 
 
 @pytest.mark.slow
