@@ -100,6 +100,7 @@ def _ratios(rows: list[dict[str, Any]]) -> str:
 def _mask_rcnn(dtype: str, setting: Setting) -> str:
     if importlib.util.find_spec('mmdet') is None:
         raise SkippedError('mmdet is not installed')
+    torch.cuda.empty_cache()  # what torch keeps for itself is not free
     free, _ = torch.cuda.mem_get_info()
     if free < _FREE:
         raise SkippedError(f'{free / 2**30:.0f} GiB are free, of {_FREE / 2**30:.0f} needed')

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import pytest
 import torch
 
-from normplug.gpu_check import behaviour, speed, waits
+from normplug.gpu_check import behaviour, parity, speed, waits
 from normplug.gpu_check.checks import Check, FailedError, Setting, SkippedError, perform
 from normplug.gpu_check.comparison import Expected, compare, expected, layer_of, run, tensors_of
 from normplug.gpu_check.environment import _compiler, float64_note
@@ -112,6 +112,41 @@ def test_an_empty_batch_gives_exact_zeros():
     got.tensors['the gradient of norm.weight'] += 1e-9
     with pytest.raises(FailedError, match=r'gradient of norm\.weight'):
         compare(got, want, x, 'float32')
+
+
+def test_sizes_come_in_both_orders(monkeypatch):
+    """What is wrong only after another size is found, and told with that size."""
+    build, honest, seen = parity.layer_of, parity.run, []
+
+    def wrong_after_large(layer, x, *args):
+        got = honest(layer, x, *args)
+        seen.append(x.shape[-1])
+        if seen[-2:] == [9, 2]:
+            got.tensors['the output'] += 1
+        return got
+
+    monkeypatch.setattr(
+        parity, 'layer_of', lambda name, c, _, where: build(name, c, 'eager', where)
+    )
+    monkeypatch.setattr(parity, 'run', wrong_after_large)
+    shapes = ((2, 4, 3, 2), (2, 4, 3, 9))
+    with pytest.raises(FailedError, match=r'^2x4x3x2 after 2x4x3x9: the output is off by'):
+        parity._sizes('SN', 'compiled', shapes, 'cpu')
+    assert seen == [2, 9, 9, 2]
+
+
+def test_mask_rcnn_where_it_fits(monkeypatch):
+    pytest.importorskip('mmdet')
+    monkeypatch.setattr(torch.cuda, 'empty_cache', lambda: None)
+    monkeypatch.setattr(torch.cuda, 'mem_get_info', lambda: (3 * 2**30, 8 * 2**30))
+    setting = Setting('cuda')
+    with pytest.raises(SkippedError, match='3 GiB are free, of 16 needed'):
+        speed._mask_rcnn('float32', setting)
+    rows = [{'norm': 'SN', 'step_s_p50': 0.2, 'ratio': 1.25}, {'norm': 'BN'}]
+    monkeypatch.setattr(torch.cuda, 'mem_get_info', lambda: (20 * 2**30, 24 * 2**30))
+    monkeypatch.setattr('normplug.bench.models.measure_model', lambda *_: rows)
+    assert speed._mask_rcnn('float32', setting).endswith('0.200 s, 1.25 of that with BN')
+    assert setting.tables == {'mask-rcnn': rows}
 
 
 def test_statistics_that_an_overflow_spoils_are_named(monkeypatch):
