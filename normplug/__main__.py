@@ -50,6 +50,11 @@ _TOOLS = {
         'main_benchmark',
         'time and memory beside batch norm (tools/benchmark.py)',
     ),
+    'gpu-check': (
+        'normplug.gpu_check.cli',
+        'main_gpu_check',
+        'is everything right and fast on this GPU? (tools/gpu_check.py)',
+    ),
     'micro-batch': (
         'normplug.experiments.micro_batch.cli',
         'main_micro_batch',

@@ -22,7 +22,7 @@ LAYERS = [
     {'norms'},
     {'register', 'models', 'hooks', 'optim', 'checkpoints', 'compat', 'launch', 'reports', 'data'}
     | {'kalman', 'report', 'resume', 'nonfinite', 'deploy', 'population', 'bench', 'experiments'}
-    | {'datasets'},
+    | {'datasets', 'gpu_check'},
     {'__init__', '__main__'},
 ]
 LAYER = {unit: number for number, units in enumerate(LAYERS) for unit in units}

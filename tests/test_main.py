@@ -38,6 +38,7 @@ def test_the_commands_are_those_of_tools(capsys, tmp_path):
         ('export-onnx', '--shape'),
         ('deploy', '--fold'),
         ('benchmark', '--shapes'),
+        ('gpu-check', '--only'),
     ):
         with pytest.raises(SystemExit) as caught:
             main([command, '--help'])

@@ -38,26 +38,34 @@ class LinkedKN(nn.Module):
         self._before = (first,)  # no part of what is trained
         # A prediction about as large as what there is: with weights of size 1.
         mean = torch.zeros(before, dtype=torch.float64)
-        self._state = Moments(mean, torch.full_like(mean, 4 / (before * size**2)))
+        var = torch.full_like(mean, 4 / (before * size**2))
+        for name, value in (('state_mean', mean), ('state_var', var)):  # they move to a device
+            self.register_buffer(name, value, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """The output of the KN, predicted anew."""
         if self.training:
             self.norm.link.session.open()  # as the forward of a whole model does
-            self._before[0].link.post(self._state, tuple(x.shape[2:]))
+            state = Moments(self.state_mean, self.state_var)
+            self._before[0].link.post(state, tuple(x.shape[2:]))
         return self.norm(x)
 
     def reference(self, x: Tensor) -> Tensor:
         """The same in plain torch, differentiated step by step."""
         norm = self.norm
         rule, params = norm.rule(x), norm.rule_params()
-        if not self.training:
+        if not norm.takes_batch_statistics(x):
             running = Moments(norm.running_mean, norm.running_var)
             return normalize_reference(x, rule, params, given=running)
-        prior = convolved(self.conv, rectified(self._state), tuple(x.shape[2:]))
-        axes = (0, *range(2, x.dim()))
-        batch = Moments(x.mean(axes), x.var(axes, correction=0))
-        used = kalman_filter(batch, *prior, gain=norm.gain, limit=norm.limit)
+        used = self.filtered(x)
         scale = norm.weight * (used.var + norm.eps).rsqrt()
         mean, scale, bias = (t[:, None, None] for t in (used.mean, scale, norm.bias))
         return (x - mean) * scale + bias
+
+    def filtered(self, x: Tensor) -> Moments:
+        """The moments of a batch as they are used, (C,) each, in plain torch."""
+        state = Moments(self.state_mean, self.state_var)
+        prior = convolved(self.conv, rectified(state), tuple(x.shape[2:]))
+        axes = (0, *range(2, x.dim()))
+        batch = Moments(x.mean(axes), x.var(axes, correction=0))
+        return kalman_filter(batch, *prior, gain=self.norm.gain, limit=self.norm.limit)

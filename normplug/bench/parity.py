@@ -15,7 +15,7 @@ from .cases import DTYPES, LAYOUTS, Case
 from .contenders import Contender
 from .linked_kn import LinkedKN
 
-__all__ = ['ParityError', 'check_parity']
+__all__ = ['TOLERANCE', 'ParityError', 'check_parity', 'difference', 'reference']
 
 # Largest |error| relative to the size of a tensor's values. float32: roundings of long sums add
 # up to some 1e-5. The half types round x-sized results once, by half of their last digit, which
@@ -37,7 +37,7 @@ def check_parity(contender: Contender, case: Case, training: bool) -> None:
     """
     layer = contender.layer.train(training)
     x, dy = case.tensors()
-    want = _reference(deepcopy(layer).double(), x, dy, training)
+    want = reference(deepcopy(layer).double(), x, dy, training)
     contender.choose_backend()
     y = contender.forward(x)
     got = [y.detach(), *(contender.backward(y, x, dy) if training else ())]
@@ -47,7 +47,7 @@ def check_parity(contender: Contender, case: Case, training: bool) -> None:
     for name, actual, expected in zip(names, got, want, strict=False):
         if actual.shape == x.shape:
             _check_form(f'{where}: {name}', actual, case)
-        error, scale = _difference(actual, expected, x.numel())
+        error, scale = difference(actual, expected, x.numel())
         if not error <= TOLERANCE[case.dtype] * scale:  # NaN fails too
             raise ParityError(
                 f'{where}: {name} is off by {error:.1e} where values are about {scale:.1e} '
@@ -55,18 +55,21 @@ def check_parity(contender: Contender, case: Case, training: bool) -> None:
             )
 
 
-def _reference(layer: nn.Module, x: Tensor, dy: Tensor, training: bool) -> list[Tensor]:
+def reference(layer: nn.Module, x: Tensor, dy: Tensor, training: bool) -> list[Tensor]:
+    """The output of a layer in float64, in training also the gradients of x and the parameters."""
     x = x.detach().double().requires_grad_()
-    y = layer.reference(x) if isinstance(layer, LinkedKN) else _normalized(layer, x, training)
+    y = layer.reference(x) if isinstance(layer, LinkedKN) else _normalized(layer, x)
     if not training:
         return [y.detach()]
-    return [y.detach(), *torch.autograd.grad(y, (x, *layer.parameters()), dy.double())]
+    inputs = (x, *layer.parameters())  # an empty batch uses no prediction
+    grads = torch.autograd.grad(y, inputs, dy.double(), materialize_grads=True)
+    return [y.detach(), *grads]
 
 
-def _normalized(layer: BaseNorm, x: Tensor, training: bool) -> Tensor:
-    takes_batch = training and layer.batch_from is not None
+def _normalized(layer: BaseNorm, x: Tensor) -> Tensor:
+    takes_batch = layer.takes_batch_statistics(x)
     running = None
-    if not training and layer.batch_from is not None:
+    if not takes_batch and layer.batch_from is not None:
         running = Moments(layer.running_mean, layer.running_var)
     return normalize_reference(
         x,
@@ -85,7 +88,7 @@ def _check_form(what: str, tensor: Tensor, case: Case) -> None:
         raise ParityError(f'{what} is not {case.layout}, as its input is; nothing is reported')
 
 
-def _difference(actual: Tensor, expected: Tensor, total: int) -> tuple[float, float]:
+def difference(actual: Tensor, expected: Tensor, total: int) -> tuple[float, float]:
     """Largest |error|, and the size of values: a sum of k random terms is about √k, if not more."""
     error = (actual.double() - expected).abs().max().item()
     return error, max(expected.abs().max().item(), (total / expected.numel()) ** 0.5)

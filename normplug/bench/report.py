@@ -8,7 +8,7 @@ from typing import Any
 from .chart import chart
 from .output import to_csv, to_markdown
 
-__all__ = ['files']
+__all__ = ['files', 'table']
 
 Row = Mapping[str, Any]
 
@@ -30,17 +30,30 @@ def files(name: str, rows: Sequence[Row], source: Row) -> dict[str, bytes]:
         rows: as measured.
         source: their provenance.
     """
-    if name == 'layers':  # all trainings before all evaluations
-        rows = sorted(rows, key=lambda row: row['mode'] != 'train')
-    made = {f'{name}.csv': to_csv(rows, source)}
+    rows = _sorted(name, rows)
+    made = {f'{name}.csv': to_csv(rows, source), f'{name}.md': table(name, rows, source)}
     title = f'{source["machine"]}, {source["threads"]} threads, torch {source["torch"]}'
     title += f', {source["date"]}, {source["commit"] or "no commit"}'
     if name == 'random_sizes':
-        return made | {f'{name}.md': to_markdown(rows, tuple(rows[0]), source)}
+        return made
     if name == 'layers':
-        table = to_markdown(rows, _LAYER_COLUMNS, source, ('mode', *_FORM))
         picture = chart(rows, ('mode', *_FORM), ('case', 'shape'), ('norm', 'backend'), title)
     else:
-        table = to_markdown(rows, _MODEL_COLUMNS, source, ('model', 'image_size', *_FORM))
         picture = chart(rows, ('model', 'image_size'), _FORM, ('norm', 'backend'), title)
-    return made | {f'{name}.md': table, f'{name}.png': picture}
+    return made | {f'{name}.png': picture}
+
+
+def table(name: str, rows: Sequence[Row], source: Row) -> bytes:
+    """The Markdown alone, of the same arguments."""
+    if name == 'random_sizes':
+        return to_markdown(rows, tuple(rows[0]), source)
+    if name == 'layers':
+        columns, groups = _LAYER_COLUMNS, ('mode', *_FORM)
+    else:
+        columns, groups = _MODEL_COLUMNS, ('model', 'image_size', *_FORM)
+    return to_markdown(_sorted(name, rows), columns, source, groups)
+
+
+def _sorted(name: str, rows: Sequence[Row]) -> Sequence[Row]:
+    """Of layers, all trainings before all evaluations."""
+    return sorted(rows, key=lambda row: name == 'layers' and row['mode'] != 'train')

@@ -1,0 +1,90 @@
+"""What this machine is, and whether it can compile."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from functools import partial
+
+import torch
+
+from normplug.bench.compilation import compilations, empty_cache, forget_compiled
+from normplug.ops.backend import set_backend
+from normplug.report import installed_versions
+
+from .checks import Check, FailedError, Setting, SkippedError
+from .comparison import layer_of, run, tensors_of
+
+__all__ = ['environment_checks', 'float64_note']
+
+# Compute capabilities of which float64 has half the rate of float32, not 1/32 or 1/64: data-centre
+# cards, by the table of arithmetic instructions in NVIDIA's CUDA C++ Programming Guide.
+_FAST_FLOAT64 = {(6, 0), (7, 0), (8, 0), (9, 0), (10, 0)}
+
+
+def environment_checks(setting: Setting) -> Iterator[Check]:
+    """What is there."""
+    yield Check('environment', 'GPU', _gpu, gpus=1)
+    yield Check('environment', 'versions', _versions)
+    yield Check('environment', 'compiler', partial(_compiler, setting))
+
+
+def float64_note(capability: tuple[int, int]) -> str:
+    """What to expect of statistics, which are float64."""
+    if capability in _FAST_FLOAT64:
+        return 'float64 at half the rate of float32'
+    return 'float64 is slow on such a card: small maps may take longer than shown elsewhere'
+
+
+def _gpu() -> str:
+    told = []
+    for index in range(torch.cuda.device_count()):
+        card = torch.cuda.get_device_properties(index)
+        capability = (card.major, card.minor)
+        told.append(
+            f'{card.name}, {card.total_memory / 2**30:.0f} GiB, capability '
+            f'{card.major}.{card.minor}, {float64_note(capability)}'
+        )
+    return '; '.join(told)
+
+
+def _versions() -> str:
+    versions = {k: v for k, v in installed_versions().items() if v}
+    versions |= {'CUDA': torch.version.cuda or 'none', 'driver': _driver()}
+    try:
+        import triton
+
+        versions['triton'] = triton.__version__
+    except ImportError:
+        versions['triton'] = 'none'
+    return ', '.join(f'{name} {version}' for name, version in versions.items())
+
+
+def _driver() -> str:
+    command = ['nvidia-smi', '--query-gpu=driver_version', '--format=csv,noheader']
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20)
+    except (OSError, subprocess.SubprocessError):
+        return 'unknown'
+    return done.stdout.split('\n')[0].strip()
+
+
+def _compiler(setting: Setting) -> str:
+    if setting.backends == ['eager']:
+        raise SkippedError('--backend eager compiles nothing')
+    # Triton too builds its launcher by a C compiler.
+    names = [os.environ.get('CC') or os.environ.get('CXX'), 'gcc', 'g++', 'clang', 'cc']
+    found = next((path for name in names if name and (path := shutil.which(name))), None)
+    set_backend('compiled')
+    forget_compiled()
+    before = compilations()
+    shape = (2, 8, 6, 10)
+    with empty_cache():
+        x, dy = tensors_of(shape, 'float32', 'contiguous', setting.device)
+        run(layer_of('SN', shape[1], 'compiled', setting.device), x, dy, True)
+    made = compilations() - before
+    if not made:
+        raise FailedError(f'nothing was compiled; C compiler: {found or "none"}')
+    return f'{made} graphs compiled; C compiler: {found or "none"}'
