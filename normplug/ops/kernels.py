@@ -175,40 +175,45 @@ def _pieces(size: int, of: int) -> int:
 
 
 @triton.jit
+def _multiple(size, of: tl.constexpr, dtype: tl.constexpr):
+    """``size``, a multiple of ``of``, as a product: the compiler then sees it, and loads widely."""
+    return tl.full((), size, dtype) // of * of
+
+
+@triton.jit
 def _place(
     C, P, piece,
     ROWS: tl.constexpr, ONCE: tl.constexpr, LAST: tl.constexpr, ALIGNED: tl.constexpr,
 ):  # fmt: skip
-    """Instance; channels, and which of them x has; where the pixels of this program begin and end.
-
-    What the compiler is told of multiples lets it load and store several values at once.
-    """
-    C = tl.full((), C, tl.int32)
-    P = tl.full((), P, tl.int32)
-    piece = tl.full((), piece, tl.int32)
+    """Instance; channels, and which of them x has; where this program's pixels begin and end."""
+    if LAST:
+        C = _multiple(C, ALIGNED, tl.int32)
+        P = tl.full((), P, tl.int32)
+        piece = tl.full((), piece, tl.int32)
+    else:
+        C = tl.full((), C, tl.int32)
+        P = _multiple(P, ALIGNED, tl.int32)
+        piece = _multiple(piece, ALIGNED, tl.int32)
     n = tl.program_id(0).to(tl.int64)
     c = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
     start = tl.program_id(2) * piece
-    if LAST:
-        C = tl.multiple_of(C, ALIGNED)
-    else:
-        P = tl.multiple_of(P, ALIGNED)
-        start = tl.multiple_of(start, ALIGNED)
     stop = tl.minimum(start + piece, P)
     if ONCE:
         start = 0
         stop = P
+    elif not LAST:
+        stop = _multiple(stop, ALIGNED, tl.int32)
     return n, c, c < C, C, start, stop
 
 
 @triton.jit
 def _at(n, c, p, sn, sc, sp, LAST: tl.constexpr, ALIGNED: tl.constexpr):
     """Offsets of channels and pixels from a tensor's start."""
-    sn = tl.multiple_of(tl.full((), sn, tl.int64), ALIGNED)
+    sn = _multiple(sn, ALIGNED, tl.int64)
     if LAST:
-        sp = tl.multiple_of(tl.full((), sp, tl.int64), ALIGNED)
+        sp = _multiple(sp, ALIGNED, tl.int64)
     else:
-        sc = tl.multiple_of(tl.full((), sc, tl.int64), ALIGNED)
+        sc = _multiple(sc, ALIGNED, tl.int64)
     return n * sn + c[:, None] * sc + p[None, :] * sp
 
 
@@ -221,10 +226,9 @@ def _moments_kernel(
 ):  # fmt: skip
     """Σ(x − first) and Σ(x − first)² of a piece, where ``first`` is the first pixel of all."""
     n, c, ok, C, start, stop = _place(C, P, piece, ROWS, ONCE, LAST, ALIGNED)
-    x_ptr += n * sn
-    first = tl.load(x_ptr + c * sc, ok, 0.0).to(tl.float64)
+    first = tl.load(x_ptr + n * sn + c * sc, ok, 0.0).to(tl.float64)
     p = tl.arange(0, BLOCK)
-    at = _at(0, c, p, sn, sc, sp, LAST, ALIGNED)
+    at = _at(n, c, p, sn, sc, sp, LAST, ALIGNED)
     mask = ok[:, None] & (p < stop - start)[None, :]
     x = tl.load(x_ptr + start.to(tl.int64) * sp + at, mask, 0.0).to(WIDE)
     # In float32, around the mean of the piece's first block; of few pixels, around the first.

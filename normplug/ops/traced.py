@@ -24,7 +24,7 @@ _PIXELS = 64, 256, 8192
 _ROWS = 16384
 # What code for a GPU is tuned to, whatever sizes come first: instances and channels, of maps that
 # are cut into pieces, of others, and of many rows. So many that registers suffice.
-_TUNED_TO = (2, 256), (2, 512), (1024, 256)
+_TUNED_TO = (2, 128), (2, 512), (1024, 256)
 # Operators in one kernel, of many rows: more than that need more registers than there are.
 _FUSED = 8
 

@@ -24,7 +24,9 @@ def main(name: str, size: str, dtype: str, last: str, train: str) -> None:
         code = stand_in.code_of(step, big)
         with tempfile.TemporaryDirectory() as folder:
             spills = {cc: stand_in.always_spill(code, Path(folder), cc) for cc in (80, 90)}
-        row = {'step': step.__name__, 'launches': stand_in.launches(code), 'spills': spills}
+            narrow = stand_in.narrow(code, Path(folder), 90)
+        row = {'step': step.__name__, 'launches': stand_in.launches(code)}
+        row |= {'spills': spills, 'narrow': narrow}
         print(json.dumps(row), flush=True)
 
 

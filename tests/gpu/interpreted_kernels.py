@@ -120,7 +120,7 @@ def test_the_tile_of_another_class_is_right(pixels, last, monkeypatch):
         (16, 64, 1), (4, 256, 1), (1, 1024, 1), (1, 2048, 8),
     ]  # fmt: skip
     for rows, block, splits in shapes:
-        tile = kernels.Tile(rows, block, splits, last, 1)
+        tile = kernels.Tile(rows, block, splits, once=False, last=last, aligned=1)
         monkeypatch.setattr(kernels, 'tile', lambda *_, tile=tile: tile)
         check(x, dy)
     monkeypatch.setattr(kernels, 'tile', other)

@@ -203,18 +203,34 @@ def cubin_of(tuner: Any, config: Any, capability: int) -> bytes:
     return triton.compile(source, target=target, options=options).asm['cubin']
 
 
-def spilled(cubin: bytes) -> int:
-    """Bytes of a thread's memory outside registers."""
+def _told(cubin: bytes, *command: str) -> str:
     with tempfile.NamedTemporaryFile(suffix='.cubin') as file:
         file.write(cubin)
         file.flush()
-        used = subprocess.run(
-            [_BIN / 'cuobjdump', '-res-usage', file.name],
-            capture_output=True,
-            text=True,
-            check=True,
+        return subprocess.run(
+            [_BIN / command[0], *command[1:], file.name], capture_output=True, text=True, check=True
         ).stdout
+
+
+def loads_widely(cubin: bytes) -> bool:
+    """Whether there are loads of 16 bytes."""
+    return 'LDG.E.128' in _told(cubin, 'nvdisasm', '-c')
+
+
+def spilled(cubin: bytes) -> int:
+    """Bytes of a thread's memory outside registers."""
+    used = _told(cubin, 'cuobjdump', '-res-usage')
     return sum(int(size) for size in re.search(r'STACK:(\d+).*LOCAL:(\d+)', used).groups())
+
+
+def narrow(code: str, folder: Path, capability: int) -> list[str]:
+    """The passes over x, of those in the code, that load fewer than 16 bytes at a time."""
+    passes = {n: t for n, t in tuners_of(code, folder).items() if '_kernel_' in n}
+    return [
+        name
+        for name, tuner in passes.items()
+        if not loads_widely(cubin_of(tuner, tuner.configs[0], capability))
+    ]
 
 
 def always_spill(code: str, folder: Path, capability: int) -> dict[str, int]:

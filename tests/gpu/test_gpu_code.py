@@ -1,4 +1,4 @@
-"""The code that Inductor writes for a GPU: it compiles ahead of time, few launches, no spills."""
+"""The code that Inductor writes for a GPU: it compiles, few launches, no spills, wide loads."""
 
 import json
 import os
@@ -21,21 +21,11 @@ LIMITS = {
     f'IBN,{STEM},float32,first,train': (6, 7),
     f'SN,{BOXES},float32,first,train': (9, 16),
 }
-# To be mended: a kernel of the step spills on these, however it is configured.
-SPILLS = {
-    f'SN,{STEM},float32,first,eval': {
-        ('forward_step', '80'),
-        ('forward_step', '90'),
-        ('backward_step', '80'),
-    },
-    f'SN,{STEM},float32,first,train': {('backward_step', '80')},
-    f'SSN,{STEM},float32,first,train': {('backward_step', '80'), ('backward_step', '90')},
-}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('case', LIMITS)
-def test_the_code_compiles_without_spills(case):
+def test_it_compiles_without_spills_and_loads_widely(case):
     done = subprocess.run(
         [sys.executable, '-m', 'tests.gpu.gpu_code', case],
         env={**os.environ, 'OMP_NUM_THREADS': '1'},
@@ -46,6 +36,6 @@ def test_the_code_compiles_without_spills(case):
     assert done.returncode == 0, done.stderr[-3000:]
     _, *rows = (json.loads(line) for line in done.stdout.splitlines() if line.startswith('{'))
     assert len(rows) == 2
-    spills = {(row['step'], cc) for row in rows for cc, names in row['spills'].items() if names}
-    assert spills == SPILLS.get(case, set()), rows
+    assert not any(names for row in rows for names in row['spills'].values()), rows
+    assert BOXES in case or not any(row['narrow'] for row in rows), rows  # 49 values: not aligned
     assert all(row['launches'] <= most for row, most in zip(rows, LIMITS[case], strict=True)), rows
