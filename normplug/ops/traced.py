@@ -13,6 +13,7 @@ from torch.utils import _pytree as pytree
 
 from normplug.ops.blocked import SMALL
 from normplug.ops.plain import on_gpu
+from normplug.ops.plan import Plan
 
 __all__ = ['Input', 'Traced', 'may_vary', 'size_class', 'sizes_of', 'trace']
 
@@ -65,7 +66,7 @@ def size_class(x_n: Tensor) -> tuple[int, bool]:
     """
     pixels = prod(x_n.shape[2:])
     if on_gpu(x_n):
-        rows = x_n.shape[0] * x_n.shape[1]
+        rows = prod(x_n.shape[:2])
         return sum(bool(pixels > bound) for bound in _PIXELS), bool(rows > _ROWS)
     threads = 1 if x_n.numel() < SMALL else torch.get_num_threads()
     return threads, bool(pixels > _LONG)
@@ -132,9 +133,15 @@ def trace(
         flat = _flat(step, args, len(passed))
         graph = make_fx(flat, select_decomp_table(), tracing_mode='symbolic')(*symbols, *symbolic)
         graph.shape_env = None  # Inductor's cache cannot hash it, and the inputs have it
-        if tuned and on_gpu(symbolic[0]) and all(isinstance(v, Tensor) for v in inputs):
+        if tuned and on_gpu(symbolic[0]) and _is_of_a_norm(args, inputs):
             _tune_to(*_TUNED_TO[2 if many else first < len(_PIXELS)], symbolic, shapes)
         yield Traced(graph, [*symbols, *symbolic], passed, options, mode)
+
+
+def _is_of_a_norm(args: Sequence[Any], inputs: Sequence[Input]) -> bool:
+    """Whether a step's first argument is of x's size, and no size is an argument."""
+    tensors = all(isinstance(value, Tensor) for value in inputs)
+    return tensors and inputs[0].dim() > 2 and any(isinstance(arg, Plan) for arg in args)
 
 
 def _tune_to(instances: int, channels: int, symbolic: Sequence[Any], shapes: Any) -> None:

@@ -79,3 +79,11 @@ def test_size_class():
     for rows, many in ((16384, False), (16385, True)):
         assert size_class(torch.empty(rows, 1, 1)) == size_class(torch.empty(1, rows, 1))
         assert size_class(torch.empty(rows, 1, 1)) == (0, many)
+
+
+def test_steps_on_small_tensors():
+    """Such as those of KN's states, which have no pixels and no rows."""
+    args = torch.randn(5), 2, torch.randn(5)
+    assert size_class(args[0]) == (0, False)
+    with traced.trace(lambda a, n, b: (a * n + b,), args, inputs_of(args)) as t:
+        assert t.guards()(inputs_of((torch.randn(7), 3, torch.randn(7))))
