@@ -25,7 +25,7 @@ class MarkedDataset(BaseDataset):
 
 
 @DATASETS.register_module()
-class Mosaic:
+class MixingDataset:
     """A wrapper with a pipeline of its own."""
 
     def __init__(self, dataset, pipeline):
@@ -72,7 +72,7 @@ def test_training_data_with_the_pipeline_for_validation_in_one_pass():
 
 def test_wrappers_stay_but_those_that_mix_images():
     repeated = {'type': 'RepeatDataset', 'times': 2, 'dataset': dataset('train')}
-    mosaic = {'type': 'Mosaic', 'dataset': dataset('train'), 'pipeline': []}
+    mosaic = {'type': 'MixingDataset', 'dataset': dataset('train'), 'pipeline': []}
     joined = {'type': 'ConcatDataset', 'datasets': [repeated, mosaic]}
     found = contents(population_loader(config(joined)))
     assert sum(len(x) for x, _ in found) == 21
