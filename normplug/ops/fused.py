@@ -219,8 +219,6 @@ def _by_formula(
         local = Moments(batch_mean, batch_var)
         batch, total = reducer.differentiable(local, x.shape[0] * pixels_of(x))
         y_n, *more = output_step(x_n, plan, Moments(*instance), batch, params, tracked, total)
-    if more[0] is not None:  # for a compiler
-        store(tracked, Tracked(*more[:3]))
     return y_n.view(x.shape), more[3:5]
 
 

@@ -19,12 +19,16 @@ from torch import Tensor
 from torch.library import wrap_triton
 
 from normplug.ops.reference import working_dtype
+from normplug.ops.traced import pixel_class
 from normplug.stats import Moments
 
 __all__ = ['affine', 'backward_input', 'backward_reduce', 'fits', 'moments', 'taken']
 
-_LONG = 8192  # pixels; more are cut into pieces for several programs
 _WIDEST = 16  # bytes of a load
+# Where pixels are innermost, by their class: channels and pixels at a time, pieces, whether a block
+# holds all. Channels_last, pieces make up for few rows.
+_TILES = (16, 64, 1, True), (4, 256, 1, True), (1, 1024, 1, False), (1, 2048, 8, False)
+_PIECES = 256, 64, 16
 
 
 class Tile(NamedTuple):
@@ -46,9 +50,8 @@ class Tile(NamedTuple):
     aligned: int
 
 
-def fits(*tensors: Tensor) -> bool:
-    """Whether the kernels take these: (N, C, P), pixels or channels of x innermost."""
-    x_n = tensors[0]
+def fits(x_n: Tensor) -> bool:
+    """Whether the kernels take x, and what is of its size: (N, C, P), P or C of x innermost."""
     return x_n.dim() == 3 and (x_n.stride(2) == 1 or x_n.stride(1) == 1)
 
 
@@ -64,17 +67,11 @@ def tile(x_n: Tensor, *others: Tensor) -> Tile:
     wide = _WIDEST // x_n.element_size()
     runs = [t.stride(axis) for t in (x_n, *others) for axis in range(3) if axis != inner]
     aligned = wide if all(run % wide == 0 for run in (x_n.shape[inner], *runs)) else 1
-    if last:
-        splits = next((s for s in (256, 64, 16) if instances * channels * s <= 2**16), 1)
-        most = next((s for s in (256, 64, 16) if pixels >= 32 * s), 1)
-        return Tile(64, 32, min(splits, most), False, last, aligned)
-    rows, block, splits = next(
-        (shape for up_to, shape in _SHAPES.items() if pixels <= up_to), (1, 2048, 8)
-    )
-    return Tile(rows, block, splits, pixels <= 256, last, aligned)
-
-
-_SHAPES = {64: (16, 64, 1), 256: (4, 256, 1), _LONG: (1, 1024, 1)}
+    if not last:
+        return Tile(*_TILES[pixel_class(pixels)], last, aligned)
+    wanted = next((s for s in _PIECES if instances * channels * s <= 2**16), 1)
+    most = next((s for s in _PIECES if pixels >= 32 * s), 1)
+    return Tile(64, 32, min(wanted, most), False, last, aligned)
 
 
 def taken(t_nc: Tensor, x_n: Tensor) -> Tensor:
@@ -139,9 +136,9 @@ def _launch(
 ) -> None:
     """Run ``kernel`` on ``tensors``, the sizes and strides of x and the strides of ``others``."""
     instances, channels, pixels = x_n.shape
-    piece = pixels if t.splits == 1 else _pieces(pixels, t.splits * t.block) * t.block
+    piece = pixels if t.splits == 1 else triton.cdiv(pixels, t.splits * t.block) * t.block
     strides = (stride for other in (x_n, *others) for stride in other.stride())
-    wrap_triton(kernel)[instances, _pieces(channels, t.rows), t.splits](
+    wrap_triton(kernel)[instances, triton.cdiv(channels, t.rows), t.splits](
         *tensors,
         channels,
         pixels,
@@ -168,10 +165,6 @@ def _total(part: Tensor) -> Tensor:
         return part.double().sum(0)
     first, *rest = part.double().unbind()
     return sum(rest, first)
-
-
-def _pieces(size: int, of: int) -> int:
-    return (size + of - 1) // of
 
 
 @triton.jit

@@ -278,7 +278,7 @@ def _passes(*tensors: Tensor) -> ModuleType:
     if on_gpu(tensors[0]) and not is_plain(tensors[0]):
         from normplug.ops import kernels
 
-        if kernels.fits(*tensors):
+        if kernels.fits(tensors[0]):
             return kernels
     return reference
 

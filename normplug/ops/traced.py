@@ -15,7 +15,7 @@ from normplug.ops.blocked import SMALL
 from normplug.ops.plain import on_gpu
 from normplug.ops.plan import Plan
 
-__all__ = ['Input', 'Traced', 'may_vary', 'size_class', 'sizes_of', 'trace']
+__all__ = ['Input', 'Traced', 'may_vary', 'pixel_class', 'size_class', 'sizes_of', 'trace']
 
 Input = Tensor | int  # of compiled code
 
@@ -67,9 +67,14 @@ def size_class(x_n: Tensor) -> tuple[int, bool]:
     pixels = prod(x_n.shape[2:])
     if on_gpu(x_n):
         rows = prod(x_n.shape[:2])
-        return sum(bool(pixels > bound) for bound in _PIXELS), bool(rows > _ROWS)
+        return pixel_class(pixels), bool(rows > _ROWS)
     threads = 1 if x_n.numel() < SMALL else torch.get_num_threads()
     return threads, bool(pixels > _LONG)
+
+
+def pixel_class(pixels: int) -> int:
+    """On a GPU: how many of the bounds between classes a number of pixels is above, 0 to 3."""
+    return sum(bool(pixels > bound) for bound in _PIXELS)
 
 
 def may_vary(arg: Any) -> bool:
