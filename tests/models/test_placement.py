@@ -325,6 +325,17 @@ class SelfHooked(nn.BatchNorm2d):
         return y.relu()
 
 
+class RenamesItsState(nn.BatchNorm2d):
+    """By the hook `kind`, as layers with two layouts of checkpoints do."""
+
+    def __init__(self, channels, kind):
+        super().__init__(channels)
+        getattr(self, f'register_{kind}')(self.rename)
+
+    def rename(self, *args):
+        pass
+
+
 class FloatLayerNorm(nn.LayerNorm):
     """As CLIP's."""
 
@@ -356,6 +367,14 @@ IRREPLACEABLE = {
     'activation': (lambda: Activated(4), 'Activated has a forward of its own'),
     'mode': (lambda: AlwaysEvaluating(4), 'AlwaysEvaluating has a train of its own'),
     'hook of the layer': (lambda: SelfHooked(4), 'a hook that is its own method after'),
+    **{
+        kind: (partial(RenamesItsState, 4, kind), 'a hook that is its own method rename')
+        for kind in (
+            'state_dict_pre_hook',
+            'load_state_dict_pre_hook',
+            'load_state_dict_post_hook',
+        )
+    },
     'forward of an instance': (
         lambda: with_own_forward(nn.GroupNorm(2, 4)),
         'GroupNorm has a forward of its own, set on the instance',
