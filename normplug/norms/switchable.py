@@ -136,7 +136,7 @@ class SwitchableNorm(BaseNorm):
         return 1 if self.released_statistics else 0
 
     def live_ratios(self) -> tuple[Tensor, Tensor]:
-        """:meth:`ratios`, spelled out for ``torch.jit.script``."""
+        """:meth:`ratios`, spelled out for ``torch.jit.script``, which takes no ``*`` and no map."""
         raise NotImplementedError
 
     def _placed(self, ratios: Tensor) -> Tensor:
