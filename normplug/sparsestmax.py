@@ -10,19 +10,7 @@ network compiles, or is captured in a CUDA graph, with these functions inside.
 import torch
 from torch import Tensor
 
-__all__ = ['sparsemax', 'sparsestmax', 'sparsestmax_of_parts']
-
-
-def sparsemax(logits: Tensor) -> Tensor:
-    """Euclidean projection onto the simplex.
-
-    Args:
-        logits: of shape (..., K).
-
-    Returns:
-        Of the same shape; not negative, sums to 1 over the last axis.
-    """
-    return torch.stack(_sparsemax(logits.unbind(-1)), -1)
+__all__ = ['sparsestmax', 'sparsestmax_of_parts']
 
 
 def sparsestmax(logits: Tensor, radius: Tensor) -> Tensor:
@@ -38,7 +26,7 @@ def sparsestmax(logits: Tensor, radius: Tensor) -> Tensor:
 
     Args:
         logits: of shape (..., K), floating point.
-        radius: of shape () or (..., 1), in [0, 1].
+        radius: of shape () or (..., 1), in [0, 1]; at 0 the result is sparsemax.
 
     Returns:
         Of the logits' shape; not negative, sums to 1 over the last axis. Differentiable in the
@@ -81,6 +69,7 @@ def sparsestmax_of_parts(logits: list[Tensor], radius: Tensor) -> list[Tensor]:
 
 
 def _sparsemax(logits: list[Tensor]) -> list[Tensor]:
+    """Euclidean projection onto the simplex."""
     # All pairs instead of a sort: K is 3, and a sort would be an operator of its own, where
     # everything else fuses. Tied logits count each other, and are all in the support or none.
     support: list[Tensor] = []

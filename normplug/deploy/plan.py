@@ -10,6 +10,7 @@ from fnmatch import fnmatchcase
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from normplug.models.references import References
 from normplug.norms import KN, SSN, BaseNorm, GhostBN, PortableSyncBN
 from normplug.own_code import hooks_of, own_code
 
@@ -60,14 +61,14 @@ def make_plan(model: nn.Module, flow: Dataflow, must_fold: Iterable[str] = ()) -
     Raises:
         ValueError: one of those cannot be folded, or a pattern matches no norm.
     """
-    plan = Plan()
+    plan, references = Plan(), References(model)
     all_names = names_of(model)
     owners = Counter(id(p) for layer in all_names for p in layer.parameters(recurse=False))
     for layer, names in all_names.items():
         if not isinstance(layer, (BaseNorm, _BatchNorm)):
             continue
         name, kind = names[0], type(layer).__name__
-        native, why_not = _native(layer, flow)
+        native, why_not = _native(layer, flow, references)
         conv, why_not_folded = _convolution(layer, flow, owners) if native == 'bn' else (None, None)
         if conv is not None:
             plan.folded[name] = all_names[conv][0]
@@ -87,11 +88,11 @@ def make_plan(model: nn.Module, flow: Dataflow, must_fold: Iterable[str] = ()) -
     return plan
 
 
-def _native(layer: nn.Module, flow: Dataflow) -> tuple[str | None, str]:
+def _native(layer: nn.Module, flow: Dataflow, references: References) -> tuple[str | None, str]:
     """'bn', 'in' or 'ln' where a native layer computes the same; else None and why not."""
     if layer not in flow.shapes:
         return None, 'not part of the inference'
-    own = own_code(layer, 'rule', 'rule_params', 'corrections')
+    own = own_code(layer, 'rule', 'rule_params', 'corrections') or references.beside_names(layer)
     if own:
         return None, f'which {own}'
     if isinstance(layer, _BatchNorm):

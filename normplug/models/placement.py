@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from normplug.models.calls import refused_arguments
+from normplug.models.references import References
 from normplug.models.replace import carry_over, takes_channels_last, why_irreplaceable
 from normplug.norms import BaseNorm
 
@@ -75,8 +76,9 @@ def place_norms(model: nn.Module, norms: Sequence[Mapping]) -> None:
 
     Raises:
         ValueError: a pattern matches no norm layer, two match the same one, an entry is malformed,
-            the axis of the channels differs, or a layer does more than to normalize, or is called
-            in a way that the new one does not allow. The model has not been changed.
+            the axis of the channels differs, or a layer does more than to normalize, is called in
+            a way that the new one does not allow, shares a tensor with another module, or is kept
+            in an attribute that is no submodule too. The model has not been changed.
     """
     _check_entries(norms)
     layers: dict[nn.Module, list[str]] = {}  # a layer may be shared, and then has several names
@@ -84,9 +86,10 @@ def place_norms(model: nn.Module, norms: Sequence[Mapping]) -> None:
         if isinstance(layer, _NORMS):
             layers.setdefault(layer, []).append(name)
     found = _match([entry['where'] for entry in norms], layers, model)
+    references = References(model)
     # All are built before the first is replaced: an error leaves the model as it was.
     placed = [
-        {old: _replacement(old, layers[old], entry['norm_cfg'], model) for old in at}
+        {old: _replacement(old, layers[old], entry['norm_cfg'], model, references) for old in at}
         for entry, at in zip(norms, found, strict=True)
     ]
     for entry, replaced in zip(norms, placed, strict=True):
@@ -163,16 +166,21 @@ def _other_norms(pattern: str, model: nn.Module) -> str:
 
 
 def _replacement(
-    old: nn.Module, names: list[str], norm_cfg: Mapping, model: nn.Module
+    old: nn.Module,
+    names: list[str],
+    norm_cfg: Mapping,
+    model: nn.Module,
+    references: References,
 ) -> nn.Module:
     from mmcv.cnn import build_norm_layer
 
     name, kind = names[0], norm_cfg['type']
     reason = why_irreplaceable(old)
+    reason = f'{reason}, which would be lost' if reason else references.beside_names(old)
     if reason:
         raise ValueError(
-            f'the norm layer {name} cannot become {kind}: {type(old).__name__} {reason}, which '
-            'would be lost. Narrow the pattern, or build the model with a plain norm there'
+            f'the norm layer {name} cannot become {kind}: {type(old).__name__} {reason}. Narrow '
+            'the pattern, or build the model with a plain norm there'
         )
     if isinstance(old, nn.GroupNorm):
         channels = old.num_channels

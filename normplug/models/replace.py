@@ -36,8 +36,9 @@ def why_irreplaceable(layer: nn.Module) -> str:
     if isinstance(layer, (nn.LayerNorm, nn.RMSNorm)) and len(layer.normalized_shape) != 1:
         return f'normalizes the last {len(layer.normalized_shape)} axes, with a weight for each'
     # A hook that is a method of the layer goes on to act on the old one.
-    for kind in HOOKS[:7]:
+    for kind in HOOKS:
         for hook in getattr(layer, kind).values():
+            hook = getattr(hook, 'hook', hook)  # torch wraps those before loading
             if getattr(hook, '__self__', None) is layer:
                 return f'has a hook that is its own method {hook.__name__}'
     return ''

@@ -46,7 +46,10 @@ class Scripted:
         )
 
     def scripted_ratios(self) -> tuple[Tensor, Tensor]:
-        """The rule in evaluation: what :func:`normalize_scripted` mixes, of means and variances."""
+        """The rule in evaluation: ``mean_ratios`` and ``var_ratios`` of :func:`normalize_scripted`.
+
+        Each is (3, C) or (3, 1): of the instance's, the layer's and the running moments.
+        """
         raise NotImplementedError
 
     def of_running(self) -> tuple[Tensor, Tensor]:

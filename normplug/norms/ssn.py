@@ -134,12 +134,6 @@ class SSN(SwitchableNorm, BaseNorm):
         )
         return torch.stack(mean), torch.stack(var)
 
-    @torch.no_grad()
-    def ratios(self) -> tuple[Tensor, Tensor]:
-        """The ratios of means and of variances, each (K,), as precise as the rule has them."""
-        both = self.to_ratios(*(p.to(small_dtype(p)) for p in self.ratio_params()))
-        return torch.stack(both[0]), torch.stack(both[1])
-
     def reset_ratios(self) -> None:
         """Learn the ratios anew, from equal ones: for fine-tuning on another task."""
         self._reset('mean_weight', 'var_weight', 'radius', 'mean_choice', 'var_choice')

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from normplug.norms.base import BaseNorm
 from normplug.ops import Rule
+from normplug.precision import small_dtype
 from normplug.stats import Affine, Moments, mix, pool, standardize
 
 __all__ = ['SwitchableNorm', 'switch_rule']
@@ -101,8 +102,11 @@ class SwitchableNorm(BaseNorm):
 
     @torch.no_grad()
     def ratios(self) -> tuple[Tensor, Tensor]:
-        """The ratios of means and of variances, each (K,) in the order of ``normalizers``."""
-        mean, var = self.to_ratios(*self.ratio_params())
+        """The ratios of means and of variances, each (K,) in the order of ``normalizers``.
+
+        In the precision in which the rule has them: see :func:`normplug.precision.small_dtype`.
+        """
+        mean, var = self.to_ratios(*(p.to(small_dtype(p)) for p in self.ratio_params()))
         return torch.stack(mean), torch.stack(var)
 
     def rule(self, x: Tensor) -> Rule:
@@ -132,7 +136,7 @@ class SwitchableNorm(BaseNorm):
         return 1 if self.released_statistics else 0
 
     def live_ratios(self) -> tuple[Tensor, Tensor]:
-        """:meth:`ratios`, spelled out for ``torch.jit.script``."""
+        """:meth:`ratios`, spelled out for ``torch.jit.script``, which takes no ``*`` and no map."""
         raise NotImplementedError
 
     def _placed(self, ratios: Tensor) -> Tensor:

@@ -92,7 +92,7 @@ def test_sn_to_ssn_computes_the_same(options, training):
     ssn = loaded(converted(sn, norm='SSN'), {'type': 'SSN', **options})
     for name, layer in own_layers(ssn).items():
         for got, want in zip(layer.ratios(), sn.get_submodule(name).ratios(), strict=True):
-            torch.testing.assert_close(got.float(), want, rtol=0, atol=1e-6)
+            torch.testing.assert_close(got, want, rtol=0, atol=1e-6)
         assert layer.radius == 0
         assert not layer.mean_choice.any()
     assert off(features(ssn, training), features(sn, training)) < 1e-4

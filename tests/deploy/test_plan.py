@@ -129,6 +129,18 @@ def own_forward(layer):
     return layer
 
 
+class KeptInAList(Straight):
+    def __init__(self):
+        super().__init__()
+        self.norms = [self.bn1]
+
+
+def with_shared_gamma():
+    net = with_bn1(PortableSyncBN(4))
+    net.scale = net.bn1.weight
+    return net
+
+
 class NormFirst(Net):
     def __init__(self):
         super().__init__()
@@ -185,6 +197,8 @@ def test_by_what_flows_not_by_order():
         (lambda: with_bn1(Activated(4)), 'which has a forward of its own'),
         (lambda: with_bn1(own_forward(nn.BatchNorm2d(4))), 'set on the instance'),
         (lambda: with_bn1(HalvedBN(4)), 'which has a rule of its own'),
+        (KeptInAList, 'which is kept in norms too'),
+        (with_shared_gamma, 'which shares its weight with scale'),
         (NormFirst, 'its input is not the output of a convolution'),
         (BatchStatistics, 'without weights or running statistics'),
     ],

@@ -4,6 +4,7 @@ import logging
 import re
 from collections import Counter
 from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,7 @@ MODEL = {
         'head': {'type': 'LinearClsHead', 'num_classes': 2, 'in_channels': 64},
     },
 }
+SN_AT = {'norm_cfg': {'type': 'SN'}}
 IBN_IN_NORM1 = {'where': 'backbone.layer[1-3].*.bn1', 'norm_cfg': {'type': 'IBN'}}
 
 
@@ -167,6 +169,79 @@ def test_a_shared_layer_is_replaced_at_all_its_names():
     assert model['a'][0] is model['b'][0]
 
 
+class Keeping(nn.Module):
+    """Two norms, and what `keep` makes of the first as a further attribute."""
+
+    def __init__(self, keep):
+        super().__init__()
+        self.bn1, self.bn2 = nn.BatchNorm2d(4), nn.BatchNorm2d(4)
+        self.__dict__['kept'] = keep(self.bn1)
+
+
+KEPT = {
+    'list': lambda norm: [None, norm],
+    'tuple in a dict': lambda norm: {'stage': (3, norm)},
+    'key': lambda norm: {norm: 'bn1'},
+    'unregistered': lambda norm: norm,
+    'module in a list': lambda norm: [nn.Sequential(nn.ReLU(), norm)],
+    'method': lambda norm: norm.forward,
+    'argument': lambda norm: partial(map, norm),
+}
+
+
+@pytest.mark.parametrize('how', KEPT)
+def test_a_layer_that_an_attribute_keeps_is_refused(how):
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), Keeping(KEPT[how]))
+    before = norm_layers(model)
+    with pytest.raises(ValueError, match=r'layer 1\.bn1 cannot become SN: .* kept in 1\.kept too'):
+        place_norms(model, [{'where': '*', **SN_AT}])
+    assert norm_layers(model) == before
+    place_norms(model, [{'where': '*.bn2', **SN_AT}])
+
+
+def share(tensor, name):
+    """A function that makes `name` of a module the first norm's `tensor`."""
+    return lambda norms: setattr(norms[1], name, getattr(norms[0], tensor))
+
+
+SHARED = {
+    'parameter': (share('weight', 'weight'), 'weight with 1.weight'),
+    'with what is no norm': (
+        lambda norms: setattr(norms[2], 'bias', norms[0].bias),
+        'bias with 2.bias',
+    ),
+    'buffer': (share('running_var', 'running_var'), 'running_var with 1.running_var'),
+    'memory': (
+        lambda norms: setattr(norms[1], 'weight', nn.Parameter(norms[0].weight.data)),
+        'weight with 1.weight',
+    ),
+    'in a list': (lambda norms: setattr(norms, 'sparse', [norms[0].weight]), 'weight with sparse'),
+}
+
+
+@pytest.mark.parametrize('how', SHARED)
+def test_a_layer_that_shares_a_tensor_is_refused(how):
+    tie, message = SHARED[how]
+    model = nn.Sequential(nn.BatchNorm2d(4), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 1))
+    tie(model)
+    before = norm_layers(model)
+    message = f'layer 0 cannot become SN: BatchNorm2d shares its {message}'
+    with pytest.raises(ValueError, match=message):
+        place_norms(model, [{'where': '*', **SN_AT}])
+    assert norm_layers(model) == before
+
+
+def test_tensors_without_memory_of_their_own_are_no_hindrance():
+    model = nn.Sequential(nn.LazyConv2d(4, 1), nn.BatchNorm2d(4))
+    model.register_buffer('graph', torch.eye(3).to_sparse())
+    model.blocks = [model[1:]]  # made here, and holds the norm
+    with pytest.raises(ValueError, match='kept in blocks too'):
+        place_norms(model, [{'where': '1', **SN_AT}])
+    model.blocks = [model]
+    place_norms(model, [{'where': '1', **SN_AT}])
+    assert isinstance(model[1], SN)
+
+
 def test_what_was_replaced_is_logged(monkeypatch):
     said = []
     monkeypatch.setattr('normplug.models.placement.print_log', lambda *args: said.append(args))
@@ -187,9 +262,6 @@ def test_what_was_replaced_is_logged(monkeypatch):
             logging.INFO,
         ),
     ]
-
-
-SN_AT = {'norm_cfg': {'type': 'SN'}}
 
 
 @pytest.mark.parametrize(
@@ -253,6 +325,17 @@ class SelfHooked(nn.BatchNorm2d):
         return y.relu()
 
 
+class RenamesItsState(nn.BatchNorm2d):
+    """By the hook `kind`, as layers with two layouts of checkpoints do."""
+
+    def __init__(self, channels, kind):
+        super().__init__(channels)
+        getattr(self, f'register_{kind}')(self.rename)
+
+    def rename(self, *args):
+        pass
+
+
 class FloatLayerNorm(nn.LayerNorm):
     """As CLIP's."""
 
@@ -284,6 +367,14 @@ IRREPLACEABLE = {
     'activation': (lambda: Activated(4), 'Activated has a forward of its own'),
     'mode': (lambda: AlwaysEvaluating(4), 'AlwaysEvaluating has a train of its own'),
     'hook of the layer': (lambda: SelfHooked(4), 'a hook that is its own method after'),
+    **{
+        kind: (partial(RenamesItsState, 4, kind), 'a hook that is its own method rename')
+        for kind in (
+            'state_dict_pre_hook',
+            'load_state_dict_pre_hook',
+            'load_state_dict_post_hook',
+        )
+    },
     'forward of an instance': (
         lambda: with_own_forward(nn.GroupNorm(2, 4)),
         'GroupNorm has a forward of its own, set on the instance',
