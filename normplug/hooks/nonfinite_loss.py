@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from mmengine.dist import all_gather_object, all_reduce
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapperDict
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
-from torch import Tensor, nn
+from torch import Tensor
 
 from normplug.errors import TrainingError
+from normplug.hooks.unwrapped import unwrapped
 from normplug.nonfinite import Search, all_finite
 from normplug.resume.random_state import get_random_state, set_random_state
 
@@ -69,7 +69,7 @@ class NonFiniteLossHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """Put the check in front of the optimizer's step."""
         self._exempt = frozenset(
-            name for name, value in _unwrapped(runner).named_buffers() if not all_finite(value)
+            name for name, value in unwrapped(runner).named_buffers() if not all_finite(value)
         )
         wrapper = runner.optim_wrapper
         for one in wrapper.values() if isinstance(wrapper, OptimWrapperDict) else [wrapper]:
@@ -144,7 +144,7 @@ class NonFiniteLossHook(Hook):
         )
 
     def _where_it_began(self, runner: Runner, steps: int) -> tuple[int, str]:
-        search = Search(_unwrapped(runner), self._exempt)
+        search = Search(unwrapped(runner), self._exempt)
         set_random_state(self._state)
         self._repeating = True
         try:
@@ -184,10 +184,6 @@ class _Check:
 
 class _Repeated(Exception):  # noqa: N818
     """The repeated pass has come to the step."""
-
-
-def _unwrapped(runner: Runner) -> nn.Module:
-    return runner.model.module if is_model_wrapper(runner.model) else runner.model
 
 
 def _advice(runner: Runner) -> str:

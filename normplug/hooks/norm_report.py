@@ -4,13 +4,13 @@ from collections import Counter
 from collections.abc import Iterable
 
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from normplug.hooks.mean_teacher import has_lost_statistics, mean_teacher_hook, twins_in_student
+from normplug.hooks.unwrapped import unwrapped
 from normplug.norms import BaseNorm
 from normplug.register import NORMS
 
@@ -173,7 +173,7 @@ class NormReportHook(Hook):
         if self._reported:
             return
         self._reported = True
-        model = _unwrapped(runner)
+        model = unwrapped(runner)
         mean_teacher = mean_teacher_hook(runner.hooks)
         runner.logger.info(norm_report(model, mean_teacher))
         self._warn_of_teacher(runner, mean_teacher)
@@ -200,11 +200,7 @@ class NormReportHook(Hook):
     before_test = before_val
 
     def _warn_of_teacher(self, runner: Runner, mean_teacher: Hook | None = None) -> None:
-        warning = teacher_report(_unwrapped(runner), mean_teacher)
+        warning = teacher_report(unwrapped(runner), mean_teacher)
         if warning and not self._warned_of_teacher:
             self._warned_of_teacher = True
             runner.logger.warning(warning)
-
-
-def _unwrapped(runner: Runner) -> nn.Module:
-    return runner.model.module if is_model_wrapper(runner.model) else runner.model
