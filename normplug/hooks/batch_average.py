@@ -5,7 +5,7 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
-from normplug.hooks.unwrapped import unwrapped
+from normplug.hooks.of_runner import unwrapped
 from normplug.population import (
     PopulationError,
     batches_of_all_ranks,

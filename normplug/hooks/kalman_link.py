@@ -9,7 +9,7 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
 from normplug.errors import UnsuitableModelError
-from normplug.hooks.unwrapped import unwrapped
+from normplug.hooks.of_runner import unwrapped
 from normplug.kalman import link_kalman, refuse_checkpointing
 from normplug.norms import KN
 

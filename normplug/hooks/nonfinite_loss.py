@@ -15,7 +15,7 @@ from mmengine.runner import Runner
 from torch import Tensor
 
 from normplug.errors import TrainingError
-from normplug.hooks.unwrapped import unwrapped
+from normplug.hooks.of_runner import unwrapped
 from normplug.nonfinite import Search, all_finite
 from normplug.resume.random_state import get_random_state, set_random_state
 

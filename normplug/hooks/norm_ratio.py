@@ -6,7 +6,7 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
 from normplug.errors import UnsuitableModelError
-from normplug.hooks.unwrapped import unwrapped
+from normplug.hooks.of_runner import unwrapped
 from normplug.norms import SSN
 from normplug.norms.switchable import SwitchableNorm
 

@@ -16,9 +16,9 @@ from mmengine.optim import OptimWrapperDict
 from mmengine.registry import HOOKS
 from mmengine.runner import CheckpointLoader, Runner, save_checkpoint
 
+from normplug.hooks.of_runner import unwrapped
 from normplug.hooks.sample_seed import SampleSeedHook
 from normplug.hooks.sync_norm_stats import synchronize_models
-from normplug.hooks.unwrapped import unwrapped
 from normplug.resume import atomic
 from normplug.resume.disk import check_room, check_writable, checkpoint_bytes
 from normplug.resume.kept import (
