@@ -105,7 +105,7 @@ class NonFiniteLossHook(Hook):
     def _checked(self, runner: Runner, update_params: Callable) -> Callable:
         def check_and_update(loss: Tensor, *args: Any, **kwargs: Any) -> None:
             if self._repeating:
-                raise _Repeated
+                raise _RepeatedError
             if self._state is not None:
                 self._pending = _Check(loss)
                 if not self._pending.is_copying:
@@ -151,7 +151,7 @@ class NonFiniteLossHook(Hook):
             # force_eager: a compiled train_step would not call the hooks of modules.
             with torch.no_grad(), torch.compiler.set_stance('force_eager'), search.watching():
                 runner.model.train_step(self._batch, optim_wrapper=runner.optim_wrapper)
-        except _Repeated:
+        except _RepeatedError:
             pass
         finally:
             self._repeating = False
@@ -182,7 +182,7 @@ class _Check:
         return bool(self._bad)
 
 
-class _Repeated(Exception):  # noqa: N818
+class _RepeatedError(Exception):
     """The repeated pass has come to the step."""
 
 
