@@ -36,11 +36,11 @@ def behaviour_checks(setting: Setting) -> Iterator[Check]:
         for backend in setting.backends:
             for name in names:
                 told = f'{name}, {backend}, {situation}'
-                yield Check('behaviour', told, partial(call, name, backend), gpus)
+                yield Check(told, partial(call, name, backend), gpus)
     if 'compiled' in setting.backends:
         for name in _WITHOUT_STATES:
             call = partial(_whole_graph, name, setting.device)
-            yield Check('behaviour', f'{name}, torch.compile(fullgraph=True)', call)
+            yield Check(f'{name}, torch.compile(fullgraph=True)', call)
 
 
 def _another_stream(name: str, backend: str) -> str:

@@ -25,9 +25,9 @@ _FAST_FLOAT64 = {(6, 0), (7, 0), (8, 0), (9, 0), (10, 0)}
 
 def environment_checks(setting: Setting) -> Iterator[Check]:
     """What is there."""
-    yield Check('environment', 'GPU', _gpu, gpus=1)
-    yield Check('environment', 'versions', _versions)
-    yield Check('environment', 'compiler', partial(_compiler, setting))
+    yield Check('GPU', _gpu, gpus=1)
+    yield Check('versions', _versions)
+    yield Check('compiler', partial(_compiler, setting))
 
 
 def float64_note(capability: tuple[int, int]) -> str:

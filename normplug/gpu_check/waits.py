@@ -36,9 +36,9 @@ def wait_checks(setting: Setting) -> Iterator[Check]:
     for backend in setting.backends:
         for name in NORMS:
             call = partial(_no_wait, name, backend)
-            yield Check('waits', f'{name}, {backend}', call, gpus=1)
+            yield Check(f'{name}, {backend}', call, gpus=1)
     for hook, allowed in _HOOKS.items():
-        yield Check('waits', hook, partial(_of_hook, hook, allowed), gpus=1)
+        yield Check(hook, partial(_of_hook, hook, allowed), gpus=1)
 
 
 def launch_checks(setting: Setting) -> Iterator[Check]:
@@ -46,8 +46,8 @@ def launch_checks(setting: Setting) -> Iterator[Check]:
     for backend in reversed(setting.backends):
         for name in LOCAL:
             call = partial(_launches, name, backend)
-            yield Check('launches', f'{name}, {backend}', call, gpus=1)
-    yield Check('launches', 'BN', partial(_launches, 'BN', 'eager'), gpus=1)
+            yield Check(f'{name}, {backend}', call, gpus=1)
+    yield Check('BN', partial(_launches, 'BN', 'eager'), gpus=1)
 
 
 def _no_wait(name: str, backend: str) -> str:
