@@ -7,11 +7,10 @@ __all__ = ['deform_conv', 'install']
 
 
 def install() -> None:
-    """Provide `mmcv._ext` where it is missing, safe loading of checkpoints, and `normplug::` bases.
+    """Let the mm packages and torch find what they lack; calling it again changes nothing.
 
-    And let torch's ``update_bn`` find our norms.
-
-    Calling it again changes nothing.
+    `mmcv._ext` where it is missing, safe loading of checkpoints, `normplug::` bases of configs, and
+    our norms in torch's ``update_bn``.
     """
     mmcv_ext.install()
     checkpoint.install()

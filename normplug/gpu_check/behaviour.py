@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from .checks import Check, FailedError, Setting
-from .comparison import LOCAL, Expected, compare, expected, layer_of, norm_of, run, tensors_of
+from .comparison import LOCAL, compare, expected, layer_of, norm_of, run, tensors_of
 
 __all__ = ['behaviour_checks']
 
@@ -36,11 +36,11 @@ def behaviour_checks(setting: Setting) -> Iterator[Check]:
         for backend in setting.backends:
             for name in names:
                 told = f'{name}, {backend}, {situation}'
-                yield Check('behaviour', told, partial(call, name, backend), gpus)
+                yield Check(told, partial(call, name, backend), gpus)
     if 'compiled' in setting.backends:
         for name in _WITHOUT_STATES:
             call = partial(_whole_graph, name, setting.device)
-            yield Check('behaviour', f'{name}, torch.compile(fullgraph=True)', call)
+            yield Check(f'{name}, torch.compile(fullgraph=True)', call)
 
 
 def _another_stream(name: str, backend: str) -> str:
@@ -149,10 +149,9 @@ def _checkpointed(device: str, name: str, backend: str) -> str:
 
 def _repeated(device: str, name: str, backend: str) -> str:
     x, dy = tensors_of(_SHAPE, 'float32', 'contiguous', device)
-    first, second = (run(layer_of(name, _SHAPE[1], backend, device), x, dy, True) for _ in range(2))
-    differ = [
-        key for key, value in _all(first).items() if not torch.equal(value, _all(second)[key])
-    ]
+    twice = [run(layer_of(name, _SHAPE[1], backend, device), x, dy, True) for _ in range(2)]
+    first, second = (result.tensors | result.running for result in twice)
+    differ = [key for key, value in first.items() if not torch.equal(value, second[key])]
     if differ:
         raise FailedError(f'{", ".join(differ)}: not the same twice')
     return 'yes'
@@ -176,7 +175,3 @@ def _whole_graph(name: str, device: str) -> str:
     if norm.batch_from is not None and norm.num_batches_tracked != 1:
         raise FailedError(f'{int(norm.num_batches_tracked)} batches are tracked after one')
     return f'as uncompiled; largest error {share:.1%} of what is allowed'
-
-
-def _all(result: Expected) -> dict[str, torch.Tensor]:
-    return {**result.tensors, **result.running}

@@ -43,13 +43,11 @@ class Check(NamedTuple):
     """One check.
 
     Attributes:
-        group: what it belongs to.
-        name: of the check.
+        name: of the check, within its group.
         run: gives what was seen; raises where that is wrong.
         gpus: how many it needs.
     """
 
-    group: str
     name: str
     run: Callable[[], str]
     gpus: int = 0
@@ -66,12 +64,13 @@ class Result(NamedTuple):
 
 
 def perform(
-    checks: Iterable[Check], device: str, limit: float, say: Callable[[str], None]
+    group: str, checks: Iterable[Check], device: str, limit: float, say: Callable[[str], None]
 ) -> list[Result]:
     """Run the checks of one group.
 
     Args:
-        checks: of a group.
+        group: its name.
+        checks: of the group.
         device: 'cpu' or 'cuda'.
         limit: seconds after which no further check begins.
         say: takes a line for each check.
@@ -86,9 +85,9 @@ def perform(
         elif begun - start > limit:
             state, seen = 'skipped', f'not reached in {limit:.0f} s: raise --minutes'
         else:
-            state, seen = _run(check, device)
-        result = Result(*check[:2], state, seen, time.perf_counter() - begun)
-        say(f'{result.group}: {result.name}: {state}: {seen} [{result.seconds:.1f} s]')
+            state, seen = _run(group, check, device)
+        result = Result(group, check.name, state, seen, time.perf_counter() - begun)
+        say(f'{group}: {check.name}: {state}: {seen} [{result.seconds:.1f} s]')
         results.append(result)
     return results
 
@@ -97,12 +96,12 @@ def _gpus(number: int) -> str:
     return 'a GPU' if number == 1 else f'{number} GPUs'
 
 
-def _run(check: Check, device: str) -> tuple[Literal['ok', 'failed', 'skipped'], str]:
+def _run(group: str, check: Check, device: str) -> tuple[Literal['ok', 'failed', 'skipped'], str]:
     try:
         if device == 'cuda':
             torch.cuda.synchronize()
     except RuntimeError:  # after an illegal access the process's context takes no more work
-        return 'skipped', f'an earlier check broke the GPU for this process: --only {check.group}'
+        return 'skipped', f'an earlier check broke the GPU for this process: --only {group}'
     try:
         seen = check.run()
         if device == 'cuda':

@@ -126,7 +126,7 @@ def _gpu_check(args: argparse.Namespace, argv: Sequence[str], prog: str) -> list
         if args.only and name not in args.only:
             continue
         limit = group.limit * args.minutes / _MINUTES
-        results += perform(group.checks(setting), args.device, limit, _say)
+        results += perform(name, group.checks(setting), args.device, limit, _say)
         # After each group: what was seen is not lost if the next one ends the process.
         made = files(results, setting.tables, source, args.device)
         paths = write_all(Path(args.out), made)

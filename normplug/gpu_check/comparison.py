@@ -18,7 +18,7 @@ from normplug.register import NORMS
 
 from .checks import FailedError
 
-__all__ = ['LOCAL', 'Expected', 'compare', 'expected', 'layer_of', 'norm_of', 'run', 'tensors_of']
+__all__ = ['LOCAL', 'Outcome', 'compare', 'expected', 'layer_of', 'norm_of', 'run', 'tensors_of']
 
 # In one process a type that synchronizes runs the code of the type that does not.
 LOCAL = [name for name, norm in NORMS.items() if not norm.synchronized]
@@ -28,13 +28,13 @@ LOCAL = [name for name, norm in NORMS.items() if not norm.synchronized]
 RUNNING_TOLERANCE = 1e-5
 
 
-class Expected(NamedTuple):
-    """What float64 on the CPU gives, by name.
+class Outcome(NamedTuple):
+    """What a layer gives, by name.
 
     Attributes:
         tensors: the output and the gradients.
         running: the running statistics.
-        cancelled: size of the terms of dx where it is 0 but for their roundings.
+        cancelled: where float64's dx is 0 but for roundings, the size of the terms that cancel.
     """
 
     tensors: dict[str, Tensor]
@@ -47,7 +47,7 @@ def norm_of(layer: nn.Module) -> BaseNorm:
     return layer.norm if isinstance(layer, LinkedKN) else layer
 
 
-def expected(layer: nn.Module, x: Tensor, dy: Tensor, training: bool) -> Expected:
+def expected(layer: nn.Module, x: Tensor, dy: Tensor, training: bool) -> Outcome:
     """Differentiate the rule step by step in float64, and move the running statistics."""
     twin = deepcopy(layer).double().cpu().train(training)
     x, dy = (t.detach().cpu().double() for t in (x, dy))
@@ -58,7 +58,7 @@ def expected(layer: nn.Module, x: Tensor, dy: Tensor, training: bool) -> Expecte
     if x.numel() == x.shape[1]:  # one value per channel: y is β, and dx = γ/√eps (dy − dy)
         norm = norm_of(twin)
         cancelled = (norm.weight.abs().max() * dy.abs().max() / norm.eps**0.5).item()
-    return Expected(tensors, _running(twin, x), cancelled)
+    return Outcome(tensors, _running(twin, x), cancelled)
 
 
 def _running(layer: nn.Module, x: Tensor) -> dict[str, Tensor]:
@@ -88,8 +88,8 @@ def run(
     training: bool,
     call: Callable[[Tensor], Tensor] | None = None,
     by_backward: bool = False,
-) -> Expected:
-    """The same of the layer as it is, on its device.
+) -> Outcome:
+    """What the layer gives as it is, on its device.
 
     Args:
         layer: with its parameters; of a model, its first normalizer tells the statistics.
@@ -115,12 +115,12 @@ def run(
         tensors |= dict(zip(labels, grads, strict=True))
     norm = norm_of(layer[0] if isinstance(layer, nn.Sequential) else layer)
     if norm.batch_from is None:
-        return Expected(tensors, {})
+        return Outcome(tensors, {})
     names = ('running_mean', 'running_var', 'num_batches_tracked')
-    return Expected(tensors, {name: getattr(norm, name).clone() for name in names})
+    return Outcome(tensors, {name: getattr(norm, name).clone() for name in names})
 
 
-def compare(got: Expected, want: Expected, x: Tensor, dtype: str) -> float:
+def compare(got: Outcome, want: Outcome, x: Tensor, dtype: str) -> float:
     """The largest error, as a share of what is allowed.
 
     Args:

@@ -11,7 +11,6 @@ from functools import partial
 import torch
 
 from normplug.bench.compilation import compilations, empty_cache, forget_compiled
-from normplug.ops.backend import set_backend
 from normplug.report import installed_versions
 
 from .checks import Check, FailedError, Setting, SkippedError
@@ -26,9 +25,9 @@ _FAST_FLOAT64 = {(6, 0), (7, 0), (8, 0), (9, 0), (10, 0)}
 
 def environment_checks(setting: Setting) -> Iterator[Check]:
     """What is there."""
-    yield Check('environment', 'GPU', _gpu, gpus=1)
-    yield Check('environment', 'versions', _versions)
-    yield Check('environment', 'compiler', partial(_compiler, setting))
+    yield Check('GPU', _gpu, gpus=1)
+    yield Check('versions', _versions)
+    yield Check('compiler', partial(_compiler, setting))
 
 
 def float64_note(capability: tuple[int, int]) -> str:
@@ -72,12 +71,11 @@ def _driver() -> str:
 
 
 def _compiler(setting: Setting) -> str:
-    if setting.backends == ['eager']:
+    if 'compiled' not in setting.backends:
         raise SkippedError('--backend eager compiles nothing')
     # Triton too builds its launcher by a C compiler.
     names = [os.environ.get('CC') or os.environ.get('CXX'), 'gcc', 'g++', 'clang', 'cc']
     found = next((path for name in names if name and (path := shutil.which(name))), None)
-    set_backend('compiled')
     forget_compiled()
     before = compilations()
     shape = (2, 8, 6, 10)

@@ -14,7 +14,7 @@ from normplug.bench.compilation import empty_cache, forget_compiled
 from normplug.register import NORMS
 
 from .checks import Check, FailedError, Setting
-from .comparison import LOCAL, Expected, compare, expected, layer_of, run, tensors_of
+from .comparison import LOCAL, Outcome, compare, expected, layer_of, run, tensors_of
 
 __all__ = ['memory_checks', 'parity_checks', 'size_checks']
 
@@ -39,7 +39,7 @@ def parity_checks(setting: Setting) -> Iterator[Check]:
     """A check for each backend, dtype and type."""
     for backend, dtype, name in product(setting.backends, DTYPES, NORMS):
         call = partial(_parity, name, backend, dtype, setting.device)
-        yield Check('parity', f'{name}, {backend}, {dtype}', call)
+        yield Check(f'{name}, {backend}, {dtype}', call)
 
 
 def size_checks(setting: Setting) -> Iterator[Check]:
@@ -51,14 +51,14 @@ def size_checks(setting: Setting) -> Iterator[Check]:
     names = sorted(LOCAL, key=lambda name: name != 'SN')
     for backend, name, (sizes, shapes) in product(setting.backends, names, orders.items()):
         call = partial(_sizes, name, backend, shapes, setting.device)
-        yield Check('sizes', f'{name}, {backend}, {sizes}', call)
+        yield Check(f'{name}, {backend}, {sizes}', call)
 
 
 def memory_checks(setting: Setting) -> Iterator[Check]:
     """A check for each backend, kind of memory and type."""
     for backend, kind, name in product(setting.backends, _MEMORY, LOCAL):
         call = partial(_memory, name, backend, _MEMORY[kind], setting.device)
-        yield Check('memory', f'{name}, {backend}, {kind}', call)
+        yield Check(f'{name}, {backend}, {kind}', call)
 
 
 def _parity(name: str, backend: str, dtype: str, device: str) -> str:
@@ -77,7 +77,7 @@ def _parity(name: str, backend: str, dtype: str, device: str) -> str:
 
 
 def _sizes(name: str, backend: str, shapes: Sequence[Shape], device: str) -> str:
-    cases: list[tuple[Tensor, Tensor, Expected]] = []
+    cases: list[tuple[Tensor, Tensor, Outcome]] = []
     for shape in shapes:
         x, dy = tensors_of(shape, 'float32', 'contiguous', device)
         cases.append((x, dy, expected(layer_of(name, shape[1], backend, device), x, dy, True)))

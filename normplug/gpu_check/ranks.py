@@ -16,7 +16,7 @@ import torch.multiprocessing as mp
 from normplug.register import NORMS
 
 from .checks import Check, FailedError, Setting
-from .comparison import Expected, compare, expected, layer_of, run, tensors_of
+from .comparison import Outcome, compare, expected, layer_of, run, tensors_of
 
 __all__ = ['rank_checks']
 
@@ -32,7 +32,7 @@ def rank_checks(setting: Setting) -> Iterator[Check]:
     gpus = 2 if setting.device == 'cuda' else 0
     for backend in setting.backends:
         call = partial(_two_ranks, backend, setting.device)
-        yield Check('ranks', f'{", ".join(SYNCHRONIZED)}, {backend}', call, gpus)
+        yield Check(f'{", ".join(SYNCHRONIZED)}, {backend}', call, gpus)
 
 
 def _two_ranks(backend: str, device: str) -> str:
@@ -91,7 +91,7 @@ def _share(name: str, rank: int, backend: str, device: str) -> float:
         raise FailedError(f'{name}: {error}') from error
 
 
-def _of_rank(got: Expected, whole: Expected, own: slice) -> tuple[Expected, Expected]:
+def _of_rank(got: Outcome, whole: Outcome, own: slice) -> tuple[Outcome, Outcome]:
     """Parameters' gradients summed over the ranks; of the rest, the rank's samples."""
     per_sample = ('the output', 'the gradient of x')
     summed = dict(got.tensors)
@@ -99,4 +99,4 @@ def _of_rank(got: Expected, whole: Expected, own: slice) -> tuple[Expected, Expe
         summed[name] = got.tensors[name].clone()
         dist.all_reduce(summed[name])
     want = {k: v[own] if k in per_sample else v for k, v in whole.tensors.items()}
-    return Expected(summed, got.running), Expected(want, whole.running)
+    return Outcome(summed, got.running), Outcome(want, whole.running)

@@ -63,7 +63,9 @@ def files(
     parts.append(markdown(('group', *_STATES, 'seconds'), summary(results)))
     shown = [r for r in results if r.state != 'ok' or r.group in _TELLING]
     for state in ('failed', 'ok', 'skipped'):
-        rows = [_row(result) for result in shown if result.state == state]
+        rows = [
+            {'group': r.group, 'check': r.name, 'seen': r.seen} for r in shown if r.state == state
+        ]
         if rows:
             parts.append(f'## {state.capitalize()}\n')
             parts.append(markdown(('group', 'check', 'seen'), rows))
@@ -81,8 +83,3 @@ def files(
         f'{NAME}.md': ('\n'.join(parts).rstrip('\n') + '\n').encode(),
         f'{NAME}.json': (json.dumps(data, indent=1, default=str) + '\n').encode(),
     }
-
-
-def _row(result: Result) -> dict[str, str]:
-    seen = result.seen.replace('|', '\\|')
-    return {'group': result.group, 'check': result.name, 'seen': seen}

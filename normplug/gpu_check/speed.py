@@ -37,13 +37,13 @@ def order_checks(setting: Setting) -> Iterator[Check]:
     for name in ('SN', 'IBN'):
         for first, then in _ORDERS:
             call = partial(_order, name, shapes[first], shapes[then], setting.device)
-            yield Check('order', f'{name}, {then} after {first}', call)
+            yield Check(f'{name}, {then} after {first}', call)
 
 
 def layer_checks(setting: Setting) -> Iterator[Check]:
     """A check for each form of the input: the tables of ``tools/benchmark.py --quick``."""
     for form in (('float32', 'contiguous'), ('float16', 'channels_last')):
-        yield Check('layers', ', '.join(form), partial(_layers, form, setting))
+        yield Check(', '.join(form), partial(_layers, form, setting))
 
 
 def model_checks(setting: Setting) -> Iterator[Check]:
@@ -51,7 +51,7 @@ def model_checks(setting: Setting) -> Iterator[Check]:
     if setting.quick:
         return
     for dtype in ('float32', 'float16'):
-        yield Check('model', f'Mask R-CNN, {dtype}', partial(_mask_rcnn, dtype, setting), gpus=1)
+        yield Check(f'Mask R-CNN, {dtype}', partial(_mask_rcnn, dtype, setting), gpus=1)
 
 
 def _order(name: str, first: tuple[int, ...], then: tuple[int, ...], device: str) -> str:

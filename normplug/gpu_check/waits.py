@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import cache, partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,7 +16,6 @@ from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import Tensor, nn
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
-from torch.utils.data import TensorDataset
 
 from normplug.norms import SSN
 from normplug.register import NORMS
@@ -36,9 +36,9 @@ def wait_checks(setting: Setting) -> Iterator[Check]:
     for backend in setting.backends:
         for name in NORMS:
             call = partial(_no_wait, name, backend)
-            yield Check('waits', f'{name}, {backend}', call, gpus=1)
+            yield Check(f'{name}, {backend}', call, gpus=1)
     for hook, allowed in _HOOKS.items():
-        yield Check('waits', hook, partial(_of_hook, hook, allowed), gpus=1)
+        yield Check(hook, partial(_of_hook, hook, allowed), gpus=1)
 
 
 def launch_checks(setting: Setting) -> Iterator[Check]:
@@ -46,8 +46,8 @@ def launch_checks(setting: Setting) -> Iterator[Check]:
     for backend in reversed(setting.backends):
         for name in LOCAL:
             call = partial(_launches, name, backend)
-            yield Check('launches', f'{name}, {backend}', call, gpus=1)
-    yield Check('launches', 'BN', partial(_launches, 'BN', 'eager'), gpus=1)
+            yield Check(f'{name}, {backend}', call, gpus=1)
+    yield Check('BN', partial(_launches, 'BN', 'eager'), gpus=1)
 
 
 def _no_wait(name: str, backend: str) -> str:
@@ -101,13 +101,6 @@ class _Model(BaseModel):
         return {'loss': self.net(images).square().mean()}
 
 
-class _Batches(TensorDataset):
-    metainfo: dict[str, Any] = {}  # noqa: RUF012
-
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
-        return {'images': self.tensors[0][index]}
-
-
 def iterations(
     device: str, hooks: list[dict[str, Any]], around: Callable[[], AbstractContextManager]
 ) -> None:
@@ -127,7 +120,7 @@ def iterations(
     defaults = ('runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint')
     with tempfile.TemporaryDirectory(prefix='normplug-gpu-check-') as folder:
         loader = dict(
-            dataset=_Batches(torch.randn(2 * _ITERATIONS, 3, 12, 12)),
+            dataset=[{'images': x} for x in torch.randn(2 * _ITERATIONS, 3, 12, 12)],
             batch_size=2,
             sampler=dict(type='DefaultSampler', shuffle=False),
             collate_fn=dict(type='default_collate'),
@@ -140,7 +133,7 @@ def iterations(
             optim_wrapper=dict(optimizer=dict(type='SGD', lr=1e-3)),
             default_hooks=dict.fromkeys(defaults),
             custom_hooks=hooks,
-            experiment_name=f'{folder.rpartition("/")[2]}',
+            experiment_name=Path(folder).name,
             log_level='ERROR',
         )
         runner.model.to(device)

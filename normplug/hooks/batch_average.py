@@ -1,12 +1,11 @@
 """Running statistics of n batches of training data, before each validation."""
 
 from mmengine.hooks import EMAHook, Hook
-from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
-from torch import nn
 from torch.utils.data import DataLoader
 
+from normplug.hooks.of_runner import unwrapped
 from normplug.population import (
     PopulationError,
     batches_of_all_ranks,
@@ -55,7 +54,7 @@ class BatchAverageHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Say at once if there is nothing to recompute."""
-        if not live_norms(_unwrapped(runner)):
+        if not live_norms(unwrapped(runner)):
             raise PopulationError(
                 'BatchAverageHook: the model has no norm whose running statistics a training '
                 'moves; remove the hook'
@@ -85,7 +84,7 @@ class BatchAverageHook(Hook):
             if self._loader is None:
                 self._loader = population_loader(runner.cfg, self.dataloader, runner.seed)
             number = batches_of_all_ranks(self._loader, self.num_batches)
-            model = _unwrapped(runner)
+            model = unwrapped(runner)
             ema = next((hook for hook in runner.hooks if isinstance(hook, EMAHook)), None)
             validated = ema.ema_model.module if ema else model
             unseen = estimate_population(validated, self._loader, number)
@@ -102,10 +101,6 @@ class BatchAverageHook(Hook):
                 f'{len(unseen)} norms, {unseen[0]} among them, have no part in prediction: their '
                 'running statistics stay as they were'
             )
-
-
-def _unwrapped(runner: Runner) -> nn.Module:
-    return runner.model.module if is_model_wrapper(runner.model) else runner.model
 
 
 def _by_epoch(runner: Runner) -> bool:

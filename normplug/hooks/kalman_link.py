@@ -4,11 +4,12 @@ from copy import deepcopy
 from typing import Any
 
 from mmengine.hooks import Hook
-from mmengine.model import BaseModel, is_model_wrapper
+from mmengine.model import BaseModel
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
 from normplug.errors import UnsuitableModelError
+from normplug.hooks.of_runner import unwrapped
 from normplug.kalman import link_kalman, refuse_checkpointing
 from normplug.norms import KN
 
@@ -36,7 +37,7 @@ class KalmanLinkHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """Refuse a model that cannot be linked before the first batch is loaded."""
         self._linked = False
-        model = _unwrapped(runner)
+        model = unwrapped(runner)
         if not isinstance(model, BaseModel):
             raise UnsuitableModelError(
                 f'KalmanLinkHook: {type(model).__name__} is no BaseModel of mmengine, whose loss '
@@ -57,7 +58,7 @@ class KalmanLinkHook(Hook):
         """Link, once."""
         if self._linked:
             return
-        model = _unwrapped(runner)
+        model = unwrapped(runner)
 
         def forward() -> None:
             model._run_forward(model.data_preprocessor(deepcopy(data_batch), True), mode='loss')
@@ -71,7 +72,3 @@ class KalmanLinkHook(Hook):
             'norm:\n' + '\n'.join(f'  {report}' for report in reports)
         )
         self._linked = True
-
-
-def _unwrapped(runner: Runner) -> Any:
-    return runner.model.module if is_model_wrapper(runner.model) else runner.model

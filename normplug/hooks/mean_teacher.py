@@ -1,18 +1,8 @@
 """A semi-supervised model's teacher, the moving average of its student, and its norms."""
 
-from collections.abc import Iterable
-
-from mmengine.hooks import Hook
 from torch import nn
 
-__all__ = ['has_lost_statistics', 'mean_teacher_hook', 'twins_in_student']
-
-
-def mean_teacher_hook(hooks: Iterable[Hook]) -> Hook | None:
-    """The ``MeanTeacherHook`` of mmdet, which this package can do without, among ``hooks``."""
-    kinds = ((hook, type(hook).__mro__) for hook in hooks)
-    found = (h for h, mro in kinds if any(kind.__name__ == 'MeanTeacherHook' for kind in mro))
-    return next(found, None)
+__all__ = ['has_lost_statistics', 'twins_in_student']
 
 
 def twins_in_student(

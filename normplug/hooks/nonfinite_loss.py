@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from mmengine.dist import all_gather_object, all_reduce
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapperDict
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
-from torch import Tensor, nn
+from torch import Tensor
 
 from normplug.errors import TrainingError
+from normplug.hooks.of_runner import unwrapped
 from normplug.nonfinite import Search, all_finite
 from normplug.resume.random_state import get_random_state, set_random_state
 
@@ -69,7 +69,7 @@ class NonFiniteLossHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """Put the check in front of the optimizer's step."""
         self._exempt = frozenset(
-            name for name, value in _unwrapped(runner).named_buffers() if not all_finite(value)
+            name for name, value in unwrapped(runner).named_buffers() if not all_finite(value)
         )
         wrapper = runner.optim_wrapper
         for one in wrapper.values() if isinstance(wrapper, OptimWrapperDict) else [wrapper]:
@@ -105,7 +105,7 @@ class NonFiniteLossHook(Hook):
     def _checked(self, runner: Runner, update_params: Callable) -> Callable:
         def check_and_update(loss: Tensor, *args: Any, **kwargs: Any) -> None:
             if self._repeating:
-                raise _Repeated
+                raise _RepeatedError
             if self._state is not None:
                 self._pending = _Check(loss)
                 if not self._pending.is_copying:
@@ -144,14 +144,14 @@ class NonFiniteLossHook(Hook):
         )
 
     def _where_it_began(self, runner: Runner, steps: int) -> tuple[int, str]:
-        search = Search(_unwrapped(runner), self._exempt)
+        search = Search(unwrapped(runner), self._exempt)
         set_random_state(self._state)
         self._repeating = True
         try:
             # force_eager: a compiled train_step would not call the hooks of modules.
             with torch.no_grad(), torch.compiler.set_stance('force_eager'), search.watching():
                 runner.model.train_step(self._batch, optim_wrapper=runner.optim_wrapper)
-        except _Repeated:
+        except _RepeatedError:
             pass
         finally:
             self._repeating = False
@@ -182,12 +182,8 @@ class _Check:
         return bool(self._bad)
 
 
-class _Repeated(Exception):  # noqa: N818
+class _RepeatedError(Exception):
     """The repeated pass has come to the step."""
-
-
-def _unwrapped(runner: Runner) -> nn.Module:
-    return runner.model.module if is_model_wrapper(runner.model) else runner.model
 
 
 def _advice(runner: Runner) -> str:

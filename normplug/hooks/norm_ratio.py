@@ -2,11 +2,11 @@
 
 import torch
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
 from normplug.errors import UnsuitableModelError
+from normplug.hooks.of_runner import unwrapped
 from normplug.norms import SSN
 from normplug.norms.switchable import SwitchableNorm
 
@@ -40,7 +40,7 @@ class NormRatioHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Name the scalars; log where a new training begins."""
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = unwrapped(runner)
         layers = {n: m for n, m in model.named_modules() if isinstance(m, SwitchableNorm)}
         if not layers:
             raise UnsuitableModelError(

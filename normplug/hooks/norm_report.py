@@ -4,13 +4,13 @@ from collections import Counter
 from collections.abc import Iterable
 
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from normplug.hooks.mean_teacher import has_lost_statistics, mean_teacher_hook, twins_in_student
+from normplug.hooks.mean_teacher import has_lost_statistics, twins_in_student
+from normplug.hooks.of_runner import hook_of, unwrapped
 from normplug.norms import BaseNorm
 from normplug.register import NORMS
 
@@ -103,10 +103,9 @@ def teacher_report(model: nn.Module, mean_teacher: Hook | None = None) -> str | 
 
 def precise_bn_report(model: nn.Module, hooks: Iterable[Hook]) -> str | None:
     """Which norms of ours mmpretrain's ``PreciseBNHook`` leaves out; None without it."""
-    kinds = {kind.__name__ for hook in hooks for kind in type(hook).__mro__}
     ours = [m for m in model.modules() if isinstance(m, BaseNorm) and m.moves_statistics]
     ours = [layer for layer in ours if not isinstance(layer, _NormBase)]
-    if 'PreciseBNHook' not in kinds or not ours:
+    if not (ours and hook_of(hooks, 'PreciseBNHook')):
         return None
     types = ', '.join(sorted({_type_name(layer) for layer in ours}))
     return (
@@ -173,8 +172,8 @@ class NormReportHook(Hook):
         if self._reported:
             return
         self._reported = True
-        model = _unwrapped(runner)
-        mean_teacher = mean_teacher_hook(runner.hooks)
+        model = unwrapped(runner)
+        mean_teacher = hook_of(runner.hooks, 'MeanTeacherHook')
         runner.logger.info(norm_report(model, mean_teacher))
         self._warn_of_teacher(runner, mean_teacher)
         left_out = precise_bn_report(model, runner.hooks)
@@ -200,11 +199,7 @@ class NormReportHook(Hook):
     before_test = before_val
 
     def _warn_of_teacher(self, runner: Runner, mean_teacher: Hook | None = None) -> None:
-        warning = teacher_report(_unwrapped(runner), mean_teacher)
+        warning = teacher_report(unwrapped(runner), mean_teacher)
         if warning and not self._warned_of_teacher:
             self._warned_of_teacher = True
             runner.logger.warning(warning)
-
-
-def _unwrapped(runner: Runner) -> nn.Module:
-    return runner.model.module if is_model_wrapper(runner.model) else runner.model

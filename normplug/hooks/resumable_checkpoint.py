@@ -16,6 +16,7 @@ from mmengine.optim import OptimWrapperDict
 from mmengine.registry import HOOKS
 from mmengine.runner import CheckpointLoader, Runner, save_checkpoint
 
+from normplug.hooks.of_runner import unwrapped
 from normplug.hooks.sample_seed import SampleSeedHook
 from normplug.hooks.sync_norm_stats import synchronize_models
 from normplug.resume import atomic
@@ -80,7 +81,7 @@ class ResumableCheckpointHook(CheckpointHook):
             for folder in {self.out_dir, runner.work_dir}:
                 for name in atomic.remove_leftovers(folder):
                     runner.logger.info(f'removed {osp.join(folder, name)} of a killed training')
-        self._built = preprocessor_values(runner.model)
+        self._built = preprocessor_values(unwrapped(runner))
         loaded, self._loaded = self._loaded, None
         if loaded and runner.iter > 0:
             self._prepare_to_restore(runner, loaded)
@@ -98,7 +99,7 @@ class ResumableCheckpointHook(CheckpointHook):
         return is_local
 
     def _prepare_to_restore(self, runner: Runner, loaded: dict[str, Any]) -> None:
-        set_preprocessor_values(runner.model, loaded['preprocessor'])
+        set_preprocessor_values(unwrapped(runner), loaded['preprocessor'])
         seeded = any(isinstance(hook, SampleSeedHook) for hook in runner.hooks)
         caching = [] if seeded else caching_transforms(runner)  # that hook warns by itself
         if caching:
@@ -155,7 +156,7 @@ class ResumableCheckpointHook(CheckpointHook):
             checkpoint['random_states'] = self._gathered
             checkpoint['preprocessor_values'] = {
                 name: value
-                for name, value in preprocessor_values(runner.model).items()
+                for name, value in preprocessor_values(unwrapped(runner)).items()
                 if name not in self._built or value != self._built[name]
             }
 

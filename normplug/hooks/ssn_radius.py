@@ -4,13 +4,13 @@ from numbers import Real
 
 import torch
 from mmengine.hooks import EMAHook, Hook
-from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from torch import nn
 
 from normplug.errors import UnsuitableModelError
-from normplug.hooks.mean_teacher import mean_teacher_hook, twins_in_student
+from normplug.hooks.mean_teacher import twins_in_student
+from normplug.hooks.of_runner import hook_of, unwrapped
 from normplug.norms import SSN
 from normplug.norms.ssn import set_radius
 
@@ -51,8 +51,8 @@ class SSNRadiusHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Find where each layer starts from; once, as the checkpoints of this training keep it."""
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        mean_teacher = mean_teacher_hook(runner.hooks)
+        model = unwrapped(runner)
+        mean_teacher = hook_of(runner.hooks, 'MeanTeacherHook')
         twins = twins_in_student(model, (SSN,)) if mean_teacher else {}
         layers = {
             name: layer

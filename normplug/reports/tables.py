@@ -23,9 +23,9 @@ def coco_row(run: Run) -> dict[str, str | float | int | None]:
 
 
 def markdown(columns: Sequence[str], rows: Sequence[dict]) -> str:
-    """A Markdown table; a missing cell shows as a dash."""
+    """A Markdown table; a missing cell shows as a dash, and a `|` in one stays in it."""
     lines = ['| ' + ' | '.join(columns) + ' |', '|' + ' --- |' * len(columns)]
     for row in rows:
-        cells = ['-' if row.get(name) is None else str(row[name]) for name in columns]
-        lines.append('| ' + ' | '.join(cells) + ' |')
+        cells = ('-' if row.get(name) is None else str(row[name]) for name in columns)
+        lines.append('| ' + ' | '.join(cell.replace('|', r'\|') for cell in cells) + ' |')
     return '\n'.join(lines) + '\n'

@@ -91,7 +91,6 @@ def set_preprocessor_values(model: nn.Module, values: dict[str, Any]) -> None:
 
 
 def _preprocessor(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    model = getattr(model, 'module', model)
     preprocessor = getattr(model, 'data_preprocessor', None)
     if isinstance(preprocessor, nn.Module):
         yield from preprocessor.named_modules(prefix='data_preprocessor')

@@ -1,6 +1,5 @@
 """The stand-in for `mmcv._ext`, and where it is put."""
 
-import importlib
 import importlib.machinery
 import subprocess
 import sys
@@ -10,14 +9,7 @@ import torch
 
 from normplug.compat import mmcv_ext
 from normplug.compat.ops import kernels, nms
-
-pytest.importorskip('mmcv')
-pytest.importorskip('torchvision')
-mmcv_ext.install()
-ops = importlib.import_module('mmcv.ops')  # not importorskip: a missing `_ext` is a failure
-
-COMPILED = mmcv_ext.compiled_extension() is not None
-ours_only = pytest.mark.skipif(COMPILED, reason='mmcv has a compiled _ext')
+from tests.compat.ops.mmcv_operators import ops, ours_only
 
 
 @ours_only

@@ -1,20 +1,13 @@
 """What a layer of mmcv.ops needs of the compiled operators."""
 
-import importlib
 import sys
 
 import pytest
 
-from normplug.compat import mmcv_ext
 from normplug.compat.needed_operators import missing_operators
+from tests.compat.ops.mmcv_operators import ops, ours_only
 
-pytest.importorskip('mmcv')
-mmcv_ext.install()
-ops = importlib.import_module('mmcv.ops')
-
-pytestmark = pytest.mark.skipif(
-    mmcv_ext.compiled_extension() is not None, reason='mmcv has a compiled _ext'
-)
+pytestmark = ours_only
 
 
 @pytest.mark.parametrize(

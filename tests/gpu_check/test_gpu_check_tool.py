@@ -86,10 +86,8 @@ def test_a_check_that_raises_stops_no_other(tmp_path, monkeypatch, capsys):
     def broken():
         raise RuntimeError('no | such\n thing')
 
-    groups = {
-        name: cli.Group(lambda _, name=name: [Check(name, 'one', broken)], 9) for name in 'ab'
-    }
-    groups['c'] = cli.Group(lambda _: [Check('c', 'one', lambda: 'seen')], 9)
+    groups = {name: cli.Group(lambda _: [Check('one', broken)], 9) for name in 'ab'}
+    groups['c'] = cli.Group(lambda _: [Check('one', lambda: 'seen')], 9)
     monkeypatch.setattr(cli, 'GROUPS', groups)
     code, data = run(tmp_path)
     assert code == 1
@@ -104,8 +102,8 @@ def test_what_was_seen_outlives_the_process(tmp_path, monkeypatch):
     def dies():
         raise KeyboardInterrupt
 
-    groups = {'a': cli.Group(lambda _: [Check('a', 'one', lambda: 'seen')], 9)}
-    groups['b'] = cli.Group(lambda _: [Check('b', 'one', dies)], 9)
+    groups = {'a': cli.Group(lambda _: [Check('one', lambda: 'seen')], 9)}
+    groups['b'] = cli.Group(lambda _: [Check('one', dies)], 9)
     monkeypatch.setattr(cli, 'GROUPS', groups)
     with pytest.raises(KeyboardInterrupt):
         main_gpu_check([*CPU, '--out', str(tmp_path)])

@@ -10,7 +10,7 @@ import torch
 
 from normplug.gpu_check import behaviour, parity, speed, waits
 from normplug.gpu_check.checks import Check, FailedError, Setting, SkippedError, perform
-from normplug.gpu_check.comparison import Expected, compare, expected, layer_of, run, tensors_of
+from normplug.gpu_check.comparison import Outcome, compare, expected, layer_of, run, tensors_of
 from normplug.gpu_check.environment import _compiler, float64_note
 from normplug.gpu_check.ranks import _two_ranks
 from normplug.hooks import NonFiniteLossHook, SSNRadiusHook
@@ -31,10 +31,10 @@ def test_each_check_has_a_result():
         'here not': raising(SkippedError('no mmdet')),
         'small': raising(torch.OutOfMemoryError('no 3 GiB\nfree')),
     }
-    checks = [Check('g', name, call) for name, call in calls.items()]
-    checks.append(Check('g', 'two', lambda: 'never', gpus=2))
+    checks = [Check(name, call) for name, call in calls.items()]
+    checks.append(Check('two', lambda: 'never', gpus=2))
     lines = []
-    results = perform(checks, 'cpu', 60, lines.append)
+    results = perform('g', checks, 'cpu', 60, lines.append)
     assert [(r.name, r.state, r.seen) for r in results] == [
         ('ok', 'ok', 'seen'),
         ('wrong', 'failed', 'off by one'),
@@ -47,8 +47,8 @@ def test_each_check_has_a_result():
 
 
 def test_no_check_begins_after_the_limit():
-    checks = [Check('g', 'long', lambda: time.sleep(0.05)), Check('g', 'late', lambda: 'never')]
-    first, second = perform(checks, 'cpu', 0.04, lambda line: None)
+    checks = [Check('long', lambda: time.sleep(0.05)), Check('late', lambda: 'never')]
+    first, second = perform('g', checks, 'cpu', 0.04, lambda line: None)
     assert first.state == 'ok'
     assert (second.state, second.seen) == ('skipped', 'not reached in 0 s: raise --minutes')
 
@@ -62,8 +62,8 @@ def test_a_broken_gpu_is_told_once(monkeypatch):
             raise torch.AcceleratorError('an illegal memory access was encountered')
 
     monkeypatch.setattr(torch.cuda, 'synchronize', synchronize)
-    checks = [Check('g', 'one', lambda: broken.append(1)), Check('g', 'two', lambda: 'never')]
-    first, second = perform(checks, 'cuda', 60, lambda line: None)
+    checks = [Check('one', lambda: broken.append(1)), Check('two', lambda: 'never')]
+    first, second = perform('g', checks, 'cuda', 60, lambda line: None)
     assert first.state == 'failed'
     assert 'illegal memory access' in first.seen
     assert second.state == 'skipped'
@@ -95,7 +95,7 @@ def test_a_right_layer_is_within_its_tolerance(right):
 )
 def test_each_tensor_is_compared(name, wrong, message, right):
     got, want, x = right
-    got = Expected(
+    got = Outcome(
         *({key: wrong(t) if key == name else t for key, t in part.items()} for part in got[:2])
     )
     with pytest.raises(FailedError, match=re.escape(message)) as caught:

@@ -70,10 +70,10 @@ def test_table_of_a_run_and_of_a_missing_cell(run):
     row = coco_row(run)
     assert row['AP'] == 25.1
     assert row['AP50'] == 50
-    lines = markdown(COCO_COLUMNS, [row, {'norm': 'GN'}]).splitlines()
+    lines = markdown(COCO_COLUMNS, [row, {'norm': 'GN | 8'}]).splitlines()
     assert lines[0] == '| norm | AP | AP50 | AP75 | training time (s) | peak memory (MB) |'
     assert lines[2] == '| SN | 25.1 | 50.0 | 10.0 | 38 | 950 |'
-    assert lines[3] == '| GN | - | - | - | - | - |'
+    assert lines[3] == r'| GN \| 8 | - | - | - | - | - |'
 
 
 def test_loss_curves(run, tmp_path):

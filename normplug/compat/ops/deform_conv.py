@@ -2,6 +2,9 @@
 
 x (N, C, H, W), weight (M, C / group, kh, kw), offset (N, deformable_group * 2 * kh * kw, H', W') in
 the order y, x of each kernel point, mask (N, deformable_group * kh * kw, H', W').
+
+v1: Dai et al., Deformable Convolutional Networks, ICCV 2017, Eq. 2. v2: Zhu et al., Deformable
+ConvNets v2, CVPR 2019, Eq. 1.
 """
 # ruff: noqa: N803  (mmcv's keywords)
 
@@ -90,6 +93,15 @@ def _nan_set_aside(offset: Tensor) -> tuple[Tensor, Tensor]:
     return offset.masked_fill(nan, 0), nan.any(1, keepdim=True)
 
 
+def _modulated_sampling(
+    offset: Tensor, mask: Tensor, weight: Tensor, geometry: tuple[int, ...], output: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Offset and mask of the size of `output`, and where an offset was NaN."""
+    points = geometry[-1] * weight[0, 0].numel()
+    offset, nan = _nan_set_aside(_of_output_size(offset, 2 * points, output))
+    return offset, _of_output_size(mask, points, output), nan
+
+
 def deform_conv_forward(
     input: Tensor, weight: Tensor, offset: Tensor, output: Tensor, columns: Tensor, ones: Tensor,
     **geometry: int,
@@ -140,15 +152,16 @@ def modulated_deform_conv_forward(
     input: Tensor, weight: Tensor, bias: Tensor, ones: Tensor, offset: Tensor, mask: Tensor,
     output: Tensor, columns: Tensor, with_bias: bool, **geometry: int,
 ) -> None:  # fmt: skip
-    """Modulated deformable convolution of `input` (N, C, H, W) into `output`."""
+    """Modulated deformable convolution of `input` (N, C, H, W) into `output`.
+
+    Raises:
+        ValueError: `offset` or `mask` has fewer elements than `output` needs.
+    """
     x, weight, bias, offset, mask = promote(input, weight, bias, offset, mask)
     if not with_bias:
         bias = _no_mask(x, weight)[1]
     order = _modulated_geometry(**geometry)
-    points = order[-1] * weight[0, 0].numel()
-    offset = _of_output_size(offset, 2 * points, output)
-    mask = _of_output_size(mask, points, output)
-    offset, nan = _nan_set_aside(offset)
+    offset, mask, nan = _modulated_sampling(offset, mask, weight, order, output)
     result = torchvision_ops().deform_conv2d(x, weight, offset, mask, bias, *order, True)
     output.copy_(result.masked_fill(nan, torch.nan))
 
@@ -163,10 +176,7 @@ def modulated_deform_conv_backward(
     if not with_bias:
         bias = _no_mask(x, weight)[1]
     order = _modulated_geometry(**geometry)
-    points = order[-1] * weight[0, 0].numel()
-    offset = _of_output_size(offset, 2 * points, grad)
-    mask = _of_output_size(mask, points, grad)
-    offset, nan = _nan_set_aside(offset)
+    offset, mask, nan = _modulated_sampling(offset, mask, weight, order, grad)
     grad = grad.masked_fill(nan, torch.nan)
     grads = torchvision_ops()._deform_conv2d_backward(
         grad, x, weight, offset, mask, bias, *order, True

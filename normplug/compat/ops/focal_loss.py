@@ -1,4 +1,7 @@
-"""Sigmoid focal loss in plain torch."""
+"""Sigmoid focal loss in plain torch.
+
+Lin et al., Focal Loss for Dense Object Detection, ICCV 2017, Eq. 5.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,11 @@ def _focal_inputs(input: Tensor, target: Tensor, weight: Tensor) -> tuple[Tensor
 def sigmoid_focal_loss_forward(
     input: Tensor, target: Tensor, weight: Tensor, output: Tensor, gamma: float, alpha: float
 ) -> None:
-    """Focal loss of logits (N, C) for class indices (N,) into `output` (N, C), not reduced."""
+    """Focal loss of logits (N, C) for class indices (N,) into `output` (N, C), not reduced.
+
+    Raises:
+        ValueError: with class weights `weight` (C,), a target is the background, C.
+    """
     x, positive, weight = _focal_inputs(input, target, weight)
     loss = torch.where(
         positive,

@@ -1,4 +1,8 @@
-"""RoIAlign and RoIPool by torchvision's kernels; RoIAlign's maximum by plain torch."""
+"""RoIAlign and RoIPool by torchvision's kernels; RoIAlign's maximum by plain torch.
+
+RoIAlign: He et al., Mask R-CNN, ICCV 2017, Sec. 3. RoIPool: Girshick, Fast R-CNN, ICCV 2015,
+Sec. 2.1.
+"""
 
 from __future__ import annotations
 
