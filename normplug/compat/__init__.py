@@ -1,7 +1,7 @@
 """What lets the mm packages run on today's torch, and both of them find what this package has."""
 
 from normplug.compat import base_configs, checkpoint, mmcv_ext, update_bn
-from normplug.compat.ops import deform_conv
+from normplug.compat.ops import deform_conv  # scripts of users look it up here
 
 __all__ = ['deform_conv', 'install']
 
