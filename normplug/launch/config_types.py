@@ -96,12 +96,13 @@ def package_of(cfg: Config) -> str | None:
 def _innermost(model: Any) -> Any:
     """The config of the model itself where normplug or test-time augmentation wraps it."""
     while isinstance(model, dict):
-        if isinstance(model.get('module'), dict):
-            model = model['module']
-        elif isinstance(model.get('deployed'), dict):
-            model = {'type': model['deployed'].get('type')}
-        elif model.get('model_type'):
-            model = {'type': model['model_type']}
+        part = dict(dict.items(model))  # which imports no class
+        if isinstance(part.get('module'), dict):
+            model = part['module']
+        elif isinstance(part.get('deployed'), dict):
+            model = part | {'type': part['deployed'].get('type'), 'deployed': None}
+        elif part.get('model_type'):
+            model = part | {'type': part['model_type'], 'model_type': None}
         else:
             break
     return model

@@ -119,6 +119,14 @@ model = dict(
     ),
 )
 """
+PLACED = CONFIG.replace(
+    'import SN\n', 'import KN, SN\nfrom normplug.models import norm_placement\n'
+)
+PLACED = PLACED.replace(
+    'type=FasterRCNN',
+    'type=norm_placement, model_type=FasterRCNN, '
+    "norms=[dict(where='backbone.*', norm_cfg=dict(type=KN))]",
+)
 # In a process of its own: the runner of another test leaves its scope, as for mmengine itself.
 COMMANDS = """
 import sys
@@ -141,7 +149,8 @@ def folder(tmp_path_factory):
         box = dict(bbox=[8, 8, 24, 20], area=480, iscrowd=0)
         coco['annotations'].append(dict(id=i + 1, image_id=i, category_id=1, **box))
     (folder / 'data/a.json').write_text(json.dumps(coco))
-    for name, text in ('__init__', ''), ('runtime', RUNTIME), ('config', CONFIG):
+    texts = {'__init__': '', 'runtime': RUNTIME, 'config': CONFIG, 'placed': PLACED}
+    for name, text in texts.items():
         (folder / f'{name}.py').write_text(text)
     return folder
 
@@ -174,6 +183,9 @@ def test_all_tools(folder):
         'test d/config.py d/model.pth --work-dir u',
         'train config.py --work-dir v --cfg-options default_scope=mmdet',
         'deploy config.py v/epoch_1.pth e --cfg-options default_scope=mmdet',
+        'train placed.py --work-dir p',
+        'deploy p/placed.py p/epoch_1.pth f',
+        'test f/config.py f/model.pth --work-dir q',
     ]
     codes, error = run(folder, *lines)
     assert codes == [0] * len(lines), error[-2000:]
