@@ -7,6 +7,7 @@ A type is a name (``'SN'``), one with its scope (``'mmdet.FCOS'``), the path of 
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
 from typing import Any
 
 from mmengine.config import Config
@@ -17,6 +18,7 @@ __all__ = [
     'PACKAGES',
     'built_by',
     'class_of',
+    'dicts_in',
     'name_of',
     'name_operators',
     'package_of',
@@ -66,6 +68,28 @@ def name_of(kind: Any) -> str:
     if not isinstance(kind, (LazyAttr, LazyObject)):  # they have any attribute
         kind = getattr(kind, '__name__', kind)
     return str(kind).rpartition('.')[2]
+
+
+def dicts_in(
+    node: Any, key: str = '', scope: str | None = None
+) -> Iterator[tuple[str, dict, str | None]]:
+    """Yield (config key, dict, its scope) of all dicts in a part of a config, and of the part.
+
+    Args:
+        node: any part of a config.
+        key: where it stands.
+        scope: see :func:`scope_of`; that of a dict with ``_scope_``, and of those inside, is this.
+    """
+    if isinstance(node, dict):
+        scope = node.get('_scope_', scope)
+        yield key, node, scope
+        items = dict.items(node)  # which imports no class
+    elif isinstance(node, (list, tuple)):
+        items = enumerate(node)
+    else:
+        return
+    for name, value in items:
+        yield from dicts_in(value, f'{key}.{name}' if key else str(name), scope)
 
 
 def package_of(cfg: Config) -> str | None:
