@@ -10,12 +10,14 @@ import inspect
 from collections.abc import Iterator
 from typing import Any
 
+import mmengine.registry
 from mmengine.config import Config
 from mmengine.config.lazy import LazyAttr, LazyObject
 from mmengine.registry import MODELS, Registry
 
 __all__ = [
     'PACKAGES',
+    'REGISTRIES',
     'built_by',
     'class_of',
     'dicts_in',
@@ -27,6 +29,8 @@ __all__ = [
 ]
 
 PACKAGES = ('mmdet', 'mmseg', 'mmpretrain')
+# All root registries of mmengine.
+REGISTRIES = [value for value in vars(mmengine.registry).values() if isinstance(value, Registry)]
 # Whose type mmcv and mmdet look for in mmcv.ops, by the bare name alone where it is a string.
 _OPERATORS = ('nms', 'roi_layer')
 

@@ -15,16 +15,13 @@ import re
 import textwrap
 from typing import Any
 
-import mmengine.registry
 from mmengine.config import Config
-from mmengine.registry import Registry
 
-from .config_types import dicts_in, scope_of
+from .config_types import REGISTRIES, dicts_in, scope_of
 from .errors import UserError
 
 __all__ = ['check_packages', 'is_about_a_package', 'missing_package', 'package_advice']
 
-_REGISTRIES = [value for value in vars(mmengine.registry).values() if isinstance(value, Registry)]
 # What a run calls in any case, of a visualizer's backend, a transform, a dataset or a metric.
 _METHODS = ('__init__', '_init_env', 'transform', '__call__', 'load_data_list', 'compute_metrics')
 _ABSENT = re.compile(r'not installed|pip install|please install', re.IGNORECASE)
@@ -52,7 +49,7 @@ def check_packages(cfg: Config, phases: tuple[str, ...]) -> None:
 
 def _class_of(name: Any, scope: str | None) -> type | None:
     if isinstance(name, str):
-        found = (registry.children.get(scope, registry).get(name) for registry in _REGISTRIES)
+        found = (registry.children.get(scope, registry).get(name) for registry in REGISTRIES)
         name = next((kind for kind in found if kind is not None), None)
     return name if inspect.isclass(name) else None
 

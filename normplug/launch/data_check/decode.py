@@ -68,11 +68,11 @@ def _decode(path: str, flag: str, backend: str) -> np.ndarray:
             image.load()  # cv2 may decode a part of a truncated file
     except (UnidentifiedImageError, Image.DecompressionBombError):
         pass  # TIFF and the like, and images too large for Pillow: mm reads them all the same
-    except Exception as error:
+    except Exception as error:  # Pillow's decoders raise many kinds on damaged bytes
         raise UnreadableError(f'is damaged ({error})') from error
     try:
         decoded = mmcv.imfrombytes(content, flag=flag, backend=backend)
-    except Exception as error:
+    except Exception as error:  # each backend raises its own kinds
         cause = str(error).partition('\n')[0]
         raise UnreadableError(f'is no image ({cause})') from error
     if decoded is None:
