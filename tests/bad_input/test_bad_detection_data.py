@@ -114,6 +114,9 @@ REFUSED = [
     Row('image is a text file',
         lambda p: (p.images / '1.png').write_text('404: not found'),
         ('data/images/1.png is no image', 'download them again')),
+    Row('a backend that mmcv does not have', config("load.update(imdecode_backend='cv3')"),
+        ("data/images/0.png does not decode with imdecode_backend='cv3', color_type='color' ("
+         'backend: cv3 is not supported',)),
     Row('image of another size than annotated', image(width=80, height=64),
         (f'{KEY}.ann_file: images of another size', 'data/images/1.png 40x32, annotated 80x64')),
     Row('category_id unknown', annotation(category_id=3),

@@ -74,7 +74,8 @@ def _decode(path: str, flag: str, backend: str) -> np.ndarray:
         decoded = mmcv.imfrombytes(content, flag=flag, backend=backend)
     except Exception as error:  # each backend raises its own kinds
         cause = str(error).partition('\n')[0]
-        raise UnreadableError(f'is no image ({cause})') from error
+        how = f'imdecode_backend={backend!r}, color_type={flag!r}'  # which may be the mistake
+        raise UnreadableError(f'does not decode with {how} ({cause})') from error
     if decoded is None:
         raise UnreadableError('is no image, or damaged')
     return decoded
