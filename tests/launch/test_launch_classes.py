@@ -84,7 +84,8 @@ optim_wrapper = dict(
 norm_cfg = dict(type=SN)
 anchors = dict(type=AnchorGenerator, scales=[4], ratios=[1.0], strides=[4, 8, 16, 32])
 assigner = dict(type=MaxIoUAssigner, pos_iou_thr=0.5, neg_iou_thr=0.5, min_pos_iou=0.0)
-sampler = dict(type=RandomSampler, num=16, pos_fraction=0.5)
+# An RPN that samples the true boxes too has indices beyond its anchors.
+sampler = dict(type=RandomSampler, num=16, pos_fraction=0.5, add_gt_as_proposals=False)
 training = dict(assigner=assigner, sampler=sampler, pos_weight=-1, allowed_border=-1)
 proposals = dict(nms_pre=50, max_per_img=20, nms=dict(type=nms, iou_threshold=0.7), min_bbox_size=0)
 model = dict(
