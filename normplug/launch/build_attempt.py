@@ -68,7 +68,7 @@ def attempt(
         text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
         text = text or f'{type(error).__name__} while it was built'
         raise UserError(text if text.startswith(key) else f'{key}: {text}; correct it') from error
-    except Exception as error:
+    except Exception as error:  # a part's own code, which may raise anything
         if is_about_a_package(error):
             raise UserError(package_advice(key, '', str(error))) from error
         return None  # it lacks what only the real training has, which is no fault of the value

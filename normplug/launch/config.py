@@ -27,7 +27,6 @@ __all__ = [
     'load_config',
     'save_pictures',
     'save_predictions',
-    'scope_of',
     'set_work_dir',
 ]
 
@@ -51,7 +50,7 @@ def load_config(path: str, options: dict | None = None) -> Config:
         raise UserError(f'config file {path} {what}')
     try:
         cfg = Config.fromfile(path)
-    except Exception as error:  # a config is code
+    except Exception as error:  # a config is code, which may raise anything
         cause = f' ({error.__cause__})' if error.__cause__ else ''
         text = f'{type(error).__name__}: {error}{cause}; correct the file'
         raise UserError(f'cannot read config {path}: {text}') from error

@@ -7,16 +7,20 @@ A type is a name (``'SN'``), one with its scope (``'mmdet.FCOS'``), the path of 
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
 from typing import Any
 
+import mmengine.registry
 from mmengine.config import Config
 from mmengine.config.lazy import LazyAttr, LazyObject
 from mmengine.registry import MODELS, Registry
 
 __all__ = [
     'PACKAGES',
+    'REGISTRIES',
     'built_by',
     'class_of',
+    'dicts_in',
     'name_of',
     'name_operators',
     'package_of',
@@ -25,6 +29,8 @@ __all__ = [
 ]
 
 PACKAGES = ('mmdet', 'mmseg', 'mmpretrain')
+# All root registries of mmengine.
+REGISTRIES = [value for value in vars(mmengine.registry).values() if isinstance(value, Registry)]
 # Whose type mmcv and mmdet look for in mmcv.ops, by the bare name alone where it is a string.
 _OPERATORS = ('nms', 'roi_layer')
 
@@ -68,6 +74,28 @@ def name_of(kind: Any) -> str:
     return str(kind).rpartition('.')[2]
 
 
+def dicts_in(
+    node: Any, key: str = '', scope: str | None = None
+) -> Iterator[tuple[str, dict, str | None]]:
+    """Yield (config key, dict, its scope) of all dicts in a part of a config, and of the part.
+
+    Args:
+        node: any part of a config.
+        key: where it stands.
+        scope: see :func:`scope_of`; that of a dict with ``_scope_``, and of those inside, is this.
+    """
+    if isinstance(node, dict):
+        scope = node.get('_scope_', scope)
+        yield key, node, scope
+        items = dict.items(node)  # which imports no class
+    elif isinstance(node, (list, tuple)):
+        items = enumerate(node)
+    else:
+        return
+    for name, value in items:
+        yield from dicts_in(value, f'{key}.{name}' if key else str(name), scope)
+
+
 def package_of(cfg: Config) -> str | None:
     """Return the package, one of ``PACKAGES``, of whose kind the model is; else the scope.
 
@@ -96,12 +124,13 @@ def package_of(cfg: Config) -> str | None:
 def _innermost(model: Any) -> Any:
     """The config of the model itself where normplug or test-time augmentation wraps it."""
     while isinstance(model, dict):
-        if isinstance(model.get('module'), dict):
-            model = model['module']
-        elif isinstance(model.get('deployed'), dict):
-            model = {'type': model['deployed'].get('type')}
-        elif model.get('model_type'):
-            model = {'type': model['model_type']}
+        part = dict(dict.items(model))  # which imports no class
+        if isinstance(part.get('module'), dict):
+            model = part['module']
+        elif isinstance(part.get('deployed'), dict):
+            model = part | {'type': part['deployed'].get('type'), 'deployed': None}
+        elif part.get('model_type'):
+            model = part | {'type': part['model_type'], 'model_type': None}
         else:
             break
     return model

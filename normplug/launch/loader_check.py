@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import inspect
 from collections.abc import Iterator
 from typing import Any
 
@@ -113,7 +112,7 @@ def _check_transform(key: str, config: dict, scope: str | None) -> None:
     kind = class_of(config, TRANSFORMS, scope)
     if kind is None or 'tokenizer' in str(config):  # would be downloaded
         return
-    if inspect.isclass(kind) and kind.__name__ in _RESIZES and isinstance(config.get('scale'), str):
+    if kind.__name__ in _RESIZES and isinstance(config.get('scale'), str):
         raise UserError(f'{key}.scale must be a number or (width, height), got {config["scale"]!r}')
     arguments = copy.deepcopy(config)
     with DefaultScope.overwrite_default_scope(scope):

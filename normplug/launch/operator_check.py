@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from typing import Any
 
 from mmengine.config import Config
 from mmengine.device import get_device
@@ -14,6 +12,7 @@ from torch import nn
 from normplug.compat.mmcv_ext import ADVICE
 from normplug.compat.needed_operators import missing_operators
 
+from .config_types import dicts_in, name_of
 from .errors import UserError
 from .type_check import keys_of_type
 
@@ -43,11 +42,13 @@ def check_operators(model: nn.Module, cfg: Config, phases: tuple[str, ...]) -> N
                 lacking[_keys_of_layer(model, path, cfg), type(layer).__name__] = operators
     nms = vars(sys.modules['mmcv.ops.nms']) if 'mmcv.ops.nms' in sys.modules else {}
     validates = 'test' in phases or cfg.get('val_cfg') is not None
-    for key, name in _nms_types(cfg.model, 'model'):
-        if validates or 'test_cfg' not in key.split('.'):
-            operators = missing_operators(nms.get(name), device)
+    for key, part, _ in dicts_in(cfg.model, 'model'):
+        *above, last = key.split('.')
+        if last.endswith(('nms', 'nms_cfg')) and (validates or 'test_cfg' not in above):
+            kind = part.get('type')  # a function of mmcv.ops.nms, or its name
+            operators = missing_operators(nms.get(kind) if isinstance(kind, str) else kind, device)
             if operators:
-                lacking[key, name] = operators
+                lacking[f'{key}.type', name_of(kind)] = operators
     if lacking:
         lines = [
             f'{key}: {name} needs {", ".join(sorted(operators))} of mmcv.ops'
@@ -67,15 +68,3 @@ def _keys_of_layer(model: nn.Module, path: str, cfg: Config) -> str:
             if keys:
                 return ', '.join(keys)
     return f'model ({path})'
-
-
-def _nms_types(node: Any, key: str) -> Iterator[tuple[str, str]]:
-    """Yield (config key, name) of the types of NMS, which are functions of mmcv.ops.nms."""
-    items = node.items() if isinstance(node, dict) else enumerate(node)
-    for name, value in items:
-        inner = f'{key}.{name}'
-        if isinstance(value, dict) and str(name).endswith(('nms', 'nms_cfg')):
-            if isinstance(value.get('type'), str):
-                yield f'{inner}.type', value['type']
-        elif isinstance(value, (dict, list, tuple)):
-            yield from _nms_types(value, inner)

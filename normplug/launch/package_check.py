@@ -13,19 +13,15 @@ import builtins
 import inspect
 import re
 import textwrap
-from collections.abc import Iterator
 from typing import Any
 
-import mmengine.registry
 from mmengine.config import Config
-from mmengine.registry import Registry
 
-from .config import scope_of
+from .config_types import REGISTRIES, dicts_in, scope_of
 from .errors import UserError
 
 __all__ = ['check_packages', 'is_about_a_package', 'missing_package', 'package_advice']
 
-_REGISTRIES = [value for value in vars(mmengine.registry).values() if isinstance(value, Registry)]
 # What a run calls in any case, of a visualizer's backend, a transform, a dataset or a metric.
 _METHODS = ('__init__', '_init_env', 'transform', '__call__', 'load_data_list', 'compute_metrics')
 _ABSENT = re.compile(r'not installed|pip install|please install', re.IGNORECASE)
@@ -40,19 +36,20 @@ def check_packages(cfg: Config, phases: tuple[str, ...]) -> None:
     keys = ['model', 'optim_wrapper', 'default_hooks', 'custom_hooks', 'visualizer']
     keys += [f'{phase}_{part}' for phase in phases for part in ('dataloader', 'evaluator')]
     told: dict[Any, str] = {}
-    for key, name, scope in _types({key: cfg.get(key) for key in keys}, '', scope_of(cfg)):
-        kind = _class_of(name, scope)
+    parts = {key: cfg.get(key) for key in keys}
+    for key, part, scope in dicts_in(parts, scope=scope_of(cfg)):
+        kind = _class_of(part.get('type'), scope)
         if kind is None:
             continue
         if kind not in told:
             told[kind] = missing_package(kind)
         if told[kind]:
-            raise UserError(package_advice(key, kind.__name__, told[kind]))
+            raise UserError(package_advice(f'{key}.type', kind.__name__, told[kind]))
 
 
-def _class_of(name: Any, scope: str) -> type | None:
+def _class_of(name: Any, scope: str | None) -> type | None:
     if isinstance(name, str):
-        found = (registry.children.get(scope, registry).get(name) for registry in _REGISTRIES)
+        found = (registry.children.get(scope, registry).get(name) for registry in REGISTRIES)
         name = next((kind for kind in found if kind is not None), None)
     return name if inspect.isclass(name) else None
 
@@ -152,20 +149,3 @@ def _text_about_a_package(statement: ast.stmt) -> str:
     texts = [n.value for n in nodes if isinstance(n, ast.Constant) and isinstance(n.value, str)]
     text = ' '.join(' '.join(texts).split())
     return text if _ABSENT.search(text) else ''
-
-
-def _types(node: Any, key: str, scope: str) -> Iterator[tuple[str, Any, str]]:
-    """Yield (config key, type, scope) of every type, a name or a class."""
-    if isinstance(node, dict):
-        scope = node.get('_scope_', scope)
-        items = node.items()
-    elif isinstance(node, (list, tuple)):
-        items = enumerate(node)
-    else:
-        return
-    for name, value in items:
-        inner = f'{key}.{name}' if key else str(name)
-        if name == 'type':
-            yield inner, value, scope
-        else:
-            yield from _types(value, inner, scope)

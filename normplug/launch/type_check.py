@@ -9,17 +9,15 @@ from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
-import mmengine.registry
 from mmengine.config import Config
 from mmengine.config.lazy import LazyAttr, LazyObject
 from mmengine.registry import Registry
 
-from .config_types import name_of, scope_of, written
+from .config_types import REGISTRIES, name_of, scope_of, written
 from .errors import UserError
 
 __all__ = ['check_types', 'keys_of_type', 'unknown_types_explained']
 
-_REGISTRIES = [value for value in vars(mmengine.registry).values() if isinstance(value, Registry)]
 # What the papers and their released code call ours.
 _FULL_NAMES = [
     (re.compile(r'^(switch\w*?norm|sn)\d?d?$', re.IGNORECASE), 'SN'),
@@ -159,7 +157,7 @@ def _unknown(node: Any, scope: str | None) -> Iterator[tuple[str, str]]:
         if (name, inner_scope) not in checked:
             checked[name, inner_scope] = any(
                 asked.get(name) is not None
-                for registry in _REGISTRIES
+                for registry in REGISTRIES
                 for asked in _asked(registry, inner_scope)
             )
         if not checked[name, inner_scope]:
@@ -177,7 +175,7 @@ def _message(unknown: list[tuple[str, str]], cfg: Config) -> str:
     scope = scope_of(cfg)
     names = {
         name
-        for registry in _REGISTRIES
+        for registry in REGISTRIES
         for source in (registry, *_asked(registry, scope))
         for name in source.module_dict
     }
@@ -189,7 +187,7 @@ def _message(unknown: list[tuple[str, str]], cfg: Config) -> str:
         hint = f'; did you mean {", ".join(similar)}?' if similar else ''
         elsewhere = [
             child.scope
-            for registry in _REGISTRIES
+            for registry in REGISTRIES
             for child in registry.children.values()
             if child.scope != scope and name in child.module_dict
         ]

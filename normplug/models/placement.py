@@ -24,7 +24,7 @@ _NORMS = (BaseNorm, _NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 
 
 def norm_placement(
-    model_type: str | None = None, norms: Sequence[Mapping] | None = None, **model
+    model_type: str | type | None = None, norms: Sequence[Mapping] | None = None, **model
 ) -> nn.Module:
     """Build a model and place ``norms`` in it: ``type='NormPlacement'`` in a config.
 
@@ -32,12 +32,12 @@ def norm_placement(
     of ``model`` stays where it is. It can also stand at a part of a model, as ``backbone.type``.
 
     Args:
-        model_type: the type of the model to build.
+        model_type: the type of the model to build, a name or a class.
         norms: as in :func:`place_norms`.
         model: the arguments of ``model_type``.
 
     Returns:
-        The model, of the class that ``model_type`` names.
+        The model, of the class that ``model_type`` is or names.
 
     Raises:
         ValueError: an argument is missing, ``model_type`` is unknown, or see :func:`place_norms`.

@@ -107,6 +107,11 @@ class Row:
     messages: tuple[str, ...]
 
 
+def config(line: str) -> Callable:
+    """For a row: change the config by a line at its end."""
+    return lambda project: project.write_config(line + '\n')
+
+
 class DataProject:
     """A config with data in the current folder, which is a test's own."""
 

@@ -10,6 +10,9 @@ sys.path.append(str(TESTS / 'launch'))  # launch_tiny
 from bad_input_projects import CLASSIFICATION, DETECTION, SEGMENTATION, DataProject, contents  # noqa: E402
 from launch_tiny import Project  # noqa: E402
 
+from normplug.launch import load_config  # noqa: E402
+from normplug.launch.data_check import check_data  # noqa: E402
+
 
 @pytest.fixture(autouse=True)
 def no_environment_report(monkeypatch):
@@ -66,6 +69,20 @@ def classification(folder):
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(path.read_bytes())
     return project
+
+
+@pytest.fixture
+def told():
+    """Check a row's data, which must be accepted: with one line for the log, or none."""
+
+    def check(project, row, phases=('train', 'val')):
+        row.make(project)
+        lines = check_data(load_config('config.py'), phases)
+        assert len(lines) == bool(row.messages)
+        for message in row.messages:
+            assert message in lines[0]
+
+    return check
 
 
 @pytest.fixture

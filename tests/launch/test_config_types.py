@@ -71,6 +71,16 @@ def test_whose_model_it_is():
         ({'type': Mine}, 'mmdet'),
         ({'type': 'NormPlacement', 'model_type': mmdet.FCOS, 'norms': []}, 'mmdet'),
         ({'type': 'DeployedModel', 'deployed': {'type': 'mmdet.models.FCOS'}}, 'mmdet'),
+        (
+            {
+                'type': 'DeployedModel',
+                'model_type': 'mmdet.models.FCOS',
+                'deployed': {'type': 'normplug.models.placement.norm_placement'},
+            },
+            'mmdet',
+        ),
+        ({'type': 'NormPlacement', '_scope_': 'mmdet', 'model_type': 'FCOS'}, 'mmdet'),
+        (lazy(type='NormPlacement', model_type=LazyObject('mmdet.models', 'FCSO')), None),
         ({'type': mmdet.DetTTAModel, 'module': {'type': fcos}}, 'mmdet'),
         ({'type': BaseModel}, None),
         (None, None),

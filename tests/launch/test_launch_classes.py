@@ -84,7 +84,8 @@ optim_wrapper = dict(
 norm_cfg = dict(type=SN)
 anchors = dict(type=AnchorGenerator, scales=[4], ratios=[1.0], strides=[4, 8, 16, 32])
 assigner = dict(type=MaxIoUAssigner, pos_iou_thr=0.5, neg_iou_thr=0.5, min_pos_iou=0.0)
-sampler = dict(type=RandomSampler, num=16, pos_fraction=0.5)
+# An RPN that samples the true boxes too has indices beyond its anchors.
+sampler = dict(type=RandomSampler, num=16, pos_fraction=0.5, add_gt_as_proposals=False)
 training = dict(assigner=assigner, sampler=sampler, pos_weight=-1, allowed_border=-1)
 proposals = dict(nms_pre=50, max_per_img=20, nms=dict(type=nms, iou_threshold=0.7), min_bbox_size=0)
 model = dict(
@@ -119,6 +120,14 @@ model = dict(
     ),
 )
 """
+PLACED = CONFIG.replace(
+    'import SN\n', 'import KN, SN\nfrom normplug.models import norm_placement\n'
+)
+PLACED = PLACED.replace(
+    'type=FasterRCNN',
+    'type=norm_placement, model_type=FasterRCNN, '
+    "norms=[dict(where='backbone.*', norm_cfg=dict(type=KN))]",
+)
 # In a process of its own: the runner of another test leaves its scope, as for mmengine itself.
 COMMANDS = """
 import sys
@@ -141,7 +150,8 @@ def folder(tmp_path_factory):
         box = dict(bbox=[8, 8, 24, 20], area=480, iscrowd=0)
         coco['annotations'].append(dict(id=i + 1, image_id=i, category_id=1, **box))
     (folder / 'data/a.json').write_text(json.dumps(coco))
-    for name, text in ('__init__', ''), ('runtime', RUNTIME), ('config', CONFIG):
+    texts = {'__init__': '', 'runtime': RUNTIME, 'config': CONFIG, 'placed': PLACED}
+    for name, text in texts.items():
         (folder / f'{name}.py').write_text(text)
     return folder
 
@@ -174,6 +184,9 @@ def test_all_tools(folder):
         'test d/config.py d/model.pth --work-dir u',
         'train config.py --work-dir v --cfg-options default_scope=mmdet',
         'deploy config.py v/epoch_1.pth e --cfg-options default_scope=mmdet',
+        'train placed.py --work-dir p',
+        'deploy p/placed.py p/epoch_1.pth f',
+        'test f/config.py f/model.pth --work-dir q',
     ]
     codes, error = run(folder, *lines)
     assert codes == [0] * len(lines), error[-2000:]

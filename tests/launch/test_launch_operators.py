@@ -58,10 +58,13 @@ def test_a_kind_of_nms_is_refused_where_it_will_run():
     refused(nn.Identity(), config(NMS, val_cfg={'type': 'ValLoop'}), ('train', 'val'), message)
     refused(nn.Identity(), config(NMS), ('test',), message)
     check_operators(nn.Identity(), config(NMS), ('train', 'val'))  # nothing validates
+    function = {'test_cfg': {'nms': {'type': ops.nms_rotated}}}  # in a config of classes
+    message = 'model.test_cfg.nms.type: nms_rotated needs nms_rotated of mmcv.ops'
+    refused(nn.Identity(), config(function), ('test',), message)
     in_training = {'train_cfg': {'rpn_proposal': NMS['test_cfg']['rcnn']}}
     refused(nn.Identity(), config(in_training), ('train', 'val'), 'model.train_cfg.rpn_proposal')
 
 
-@pytest.mark.parametrize('name', ['nms', 'soft_nms', 'mine'])
+@pytest.mark.parametrize('name', ['nms', 'soft_nms', 'mine', ops.nms])
 def test_other_kinds_of_nms_pass(name):
     check_operators(nn.Identity(), config({'test_cfg': {'nms': {'type': name}}}), ('test',))

@@ -10,8 +10,8 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, MODELS
 from torch import nn
 
-from ..config import iter_datasets, scope_of
-from ..config_types import class_of
+from ..config import iter_datasets
+from ..config_types import class_of, dicts_in, scope_of
 from ..errors import UserError
 from .classification import labels_of
 from .dataset_config import (
@@ -81,20 +81,10 @@ def _heads(model: nn.Module) -> Iterator[tuple[str, int, bool]]:
 
 def _heads_of_config(cfg: Config) -> Iterator[tuple[str, int, bool]]:
     """The same, of what the config says."""
-
-    def walk(node: Any, name: str) -> Iterator[tuple[str, int, bool]]:
-        items = ()
-        if isinstance(node, dict):
-            kind = class_of(node, MODELS, scope_of(cfg)) if 'num_classes' in node else None
-            if kind is not None:
-                yield from _of_head(name, kind, node['num_classes'], node.get('out_channels'))
-            items = node.items()
-        elif isinstance(node, (list, tuple)):
-            items = enumerate(node)
-        for key, value in items:
-            yield from walk(value, f'{name}.{key}' if name else str(key))
-
-    yield from walk(cfg.get('model'), '')
+    for name, part, scope in dicts_in(cfg.get('model'), scope=scope_of(cfg)):
+        kind = class_of(part, MODELS, scope) if 'num_classes' in part else None
+        if kind is not None:
+            yield from _of_head(name, kind, part['num_classes'], part.get('out_channels'))
 
 
 def _of_head(name: str, kind: type, outputs: Any, channels: Any) -> Iterator[tuple[str, int, bool]]:

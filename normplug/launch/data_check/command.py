@@ -22,7 +22,8 @@ def main_check_data(argv: Sequence[str] | None = None, prog: str = 'tools/check_
         prog=prog,
         description='Read the annotation files of a config, decode every image and every map of '
         'labels, and list what is wrong and what could not be looked at. Nothing is changed. '
-        'The exit code is 2 after errors; warnings are what mm leaves out or bears.',
+        'The exit code is 2 after errors; warnings are about data that mm leaves out or uses '
+        'although they look wrong.',
     )
     add_config_arguments(parser)
     parser.add_argument(

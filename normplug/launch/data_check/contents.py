@@ -16,8 +16,8 @@ import numpy as np
 from mmengine.config import Config
 from mmengine.registry import DATASETS
 
-from ..config import iter_datasets, scope_of
-from ..config_types import class_of, name_of
+from ..config import iter_datasets
+from ..config_types import class_of, name_of, scope_of
 from . import classification, detection, others, segmentation
 from .dataset_config import (
     CLASSIFICATION,

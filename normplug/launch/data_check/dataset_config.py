@@ -5,12 +5,11 @@ from __future__ import annotations
 import copy
 import inspect
 import os
-from collections.abc import Iterator
 from typing import Any
 
 from mmengine.registry import DATASETS
 
-from ..config_types import class_of, name_of
+from ..config_types import class_of, dicts_in, name_of
 from ..errors import UserError
 
 __all__ = [
@@ -19,7 +18,6 @@ __all__ = [
     'SEGMENTATION',
     'build_lazily',
     'chosen_by_indices',
-    'dicts_in',
     'downloads',
     'image_loader',
     'is_remote',
@@ -37,7 +35,7 @@ _LOADING = ('load_data_list', 'parse_data_info', 'COCOAPI', '_find_samples', 'is
 def downloads(config: dict, scope: str) -> bool:
     """Whether the dataset fetches its files itself, as mmpretrain's CIFAR10 and MNIST do."""
     kind = class_of(config, DATASETS, scope)
-    bases = kind.__mro__ if inspect.isclass(kind) else ()
+    bases = kind.__mro__ if kind else ()
     can = any('download' in inspect.signature(base.__init__).parameters for base in bases)
     return can and config.get('download', True)
 
@@ -105,15 +103,7 @@ def image_loader(config: dict) -> dict | None:
 def transforms(config: dict, *names: str) -> list[dict]:
     """The transforms of these type names in a dataset's pipeline, those inside of others too."""
     return [
-        found for found in dicts_in(config.get('pipeline')) if name_of(found.get('type')) in names
+        part
+        for _, part, _ in dicts_in(config.get('pipeline'))
+        if name_of(part.get('type')) in names
     ]
-
-
-def dicts_in(node: Any) -> Iterator[dict]:
-    """All dicts in a part of a config."""
-    if isinstance(node, dict):
-        yield node
-        node = tuple(node.values())
-    if isinstance(node, (list, tuple)):
-        for inner in node:
-            yield from dicts_in(inner)

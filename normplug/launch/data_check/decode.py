@@ -68,13 +68,14 @@ def _decode(path: str, flag: str, backend: str) -> np.ndarray:
             image.load()  # cv2 may decode a part of a truncated file
     except (UnidentifiedImageError, Image.DecompressionBombError):
         pass  # TIFF and the like, and images too large for Pillow: mm reads them all the same
-    except Exception as error:
+    except Exception as error:  # Pillow's decoders raise many kinds on damaged bytes
         raise UnreadableError(f'is damaged ({error})') from error
     try:
         decoded = mmcv.imfrombytes(content, flag=flag, backend=backend)
-    except Exception as error:
+    except Exception as error:  # each backend raises its own kinds
         cause = str(error).partition('\n')[0]
-        raise UnreadableError(f'is no image ({cause})') from error
+        how = f'imdecode_backend={backend!r}, color_type={flag!r}'  # which may be the mistake
+        raise UnreadableError(f'does not decode with {how} ({cause})') from error
     if decoded is None:
         raise UnreadableError('is no image, or damaged')
     return decoded

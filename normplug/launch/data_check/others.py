@@ -36,10 +36,9 @@ def find_images(kind: Any, key: str, config: dict, problems: Problems) -> list[s
         return None
     if _writes(kind):
         return None
-    arguments = {
-        k: v for k, v in copy.deepcopy(dict(config)).items() if k not in ('type', '_scope_')
-    }
-    arguments |= {'pipeline': []}
+    arguments = copy.deepcopy(dict(config)) | {'pipeline': []}
+    for name in ('type', '_scope_'):
+        arguments.pop(name, None)
     logger = MMLogger.get_current_instance()
     level = logger.level
     logger.setLevel(logging.ERROR)

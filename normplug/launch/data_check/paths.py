@@ -9,7 +9,8 @@ from contextlib import contextmanager
 
 from mmengine.config import Config
 
-from ..config import iter_datasets, scope_of
+from ..config import iter_datasets
+from ..config_types import scope_of
 from ..errors import UserError
 from .dataset_config import downloads
 

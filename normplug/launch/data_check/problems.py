@@ -54,7 +54,7 @@ class Problems:
         self._add(self._errors, place, what, case, advice)
 
     def warn(self, place: str, what: str, case: str, advice: str) -> None:
-        """Add a case of what mm leaves out or bears."""
+        """Add a case of data that mm leaves out, or uses although they look wrong."""
         self._add(self._warnings, place, what, case, advice)
 
     @property

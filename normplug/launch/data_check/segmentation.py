@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from .dataset_config import chosen_by_indices, dicts_in
+from ..config_types import dicts_in
+from .dataset_config import chosen_by_indices
 from .decode import UnreadableError, read_labels
 from .folders import IMAGE_SUFFIXES, Folders, suffixes_in
 from .problems import Problems
@@ -91,7 +92,7 @@ def ignored_labels(model: Any, evaluator: Any, trains: bool) -> set[int]:
     """
     given = {
         part['ignore_index']
-        for part in (*dicts_in(model), *dicts_in(evaluator))
+        for _, part, _ in dicts_in([model, evaluator])
         if isinstance(part.get('ignore_index'), int)
     }
     heads = _heads(model)
@@ -100,7 +101,7 @@ def ignored_labels(model: Any, evaluator: Any, trains: bool) -> set[int]:
     of_heads = [{head.get('ignore_index', _IGNORED)} for head in heads]
     others = {
         part['ignore_index']
-        for part in dicts_in(model)
+        for _, part, _ in dicts_in(model)
         if isinstance(part.get('ignore_index'), int) and not any(part is head for head in heads)
     }
     return set.intersection(*of_heads) | others
@@ -113,7 +114,8 @@ def number_of_labels(model: Any, classes: int) -> int:
 
 
 def _heads(model: Any) -> list[dict]:
-    found = [part.get(k) for part in dicts_in(model) for k in ('decode_head', 'auxiliary_head')]
+    names = ('decode_head', 'auxiliary_head')
+    found = [part.get(name) for _, part, _ in dicts_in(model) for name in names]
     several = [head if isinstance(head, (list, tuple)) else [head] for head in found]
     return [head for heads in several for head in heads if isinstance(head, dict)]
 

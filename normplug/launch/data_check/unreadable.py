@@ -34,7 +34,7 @@ def unreadable_files_explained() -> Iterator[None]:
         sample = dict(data) if isinstance(data, dict) else {}  # transforms change it
         try:
             return original(self, data)
-        except Exception as error:
+        except Exception as error:  # of any loader; it is raised again
             _raise_if_unreadable(sample, error)
             raise
 
