@@ -102,6 +102,7 @@ class BaseNorm(Scripted, ResettableState):
         self.momentum = momentum
         self.frozen = frozen  # before the first parameter
         self.virtual_batch_size = virtual_batch_size
+        self.batch_from = self.batch_from  # of the instance: TorchScript looks at no class
         self.add_parameter('weight', (num_features,), 1.0)
         self.add_parameter('bias', (num_features,), 0.0)
         if self.batch_from is not None:

@@ -7,6 +7,7 @@ import pytest
 
 from normplug.bench import cli, layers
 from normplug.bench.cli import main_benchmark
+from normplug.ops import passes
 from normplug.ops.backend import get_backend
 
 TINY = ['--shapes', '2,32,3,4', '2,3,5,1', '--backend', 'eager', '--seconds', '0']

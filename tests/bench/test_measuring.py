@@ -16,7 +16,7 @@ from normplug.bench.output import to_csv, to_markdown
 from normplug.bench.timing import Times, in_turns, quantiles
 from normplug.kalman import states
 from normplug.launch.errors import UserError
-from normplug.ops import fused
+from normplug.ops import fused, passes
 from normplug.ops.backend import get_backend, set_backend
 from normplug.ops.compiled import call
 from normplug.stats import Moments

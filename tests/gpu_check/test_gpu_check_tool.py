@@ -9,7 +9,7 @@ from normplug.gpu_check import cli
 from normplug.gpu_check.checks import Check
 from normplug.gpu_check.cli import GROUPS, main_gpu_check
 from normplug.norms import BaseNorm
-from normplug.ops import blocked, get_backend
+from normplug.ops import blocked, get_backend, passes
 from normplug.register import NORMS
 
 CPU = ['--device', 'cpu', '--backend', 'eager', '--quick']
@@ -55,7 +55,7 @@ def test_a_wrong_pass_is_named(factor, tmp_path, monkeypatch, capsys):
         def wrong(*args, honest=module.backward_input):
             return honest(*args).mul_(factor)
 
-        monkeypatch.setattr(passes, 'backward_input', wrong)
+        monkeypatch.setattr(module, 'backward_input', wrong)
     code, data = run(tmp_path, '--only', 'parity', 'memory')
     assert code == 1
     told = failed(data)
