@@ -289,6 +289,9 @@ def test_errors_of_the_command_line(capsys, tmp_path, monkeypatch):
 
     assert '--rows: no row XX; there are "BN*/-"' in told('table3', '--rows', 'XX')
     assert '--seeds must be at least 1' in told('table3', '--seeds', '0')
+    with pytest.raises(SystemExit, match='2'):
+        main_reproduce(['table3', '--cfg-options', 'lr'])
+    assert "--cfg-options: 'lr' is not KEY=VALUE" in capsys.readouterr().err
     real = told('table4', '--data', 'real', '--rows', 'SN/SN', 'BN*/-')
     assert 'paths are missing, and nothing was started' in real
     assert 'data/coco' in real

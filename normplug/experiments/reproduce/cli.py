@@ -10,20 +10,19 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from mmengine.config import DictAction
 from mmengine.device import get_device
 
 from normplug.bench.output import write_all
 from normplug.bench.provenance import provenance
 from normplug.data.build import DigitsError, DigitsSettings, build_digits
 from normplug.launch.errors import UserError, exit_code
+from normplug.launch.options import _KeyValues
 from normplug.launch.work_dir_lock import lock_work_dir
 
-from ..progress import duration
 from .estimate import estimated_seconds
 from .jobs import Job, Plan, Settings, plan
 from .launchers import make_launcher
-from .live import Live
+from .live import Live, duration
 from .needs import DIGITS, check_needs, digits_formats
 from .records import finish, is_begun, read_done
 from .report import report, summarize
@@ -93,7 +92,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     add(
         '--cfg-options',
         nargs='+',
-        action=DictAction,
+        action=_KeyValues,
         default={},
         metavar='KEY=VALUE',
         help='change all configs, e.g. train_cfg.max_epochs=1',

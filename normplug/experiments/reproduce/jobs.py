@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import hashlib
+import json
 import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +19,6 @@ from normplug.compat.base_configs import find_config
 from normplug.launch.config import load_config
 from normplug.launch.errors import UserError
 
-from ..fingerprint import fingerprint
 from .launchers import Launcher
 from .rows import OWN_TEST, Row, Scale, Table
 
@@ -79,7 +80,8 @@ class Job:
     def fingerprint(self) -> str:
         """Of the config with its options, on how many processes it trains, how it is tested."""
         how = f'-{self.processes}' if self.trains else '-tta' if self.tta else ''
-        return fingerprint(self.cfg) + how
+        text = json.dumps(self.cfg.to_dict(), sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()[:12] + how
 
     def command(self, launcher: Launcher, resume: bool) -> list[str]:
         """What is started; the same can be typed into a shell."""
