@@ -56,7 +56,7 @@ def files(
     Args:
         results: of all checks.
         tables: rows of measurements by the names of ``normplug.bench.report``.
-        source: where they come from: ``normplug.bench.provenance``.
+        source: where they come from: ``normplug.reports.provenance``.
         device: 'cuda' or 'cpu'.
     """
     parts = [f'# GPU check: {source["machine"]}\n', f'{verdict(results, device)}\n']

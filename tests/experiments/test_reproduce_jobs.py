@@ -222,6 +222,28 @@ def test_jobs_end_when_the_caller_stops(tmp_path):
         os.kill(int((work.folder / 'pid').read_text()), 0)
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != 'linux', reason='the kernel ends the jobs')
+def test_jobs_end_with_a_command_that_is_killed(tmp_path):
+    script = (
+        'from pathlib import Path; from tests.experiments.test_reproduce_jobs import job, outcomes;'
+        f"outcomes([job(Path('{tmp_path}'), 'a', 'echo $$ > \"$2/pid\"; exec sleep 100')])"
+    )
+    command = subprocess.Popen([sys.executable, '-c', script])
+    pid = tmp_path / 'a/train/pid'
+    deadline = time.monotonic() + 60
+    while not (pid.exists() and pid.read_text()):
+        assert command.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    command.kill()
+    command.wait()
+    state = Path(f'/proc/{pid.read_text().strip()}/stat')
+    while state.exists() and state.read_text().rpartition(')')[2].split()[0] != 'Z':
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
 def test_other_settings_are_refused(tmp_path):
     work = job(tmp_path, 'a', 'true')
     assert read_done(work) is None

@@ -22,7 +22,7 @@ from normplug.launch.errors import UserError
 from .launchers import Launcher
 from .rows import OWN_TEST, Row, Scale, Table
 
-__all__ = ['Job', 'Plan', 'Settings', 'last_checkpoint_name', 'plan']
+__all__ = ['Job', 'JobPlan', 'Settings', 'last_checkpoint_name', 'plan']
 
 # What a test is: the training's folder beside it.
 _TRAIN = 'train'
@@ -107,7 +107,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Plan:
+class JobPlan:
     """All jobs, in the order of their start, and where each table's cells come from.
 
     Attributes:
@@ -119,7 +119,9 @@ class Plan:
     cells: dict[tuple[str, str, int], dict[str, Path]]
 
 
-def plan(tables: Mapping[Table, Sequence[Row]], seeds: Sequence[int], settings: Settings) -> Plan:
+def plan(
+    tables: Mapping[Table, Sequence[Row]], seeds: Sequence[int], settings: Settings
+) -> JobPlan:
     """The jobs of the chosen rows of tables; a training that two of them share is one job.
 
     Seed by seed, so that an interrupted command has all rows of some seeds. A pretraining is that
@@ -128,7 +130,7 @@ def plan(tables: Mapping[Table, Sequence[Row]], seeds: Sequence[int], settings: 
     Raises:
         UserError: a config cannot be read, or an option does not fit it.
     """
-    made = Plan({}, {})
+    made = JobPlan({}, {})
     for seed in seeds:
         for table, rows in tables.items():
             for row in rows:
