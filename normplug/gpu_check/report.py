@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from normplug.bench import report as bench_report
-from normplug.reports.tables import markdown
+from normplug.reports.tables import facts, markdown
 
 from .checks import Result
 
@@ -71,7 +71,7 @@ def files(
             parts.append(markdown(('group', 'check', 'seen'), rows))
     for name, rows in tables.items():
         parts.append(f'## Measured: {name}\n\n{bench_report.table(name, rows, {}).decode()}')
-    parts += [f'- {key}: `{value}`' for key, value in source.items() if value != '']
+    parts.append(facts(source))
     data = {
         'verdict': verdict(results, device),
         'device': device,
