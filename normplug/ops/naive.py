@@ -22,7 +22,8 @@ def normalize_naive(
     """Compute what :func:`normplug.ops.normalize` does on one rank; move no running statistics.
 
     Args:
-        x: (N, C) or (N, C, *spatial), floating point, with at least one pixel.
+        x: (N, C) or (N, C, *spatial), floating point; empty only where the plan takes no batch
+            moments.
         plan: without a filter. Everything is computed in its ``dtype``.
         params: the tensors that the rule takes after the moments.
         running: what is normalized by where the plan takes no batch moments.
@@ -34,7 +35,10 @@ def normalize_naive(
         return normalize_naive(x.unsqueeze(-1), plan, params, running).squeeze(-1)
     x_n = x.to(plan.dtype)
     spatial = tuple(range(2, x.dim()))
-    var_nc, mean_nc = torch.var_mean(x_n, spatial, correction=0)
+    if x.numel() > 0:
+        var_nc, mean_nc = torch.var_mean(x_n, spatial, correction=0)
+    else:  # an empty batch, of which torch.var_mean warns
+        var_nc = mean_nc = x_n.sum(spatial)
     if plan.correction:
         pixels = x[0, 0].numel()
         var_nc = var_nc * (pixels / max(pixels - plan.correction, 1))

@@ -73,7 +73,7 @@ def test_a_wrong_pass_is_named(factor, tmp_path, monkeypatch, capsys):
 
 
 def test_a_wrong_running_statistic_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(BaseNorm, 'corrections', lambda *_: (0, False))
+    monkeypatch.setattr(BaseNorm, 'tracks_unbiased', lambda *_: False)
     code, data = run(tmp_path, '--only', 'parity')
     assert code == 1
     seen = failed(data)['GhostBN, eager, bfloat16']
