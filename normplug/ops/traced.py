@@ -179,7 +179,11 @@ def _tune_to(instances: int, channels: int, symbolic: Sequence[Any], shapes: Any
     of_instances = symbols_of(t.shape[0] for t in maps)
     of_pixels = symbols_of(size for t in maps for size in t.shape[2:])
     first = symbolic[0].shape[1]
-    known = hints[shapes.replace(first.node.expr)] if isinstance(first, torch.SymInt) else first
+    known = first
+    if isinstance(first, torch.SymInt):
+        known = hints.get(shapes.replace(first.node.expr))
+        if known is None:  # a constant of the step: what ranks gathered is (R, 3, C)
+            return
     for symbol, hint in list(hints.items()):
         if symbol in of_instances:
             hints[symbol] = Integer(instances)
