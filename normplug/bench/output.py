@@ -9,7 +9,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from normplug.launch.errors import UserError
+from normplug.errors import UserError
 from normplug.reports.tables import markdown
 from normplug.resume.atomic import CheckpointWriteError, write
 

@@ -10,6 +10,8 @@ import torch
 from mmengine.runner import CheckpointLoader
 from torch import Tensor
 
+from normplug.errors import UserError
+
 __all__ = ['KEPT', 'CheckpointError', 'Source', 'few', 'read']
 
 # Where a file in the released layout holds what that layout has no place for.
@@ -18,7 +20,7 @@ _WRAPPERS = ('state_dict', 'model')  # in the released trainers 'model' is the n
 _PARALLEL = 'module.'
 
 
-class CheckpointError(ValueError):
+class CheckpointError(UserError, ValueError):
     """A checkpoint is not what it is taken for. The message names the file and what to do."""
 
 

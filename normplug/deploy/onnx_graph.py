@@ -9,8 +9,8 @@ import torch
 from mmengine.config import Config
 from torch import Tensor, nn
 
+from normplug.errors import UserError
 from normplug.launch.config_types import package_of
-from normplug.launch.errors import UserError
 from normplug.resume.atomic import CheckpointWriteError, write
 
 from .constant_ratios import with_constant_ratios

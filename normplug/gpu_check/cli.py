@@ -13,7 +13,7 @@ import torch
 
 from normplug.bench.output import write_all
 from normplug.bench.provenance import provenance
-from normplug.launch.errors import UserError, exit_code
+from normplug.errors import UserError, exit_code
 from normplug.ops.backend import get_backend, set_backend
 
 from .behaviour import behaviour_checks

@@ -12,6 +12,7 @@ from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.dist import is_main_process
 
+from normplug.errors import UserError, exit_code
 from normplug.population import (
     PopulationError,
     batches_of_all_ranks,
@@ -24,7 +25,6 @@ from .checkpoint_check import check_strict, read_checkpoint
 from .config import load_config
 from .data_check import broken_json_explained, check_data, unreadable_files_explained
 from .distributed import errors_on_all_ranks, join_process_group
-from .errors import UserError, exit_code
 from .options import add_config_arguments
 from .runner import build_checked_model
 from .type_check import check_types, unknown_types_explained

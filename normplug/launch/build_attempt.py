@@ -6,7 +6,8 @@ import inspect
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from .errors import UserError
+from normplug.errors import UserError
+
 from .package_check import is_about_a_package, package_advice
 
 __all__ = ['REFUSALS', 'attempt', 'check_arguments', 'check_number']

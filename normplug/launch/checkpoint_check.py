@@ -14,9 +14,8 @@ from mmengine.registry import WEIGHT_INITIALIZERS
 from mmengine.runner import CheckpointLoader
 from torch import nn
 
+from normplug.errors import UserError
 from normplug.resume.find import last_whole_checkpoint
-
-from .errors import UserError
 
 __all__ = [
     'LoadReport',

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 
 from mmengine.config import Config
 
+from normplug.errors import exit_code
+
 from .config import (
     enable_amp,
     enable_auto_scale_lr,
@@ -19,7 +21,6 @@ from .config import (
     set_work_dir,
 )
 from .data_check import broken_json_explained, unreadable_files_explained
-from .errors import exit_code
 from .last_evaluation import train
 from .options import add_config_arguments
 from .runner import build_runner

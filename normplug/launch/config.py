@@ -14,10 +14,10 @@ from mmengine.device import get_device
 from mmengine.registry import HOOKS
 
 from normplug.compat import base_configs
+from normplug.errors import UserError
 from normplug.resume.disk import check_writable
 
 from .config_types import built_by, name_of, name_operators, package_of, scope_of
-from .errors import UserError
 
 __all__ = [
     'enable_amp',

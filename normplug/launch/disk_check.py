@@ -7,10 +7,10 @@ import os.path as osp
 from mmengine.config import Config
 from torch import nn
 
+from normplug.errors import UserError
 from normplug.resume.disk import check_room, check_writable, checkpoint_bytes
 
 from .config_types import name_of
-from .errors import UserError
 
 __all__ = ['check_disk']
 

@@ -12,9 +12,10 @@ from mmengine.registry import HOOKS, DefaultScope
 from mmengine.runner import Runner
 from mmengine.runner.priority import Priority, get_priority
 
+from normplug.errors import UserError
+
 from .build_attempt import attempt, check_arguments, check_number
 from .config_types import class_of, scope_of
-from .errors import UserError
 
 __all__ = ['check_hooks']
 

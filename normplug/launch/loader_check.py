@@ -11,9 +11,10 @@ from mmengine.dataset import InfiniteSampler
 from mmengine.registry import DATA_SAMPLERS, METRICS, TRANSFORMS, DefaultScope
 from torch.utils.data import DataLoader
 
+from normplug.errors import UserError
+
 from .build_attempt import attempt, check_arguments, check_number
 from .config_types import class_of, scope_of
-from .errors import UserError
 
 __all__ = ['check_evaluator', 'check_loader', 'is_infinite']
 

@@ -11,9 +11,9 @@ from torch import nn
 
 from normplug.compat.mmcv_ext import ADVICE
 from normplug.compat.needed_operators import missing_operators
+from normplug.errors import UserError
 
 from .config_types import dicts_in, name_of
-from .errors import UserError
 from .type_check import keys_of_type
 
 __all__ = ['check_operators']

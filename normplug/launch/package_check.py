@@ -17,8 +17,9 @@ from typing import Any
 
 from mmengine.config import Config
 
+from normplug.errors import UserError
+
 from .config_types import REGISTRIES, dicts_in, scope_of
-from .errors import UserError
 
 __all__ = ['check_packages', 'is_about_a_package', 'missing_package', 'package_advice']
 

@@ -22,6 +22,7 @@ from mmengine.registry import MODELS, RUNNERS, DefaultScope, build_from_cfg
 from mmengine.runner import Runner
 from torch import nn
 
+from normplug.errors import UserError
 from normplug.hooks import KalmanLinkHook, NormReportHook, SyncNormStatsHook
 from normplug.models.calls import check_calls
 from normplug.norms import KN
@@ -33,7 +34,6 @@ from .config_types import name_of, scope_of
 from .data_check import check_data, check_num_classes
 from .disk_check import check_disk
 from .distributed import errors_on_all_ranks, join_process_group
-from .errors import UserError
 from .memory import CPUMemoryHook
 from .operator_check import check_operators
 from .package_check import check_packages, is_about_a_package, package_advice

@@ -20,9 +20,10 @@ from mmengine.registry import (
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, set_random_seed
 from torch import nn
 
+from normplug.errors import UserError
+
 from .build_attempt import attempt, check_arguments, check_number
 from .config_types import class_of, name_of, scope_of
-from .errors import UserError
 from .hook_check import check_hooks
 from .loader_check import check_evaluator, check_loader, is_infinite
 from .type_check import unknown_types_explained

@@ -13,8 +13,9 @@ from mmengine.config import Config
 from mmengine.config.lazy import LazyAttr, LazyObject
 from mmengine.registry import Registry
 
+from normplug.errors import UserError
+
 from .config_types import REGISTRIES, name_of, scope_of, written
-from .errors import UserError
 
 __all__ = ['check_types', 'keys_of_type', 'unknown_types_explained']
 

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from normplug.checkpoints.source import CheckpointError
-from normplug.launch.errors import UserError, exit_code
+from normplug.errors import UserError, exit_code
 from normplug.resume.atomic import CheckpointWriteError, write
 
 from .figures import plot_evolution, plot_ratios

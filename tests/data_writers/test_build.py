@@ -30,10 +30,9 @@ def make_digits(monkeypatch, tmp_path):
     def run(*args):
         monkeypatch.setattr(sys, 'argv', ['make_digits.py', *map(str, args)])
         try:
-            tool.main()
-        except SystemExit as stop:
+            return tool.main()
+        except SystemExit as stop:  # argparse's way
             return stop.code
-        return 0
 
     return run
 

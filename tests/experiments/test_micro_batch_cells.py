@@ -6,6 +6,7 @@ import pytest
 from mmengine.config import Config
 from torch import nn
 
+from normplug.errors import UserError
 from normplug.experiments.fingerprint import fingerprint
 from normplug.experiments.micro_batch.cells import (
     Cell,
@@ -15,7 +16,6 @@ from normplug.experiments.micro_batch.cells import (
     load_norm,
 )
 from normplug.experiments.micro_batch.task import build_task
-from normplug.launch.errors import UserError
 from normplug.launch.runner import build_checked_model
 
 CONFIGS = Path(__file__).parents[2] / 'configs/micro_batch'

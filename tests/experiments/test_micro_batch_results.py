@@ -2,10 +2,10 @@
 
 import pytest
 
+from normplug.errors import UserError
 from normplug.experiments.micro_batch.cells import Cell
 from normplug.experiments.micro_batch.results import append_result, read_results
 from normplug.experiments.progress import Progress, duration
-from normplug.launch.errors import UserError
 
 CELLS = [Cell('bn', 2, 0), Cell('gn', None, 0)]
 NOW = {'bn': 'aaa', 'gn': 'bbb'}

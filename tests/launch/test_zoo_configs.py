@@ -8,8 +8,8 @@ from mmengine.config import Config
 from mmengine.registry import METRICS
 from mmengine.registry import __dict__ as registries
 
+from normplug.errors import UserError
 from normplug.launch.config import load_config
-from normplug.launch.errors import UserError
 from normplug.launch.settings_check import check_settings
 from normplug.launch.type_check import check_types
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from mmengine.config import Config
 
+from normplug.errors import UserError
 from normplug.launch.config import load_config
-from normplug.launch.errors import UserError
 
 __all__ = ['Cell', 'cells_of', 'configured', 'find_configs', 'load_norm']
 

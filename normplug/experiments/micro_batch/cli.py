@@ -16,7 +16,7 @@ from mmengine.device import get_device
 from normplug.bench.output import write_all
 from normplug.bench.provenance import provenance
 from normplug.compat.base_configs import find_config
-from normplug.launch.errors import UserError, exit_code
+from normplug.errors import UserError, exit_code
 from normplug.launch.runner import build_checked_model
 from normplug.launch.work_dir_lock import lock_work_dir
 

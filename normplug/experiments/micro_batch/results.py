@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from normplug.launch.errors import UserError
+from normplug.errors import UserError
 
 from .cells import Cell
 

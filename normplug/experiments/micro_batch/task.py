@@ -13,7 +13,7 @@ from mmengine.config import Config
 
 from normplug.data.build import DigitsError, DigitsSettings, build_digits
 from normplug.data.scene import SceneSettings
-from normplug.launch.errors import UserError
+from normplug.errors import UserError
 
 __all__ = ['build_task']
 

@@ -16,7 +16,7 @@ from mmengine.device import get_device
 from normplug.bench.output import write_all
 from normplug.bench.provenance import provenance
 from normplug.data.build import DigitsError, DigitsSettings, build_digits
-from normplug.launch.errors import UserError, exit_code
+from normplug.errors import UserError, exit_code
 from normplug.launch.work_dir_lock import lock_work_dir
 
 from ..progress import duration

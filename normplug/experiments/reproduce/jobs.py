@@ -14,8 +14,8 @@ from typing import Any
 from mmengine.config import Config
 
 from normplug.compat.base_configs import find_config
+from normplug.errors import UserError
 from normplug.launch.config import load_config
-from normplug.launch.errors import UserError
 
 from ..fingerprint import fingerprint
 from .launchers import Launcher

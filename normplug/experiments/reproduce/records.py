@@ -11,7 +11,7 @@ from statistics import mean
 from typing import Any
 
 from normplug.checkpoints.source import CheckpointError
-from normplug.launch.errors import UserError
+from normplug.errors import UserError
 from normplug.reports.ratios import NORMALIZERS, read_ratios
 from normplug.reports.runs import read_run
 from normplug.resume.atomic import write

@@ -3,7 +3,8 @@
 from mmengine.config import Config
 from mmengine.dist import is_main_process
 
-from ..errors import UserError
+from normplug.errors import UserError
+
 from .classes import check_num_classes
 from .contents import check_contents
 from .paths import broken_json_explained, check_paths

@@ -10,9 +10,10 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, MODELS
 from torch import nn
 
+from normplug.errors import UserError
+
 from ..config import iter_datasets
 from ..config_types import class_of, dicts_in, scope_of
-from ..errors import UserError
 from .classification import labels_of
 from .dataset_config import (
     CLASSIFICATION,

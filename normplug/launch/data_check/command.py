@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 from mmengine.config import Config
 
+from normplug.errors import UserError, exit_code
+
 from ..config import load_config
-from ..errors import UserError, exit_code
 from ..options import add_config_arguments
 from ..type_check import check_types
 from . import check_all_data, check_num_classes

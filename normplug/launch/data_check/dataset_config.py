@@ -9,8 +9,9 @@ from typing import Any
 
 from mmengine.registry import DATASETS
 
+from normplug.errors import UserError
+
 from ..config_types import class_of, dicts_in, name_of
-from ..errors import UserError
 
 __all__ = [
     'CLASSIFICATION',

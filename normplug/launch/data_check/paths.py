@@ -9,9 +9,10 @@ from contextlib import contextmanager
 
 from mmengine.config import Config
 
+from normplug.errors import UserError
+
 from ..config import iter_datasets
 from ..config_types import scope_of
-from ..errors import UserError
 from .dataset_config import downloads
 
 __all__ = ['broken_json_explained', 'check_paths', 'missing_paths']

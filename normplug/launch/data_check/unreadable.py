@@ -7,7 +7,8 @@ from contextlib import contextmanager
 
 from mmengine.dataset import Compose
 
-from ..errors import UserError
+from normplug.errors import UserError
+
 from .decode import UnreadableError, image_size, read_labels
 
 __all__ = ['UnreadableFileError', 'unreadable_files_explained']
