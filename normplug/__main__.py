@@ -15,7 +15,7 @@ _TOOLS = {
     'train': ('normplug.launch.cli', 'main_train', 'train from a config (tools/train.py)'),
     'test': ('normplug.launch.cli', 'main_test', 'evaluate a checkpoint (tools/test.py)'),
     'check-data': (
-        'normplug.launch.data_check.command',
+        'normplug.preflight.cli',
         'main_check_data',
         'look for errors in all data of a config (tools/check_data.py)',
     ),

@@ -21,7 +21,17 @@ LAYERS = [
     {'ops'},
     {'norms'},
     {'register', 'models', 'hooks', 'optim', 'checkpoints', 'compat', 'launch', 'reports', 'data'}
-    | {'kalman', 'report', 'resume', 'nonfinite', 'deploy', 'population', 'bench', 'experiments'}
+    | {
+        'kalman',
+        'report',
+        'resume',
+        'nonfinite',
+        'preflight',
+        'deploy',
+        'population',
+        'bench',
+        'experiments',
+    }
     | {'datasets', 'gpu_check'},
     {'__init__', '__main__'},
 ]

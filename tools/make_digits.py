@@ -13,7 +13,7 @@ except ModuleNotFoundError as error:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Return the exit code: 0, or 2 after an error by the user."""
+    """Return the exit code; exits with 2 and a message on bad input."""
     return main_make_digits(argv)
 
 

@@ -14,7 +14,7 @@ from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner import set_random_seed
 from torch import nn
 
-from normplug.launch.config_types import scope_of
+from normplug.preflight.config_types import scope_of
 
 from .naive import NaiveSN
 

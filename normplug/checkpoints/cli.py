@@ -10,9 +10,9 @@ from collections.abc import Sequence
 import torch
 
 from normplug.errors import UserError, exit_code
-from normplug.launch.config import load_config
-from normplug.launch.config_types import package_of
-from normplug.launch.runner import build_checked_model
+from normplug.preflight.config import load_config
+from normplug.preflight.config_types import package_of
+from normplug.preflight.model import build_checked_model
 from normplug.resume.atomic import CheckpointWriteError, write
 
 from .convert import Conversion, convert

@@ -6,16 +6,14 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from normplug.errors import exit_code
-
-from .build import FORMATS, DigitsSettings, build_digits
+from .build import FORMATS, DigitsError, DigitsSettings, build_digits
 from .scene import SceneSettings
 
 __all__ = ['main_make_digits']
 
 
 def main_make_digits(argv: Sequence[str] | None = None, prog: str = 'tools/make_digits.py') -> int:
-    """Build as the command line says and return the exit code."""
+    """Parse the command line and build; exits with 2 and a message on bad input."""
     default = DigitsSettings()
     parser = argparse.ArgumentParser(
         prog=prog,
@@ -37,9 +35,10 @@ def main_make_digits(argv: Sequence[str] | None = None, prog: str = 'tools/make_
     add('--val', type=int, default=default.val, help='images (default: %(default)s)')
     add('--force', action='store_true', help='replace what was written with other settings')
     args = parser.parse_args(argv)
-    return exit_code(lambda: _build(args), prog)
-
-
-def _build(args: argparse.Namespace) -> None:
-    settings = DigitsSettings(args.seed, args.train, args.val, SceneSettings(size=args.size))
-    build_digits(args.out, args.formats, settings, args.force)
+    try:
+        scene = SceneSettings(size=args.size)
+        settings = DigitsSettings(args.seed, args.train, args.val, scene)
+        build_digits(args.out, args.formats, settings, args.force)
+    except DigitsError as error:
+        parser.error(str(error))
+    return 0

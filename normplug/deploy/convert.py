@@ -17,7 +17,7 @@ from mmengine.config import Config, ConfigDict
 from torch import Tensor, nn
 
 from normplug.errors import UserError
-from normplug.launch.config_types import name_of, name_operators, written
+from normplug.preflight.config_types import name_of, name_operators, written
 
 from .dataflow import record
 from .description import names_of

@@ -10,7 +10,7 @@ from mmengine.config import Config
 from torch import Tensor, nn
 
 from normplug.errors import UserError
-from normplug.launch.config_types import package_of
+from normplug.preflight.config_types import package_of
 from normplug.resume.atomic import CheckpointWriteError, write
 
 from .constant_ratios import with_constant_ratios

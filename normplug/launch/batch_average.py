@@ -19,15 +19,14 @@ from normplug.population import (
     estimate_population,
     population_loader,
 )
+from normplug.preflight.checkpoint import check_strict, read_checkpoint
+from normplug.preflight.config import add_config_arguments, load_config
+from normplug.preflight.data import broken_json_explained, check_data, unreadable_files_explained
+from normplug.preflight.model import build_checked_model
+from normplug.preflight.types import check_types, unknown_types_explained
 from normplug.resume.atomic import CheckpointWriteError, write
 
-from .checkpoint_check import check_strict, read_checkpoint
-from .config import load_config
-from .data_check import broken_json_explained, check_data, unreadable_files_explained
 from .distributed import errors_on_all_ranks, join_process_group
-from .options import add_config_arguments
-from .runner import build_checked_model
-from .type_check import check_types, unknown_types_explained
 
 __all__ = ['main_batch_average']
 

@@ -24,8 +24,8 @@ from torch.distributed.constants import default_pg_timeout
 from torch.nn.parallel import DistributedDataParallel
 
 from normplug.errors import UserError
+from normplug.preflight.config_types import class_of, scope_of
 
-from .config_types import class_of, scope_of
 from .portable_ddp import PortableDistributedDataParallel
 from .rank_lifetime import die_with_launcher
 

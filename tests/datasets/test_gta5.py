@@ -8,7 +8,7 @@ from PIL import Image
 
 from normplug.errors import UserError
 from normplug.launch import load_config
-from normplug.launch.data_check import check_data
+from normplug.preflight.data import check_data
 from tests.configs.test_configs import CONFIGS
 
 pytest.importorskip('mmseg')

@@ -16,7 +16,7 @@ from normplug.experiments.micro_batch.cells import (
     load_norm,
 )
 from normplug.experiments.micro_batch.task import build_task
-from normplug.launch.runner import build_checked_model
+from normplug.preflight.model import build_checked_model
 
 CONFIGS = Path(__file__).parents[2] / 'configs/micro_batch'
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from mmengine.config import Config
 
 from normplug.errors import UserError
-from normplug.launch.config import load_config
+from normplug.preflight.config import load_config
 
 __all__ = ['Cell', 'cells_of', 'configured', 'find_configs', 'load_norm']
 

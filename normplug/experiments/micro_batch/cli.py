@@ -17,8 +17,8 @@ from normplug.bench.output import write_all
 from normplug.bench.provenance import provenance
 from normplug.compat.base_configs import find_config
 from normplug.errors import UserError, exit_code
-from normplug.launch.runner import build_checked_model
 from normplug.launch.work_dir_lock import lock_work_dir
+from normplug.preflight.model import build_checked_model
 
 from ..fingerprint import fingerprint
 from ..progress import Progress

@@ -27,9 +27,9 @@ from normplug.bench.networks import random_batch
 from normplug.bench.provenance import provenance
 from normplug.bench.timing import seconds_of
 from normplug.compat.base_configs import find_config
-from normplug.launch.config import load_config
-from normplug.launch.config_types import scope_of
 from normplug.ops.backend import get_backend, set_backend
+from normplug.preflight.config import load_config
+from normplug.preflight.config_types import scope_of
 from normplug.reports.tables import markdown
 
 from .tables import TABLES

@@ -15,7 +15,7 @@ from mmengine.config import Config
 
 from normplug.compat.base_configs import find_config
 from normplug.errors import UserError
-from normplug.launch.config import load_config
+from normplug.preflight.config import load_config
 
 from ..fingerprint import fingerprint
 from .launchers import Launcher

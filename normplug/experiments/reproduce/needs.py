@@ -13,7 +13,7 @@ from torch.hub import get_dir
 
 from normplug.data.build import FORMATS
 from normplug.errors import UserError
-from normplug.launch.data_check.paths import missing_paths
+from normplug.preflight.data.paths import missing_paths
 
 from .jobs import Job
 

@@ -14,7 +14,7 @@ from normplug.compat.needed_operators import missing_operators
 from normplug.errors import UserError
 
 from .config_types import dicts_in, name_of
-from .type_check import keys_of_type
+from .types import keys_of_type
 
 __all__ = ['check_operators']
 

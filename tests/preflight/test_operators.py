@@ -9,7 +9,7 @@ from torch import nn
 
 from normplug.compat import mmcv_ext
 from normplug.launch import UserError
-from normplug.launch.operator_check import check_operators
+from normplug.preflight.operators import check_operators
 
 pytest.importorskip('mmcv')
 mmcv_ext.install()

@@ -8,7 +8,7 @@ from typing import Any
 
 from normplug.errors import UserError
 
-from .package_check import is_about_a_package, package_advice
+from .packages import is_about_a_package, package_advice
 
 __all__ = ['REFUSALS', 'attempt', 'check_arguments', 'check_number']
 

@@ -8,10 +8,11 @@ from mmengine.model import BaseModel
 from mmengine.registry import HOOKS, MODELS, OPTIMIZERS
 
 import normplug
-from normplug.launch import config_types as types
-from normplug.launch.config import enable_tta, load_config, save_predictions
-from normplug.launch.disk_check import check_disk
-from normplug.launch.type_check import check_types, keys_of_type
+from normplug.launch.options import enable_tta, save_predictions
+from normplug.preflight import config_types as types
+from normplug.preflight.config import load_config
+from normplug.preflight.disk import check_disk
+from normplug.preflight.types import check_types, keys_of_type
 
 
 def lazy(**values):
@@ -117,7 +118,7 @@ def test_operators_by_the_names_that_mmcv_reads(tmp_path):
 def test_room_for_the_state_of_a_class(kind, tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(
-        'normplug.launch.disk_check.check_room', lambda folder, size: asked.append(size)
+        'normplug.preflight.disk.check_room', lambda folder, size: asked.append(size)
     )
     assert types.class_of({'type': kind}, OPTIMIZERS, 'mmengine') is torch.optim.SGD
     cfg = Config({'work_dir': str(tmp_path), 'optim_wrapper': {'optimizer': {'type': kind}}})

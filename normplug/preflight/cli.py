@@ -9,10 +9,9 @@ from mmengine.config import Config
 
 from normplug.errors import UserError, exit_code
 
-from ..config import load_config
-from ..options import add_config_arguments
-from ..type_check import check_types
-from . import check_all_data, check_num_classes
+from .config import add_config_arguments, load_config
+from .data import check_all_data, check_num_classes
+from .types import check_types
 
 __all__ = ['main_check_data']
 

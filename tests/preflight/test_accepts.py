@@ -2,9 +2,9 @@
 
 import pytest
 
-from normplug.launch.config import load_config
-from normplug.launch.settings_check import check_settings
-from normplug.launch.type_check import check_types
+from normplug.preflight.config import load_config
+from normplug.preflight.settings import check_settings
+from normplug.preflight.types import check_types
 
 WITHOUT_SAMPLER = "train_dataloader.pop('sampler')\n"
 

@@ -22,11 +22,11 @@ from torch import nn
 
 from normplug.errors import UserError
 
-from .build_attempt import attempt, check_arguments, check_number
+from .attempt import attempt, check_arguments, check_number
 from .config_types import class_of, name_of, scope_of
-from .hook_check import check_hooks
-from .loader_check import check_evaluator, check_loader, is_infinite
-from .type_check import unknown_types_explained
+from .hooks import check_hooks
+from .loaders import check_evaluator, check_loader, is_infinite
+from .types import unknown_types_explained
 
 __all__ = ['check_settings']
 

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from normplug.errors import UserError
 
-from .build_attempt import attempt, check_arguments, check_number
+from .attempt import attempt, check_arguments, check_number
 from .config_types import class_of, scope_of
 
 __all__ = ['check_evaluator', 'check_loader', 'is_infinite']

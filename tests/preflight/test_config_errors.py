@@ -6,8 +6,8 @@ import pytest
 from mmengine.config import Config
 
 from normplug.launch import UserError
-from normplug.launch.data_check import broken_json_explained
-from normplug.launch.runner import build_checked_model
+from normplug.preflight.data import broken_json_explained
+from normplug.preflight.model import build_checked_model
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import torch
 from launch_tiny import TinyModel
 
 from normplug.launch import build_runner, load_config
-from normplug.launch.checkpoint_check import compare
+from normplug.preflight.checkpoint import compare
 from normplug.reports.runs import read_run
 
 

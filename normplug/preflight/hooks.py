@@ -14,7 +14,7 @@ from mmengine.runner.priority import Priority, get_priority
 
 from normplug.errors import UserError
 
-from .build_attempt import attempt, check_arguments, check_number
+from .attempt import attempt, check_arguments, check_number
 from .config_types import class_of, scope_of
 
 __all__ = ['check_hooks']

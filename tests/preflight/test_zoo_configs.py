@@ -9,9 +9,9 @@ from mmengine.registry import METRICS
 from mmengine.registry import __dict__ as registries
 
 from normplug.errors import UserError
-from normplug.launch.config import load_config
-from normplug.launch.settings_check import check_settings
-from normplug.launch.type_check import check_types
+from normplug.preflight.config import load_config
+from normplug.preflight.settings import check_settings
+from normplug.preflight.types import check_types
 
 # The first config of these folders is one that mmengine's runner refuses too.
 REFUSED = {
