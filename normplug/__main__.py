@@ -96,7 +96,7 @@ def main(argv: list[str] | None = None) -> int:
     run.add_argument('args', metavar='ARGS', nargs=argparse.REMAINDER)
     options = parser.parse_args(argv)
     if options.command is None:
-        from normplug.report import report
+        from normplug.environment import report
 
         text, works = report()
         print(text)

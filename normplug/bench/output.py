@@ -9,9 +9,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from normplug.errors import UserError
+from normplug.files import write
 from normplug.reports.tables import markdown
-from normplug.resume.atomic import CheckpointWriteError, write
 
 __all__ = ['to_csv', 'to_markdown', 'write_all']
 
@@ -49,16 +48,11 @@ def write_all(folder: Path, files: Mapping[str, bytes]) -> list[Path]:
     """Write ``files`` by name into ``folder``, replacing what an earlier run left.
 
     Raises:
-        UserError: a file cannot be written.
+        WriteError: a file cannot be written.
     """
     paths = []
     for name, data in files.items():
-        try:
-            write(folder / name, data)
-        except CheckpointWriteError as error:
-            raise UserError(
-                f'--out: {folder / name} cannot be written: {error.__cause__}'
-            ) from error
+        write(folder / name, data, '--out')
         paths.append(folder / name)
     return paths
 

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 import torch
 
 from normplug.errors import UserError, exit_code
+from normplug.files import write
 from normplug.preflight.config import load_config
 from normplug.preflight.config_types import package_of
 from normplug.preflight.model import build_checked_model
-from normplug.resume.atomic import CheckpointWriteError, write
 
 from .convert import Conversion, convert
 from .fit import check_fit, check_network, kinds_in
@@ -115,7 +115,4 @@ def _save(conversion: Conversion, source: Source, output: str) -> None:
         checkpoint[KEPT] = conversion.kept
     buffer = io.BytesIO()
     torch.save(checkpoint, buffer)
-    try:
-        write(output, buffer.getvalue())
-    except CheckpointWriteError as error:
-        raise UserError(f'output: {output} cannot be written: {error.__cause__}') from error
+    write(output, buffer.getvalue(), 'output')

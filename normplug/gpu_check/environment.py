@@ -11,7 +11,7 @@ from functools import partial
 import torch
 
 from normplug.bench.compilation import compilations, empty_cache, forget_compiled
-from normplug.report import installed_versions
+from normplug.environment import installed_versions
 
 from .checks import Check, FailedError, Setting, SkippedError
 from .comparison import layer_of, run, tensors_of

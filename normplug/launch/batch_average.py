@@ -13,6 +13,7 @@ from mmengine.device import get_device
 from mmengine.dist import is_main_process
 
 from normplug.errors import UserError, exit_code
+from normplug.files import write
 from normplug.population import (
     PopulationError,
     batches_of_all_ranks,
@@ -24,7 +25,6 @@ from normplug.preflight.config import add_config_arguments, load_config
 from normplug.preflight.data import broken_json_explained, check_data, unreadable_files_explained
 from normplug.preflight.model import build_checked_model
 from normplug.preflight.types import check_types, unknown_types_explained
-from normplug.resume.atomic import CheckpointWriteError, write
 
 from .distributed import errors_on_all_ranks, join_process_group
 
@@ -96,7 +96,4 @@ def _check(cfg: Config, args: argparse.Namespace) -> None:
 def _save(state: dict, meta: dict, output: str) -> None:
     buffer = io.BytesIO()
     torch.save({'state_dict': state, 'meta': meta}, buffer)
-    try:
-        write(output, buffer.getvalue())
-    except CheckpointWriteError as error:
-        raise UserError(f'output: {output} cannot be written: {error.__cause__}') from error
+    write(output, buffer.getvalue(), 'output')

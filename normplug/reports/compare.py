@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from normplug.errors import UserError, exit_code
-from normplug.resume.atomic import CheckpointWriteError, write
+from normplug.files import WriteError, write
 
 from .figures import plot_losses, plot_metric
 from .runs import Run, read_run
@@ -66,7 +66,7 @@ def _compare(args: argparse.Namespace) -> None:
     for name, data in files.items():
         try:
             write(args.out / name, data)
-        except CheckpointWriteError as error:
+        except WriteError as error:
             raise UserError(f'--out: {args.out / name}: {error.__cause__}') from error
         print(os.path.join(args.out, name))
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from normplug.checkpoints.source import CheckpointError
 from normplug.errors import UserError, exit_code
-from normplug.resume.atomic import CheckpointWriteError, write
+from normplug.files import WriteError, write
 
 from .figures import plot_evolution, plot_ratios
 from .ratios import Ratios, read_evolution, read_ratios, to_csv
@@ -50,7 +50,7 @@ def _plot(args: argparse.Namespace) -> None:
     for name, data in made.items():
         try:
             write(out / name, data)
-        except CheckpointWriteError as error:
+        except WriteError as error:
             raise UserError(f'{out / name} cannot be written: {error.__cause__}') from error
         print(out / name)
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from normplug.resume.random_state import get_random_state, set_random_state
+from normplug.random_state import get_random_state, set_random_state
 
 
 def draw():

@@ -6,9 +6,9 @@ import sys
 import pytest
 
 import normplug
-from normplug import report
+from normplug import environment
 from normplug.__main__ import main
-from normplug.report import Operators, Problem, check
+from normplug.environment import Operators, Problem, check
 
 GOOD = {
     'python': '3.11.7',
@@ -42,7 +42,7 @@ def test_the_supported_stack_has_no_problem(operators):
         {'torch': '2.7.0'},
         {'mmcv': '2.2.0', 'mmdet': None, 'mmsegmentation': None},
         {'mmcv': '2.2.0', 'mmdet': '3.4.0', 'mmsegmentation': '1.3.0'},
-        dict.fromkeys(GOOD, report.UNKNOWN),
+        dict.fromkeys(GOOD, environment.UNKNOWN),
     ],
 )
 def test_no_error_where_nothing_is_known_to_be_wrong(change):
@@ -114,7 +114,7 @@ def test_installed_versions_are_those_of_the_modules():
     import mmengine
     import torch
 
-    versions = report.installed_versions()
+    versions = environment.installed_versions()
     assert versions.keys() == GOOD.keys()
     assert torch.__version__.startswith(versions['torch'])
     assert versions['mmengine'] == mmengine.__version__
@@ -124,30 +124,30 @@ def test_a_missing_package_and_one_without_metadata(monkeypatch, tmp_path):
     (tmp_path / 'without_metadata.py').touch()
     monkeypatch.syspath_prepend(tmp_path)
     names = {'a': ('without_metadata', ['without-metadata']), 'b': ('not_there', ['not-there'])}
-    monkeypatch.setattr(report, '_PACKAGES', names)
-    versions = report.installed_versions()
-    assert (versions['a'], versions['b']) == (report.UNKNOWN, None)
+    monkeypatch.setattr(environment, '_PACKAGES', names)
+    versions = environment.installed_versions()
+    assert (versions['a'], versions['b']) == (environment.UNKNOWN, None)
 
 
 def test_find_operators(monkeypatch):
     from normplug.compat import mmcv_ext
 
-    assert report.find_operators(GOOD | {'mmcv': None}) == Operators('none')
+    assert environment.find_operators(GOOD | {'mmcv': None}) == Operators('none')
     monkeypatch.setattr(mmcv_ext, 'compiled_extension', lambda: None)
     monkeypatch.setitem(sys.modules, 'torchvision', None)
-    source, failure = report.find_operators(GOOD)
+    source, failure = environment.find_operators(GOOD)
     assert source == 'none'
     assert failure.startswith('import of torchvision halted')
     monkeypatch.setattr(mmcv_ext, 'compiled_extension', lambda: 'mmcv/_ext.so')
     monkeypatch.setitem(sys.modules, 'mmcv._ext', None)
-    source, failure = report.find_operators(GOOD)
+    source, failure = environment.find_operators(GOOD)
     assert source == 'compiled'
     assert 'mmcv._ext' in failure
 
 
 def test_main_prints_the_report(monkeypatch, capsys):
-    monkeypatch.setattr(report, 'installed_versions', lambda: GOOD)
-    monkeypatch.setattr(report, 'find_operators', lambda versions: TORCHVISION)
+    monkeypatch.setattr(environment, 'installed_versions', lambda: GOOD)
+    monkeypatch.setattr(environment, 'find_operators', lambda versions: TORCHVISION)
     assert main([]) == 0
     out = capsys.readouterr().out
     rows = dict(line.split(maxsplit=1) for line in out.splitlines()[: len(GOOD)])
@@ -159,8 +159,8 @@ def test_main_prints_the_report(monkeypatch, capsys):
 
 
 def test_main_fails_where_training_cannot_work(monkeypatch, capsys):
-    monkeypatch.setattr(report, 'installed_versions', lambda: GOOD | {'mmcv': '2.2.0'})
-    monkeypatch.setattr(report, 'find_operators', lambda versions: TORCHVISION)
+    monkeypatch.setattr(environment, 'installed_versions', lambda: GOOD | {'mmcv': '2.2.0'})
+    monkeypatch.setattr(environment, 'find_operators', lambda versions: TORCHVISION)
     assert main([]) == 1
     out = capsys.readouterr().out
     assert '\nerror: mmdet 3.3.0 refuses mmcv 2.2.0' in out
@@ -191,6 +191,6 @@ def test_what_runs_the_normalizers(backend, compiler, line, monkeypatch):
     before = normplug.get_backend()
     normplug.set_backend(backend)
     try:
-        assert f'backend         {line}' in report.report()[0].splitlines()
+        assert f'backend         {line}' in environment.report()[0].splitlines()
     finally:
         normplug.set_backend(before)

@@ -7,29 +7,34 @@ import shutil
 from contextlib import suppress
 from pathlib import Path
 
-from mmengine.fileio import LocalBackend, register_backend
+from normplug.errors import UserError
 
-from normplug.errors import TrainingError
+__all__ = ['WriteError', 'remove_leftovers', 'write']
 
-__all__ = ['BACKEND', 'AtomicBackend', 'CheckpointWriteError', 'remove_leftovers', 'write']
-
-BACKEND = 'normplug.atomic'
 _LEFTOVER = '.normplug-tmp'
 
 
-class CheckpointWriteError(TrainingError, OSError):
+class WriteError(UserError, OSError):
     """A file could not be written; what stood in its place is as it was."""
 
+    def __str__(self) -> str:
+        """The message, without the number of the error."""
+        return self.strerror
 
-def write(path: str | Path, data: bytes) -> None:
+
+def write(path: str | Path, data: bytes, asked_by: str = '') -> None:
     """Write ``data`` to ``path``: readers see the old file or the new one, nothing between.
 
     The bytes go to a temporary file in the same folder, and it takes the name once they are on
     the disk. ``path``'s folder is made if it is missing.
 
+    Args:
+        path: the file.
+        data: what it is to hold.
+        asked_by: the option or config key that names it, for the message.
+
     Raises:
-        CheckpointWriteError: the disk is full, the folder is not writable, ... The temporary file
-            is gone.
+        WriteError: the disk is full, the folder is not writable, ... The temporary file is gone.
     """
     path = Path(path)
     # With the process's number, so that two trainings in one folder do not mix their bytes.
@@ -46,7 +51,9 @@ def write(path: str | Path, data: bytes) -> None:
             temporary.unlink(missing_ok=True)
         _sync_folder(path.parent)
     except OSError as error:
-        raise CheckpointWriteError(error.errno, _failed(path, len(data), error)) from error
+        message = _failed(path, len(data), error)
+        prefix = f'{asked_by}: ' if asked_by else ''
+        raise WriteError(error.errno, prefix + message) from error
 
 
 def _sync_folder(folder: Path) -> None:
@@ -63,8 +70,7 @@ def _failed(path: Path, size: int, error: OSError) -> str:
     place = next(folder for folder in path.parents if folder.is_dir())
     return (
         f'{path} cannot be written: {error.strerror} ({size / 1e6:.1f} MB to write, '
-        f'{shutil.disk_usage(place).free / 1e6:.1f} MB free). The checkpoint before it is whole, '
-        'and last_checkpoint names it: mend the cause, then continue with --resume'
+        f'{shutil.disk_usage(place).free / 1e6:.1f} MB free)'
     )
 
 
@@ -92,18 +98,3 @@ def _is_other_process(number: str) -> bool:
     except PermissionError:  # another user's
         pass
     return True
-
-
-class AtomicBackend(LocalBackend):
-    """mmengine's storage backend for local files, with :func:`write` for what it writes."""
-
-    def put(self, obj: bytes, filepath: str | Path) -> None:
-        """Write bytes."""
-        write(filepath, obj)
-
-    def put_text(self, obj: str, filepath: str | Path, encoding: str = 'utf-8') -> None:
-        """Write text."""
-        write(filepath, obj.encode(encoding))
-
-
-register_backend(BACKEND, AtomicBackend)
