@@ -16,8 +16,8 @@ PACKAGE = Path(normplug.__file__).parent
 # Each unit (a module or folder of the package) may import itself and units of lower floors.
 FLOORS = [
     # foundations
-    {'_requirements', 'errors', 'own_code', 'random_state'},
-    {'files'},
+    {'_requirements', 'errors', 'own_code', 'quiet', 'random_state'},
+    {'checkpoint_file', 'files'},
     # the core
     {'stats', 'sparsestmax', 'precision', 'state'},
     {'running', 'dist', 'filters'},

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Literal
 
 from mmengine.config import Config
-from mmengine.logging import MMLogger
 
 from normplug.errors import UserError
+from normplug.quiet import quiet_logger
 
 from . import checkpoint as ckpt
 from .data import check_data, check_num_classes
@@ -61,7 +58,7 @@ def check_config(cfg: Config, mode: Literal['train', 'test']) -> list[str]:
 
 def _check_checkpoints(cfg: Config, mode: str, phases: tuple[str, ...]) -> list[str]:
     """Return what the log should say about them."""
-    with _without_infos():  # the runner builds it once more, and what is said then is logged
+    with quiet_logger():  # the runner builds it once more, and what is said then is logged
         model = build_checked_model(cfg)
     check_operators(model, cfg, phases)
     check_num_classes(model, cfg, phases)
@@ -78,14 +75,3 @@ def _check_checkpoints(cfg: Config, mode: str, phases: tuple[str, ...]) -> list[
         elif path:
             notes.append(ckpt.check_load_from(model, path))
     return [*notes, *dict.fromkeys(str(warning.message) for warning in caught)]
-
-
-@contextmanager
-def _without_infos() -> Iterator[None]:
-    logger = MMLogger.get_current_instance()
-    level = logger.level
-    logger.setLevel(max(level, logging.WARNING))
-    try:
-        yield
-    finally:
-        logger.setLevel(level)

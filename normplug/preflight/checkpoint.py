@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os.path as osp
-import pickle
 import re
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -11,9 +9,9 @@ from dataclasses import dataclass
 import torch
 from mmengine.model import BaseModule
 from mmengine.registry import WEIGHT_INITIALIZERS
-from mmengine.runner import CheckpointLoader
 from torch import nn
 
+from normplug.checkpoint_file import check_exists, few, load
 from normplug.errors import UserError
 from normplug.resume.find import last_whole_checkpoint
 
@@ -48,7 +46,7 @@ class LoadReport:
             'unknown to the model': self.unexpected,
             'of another shape': tuple(self.mismatched.values()),
         }
-        return [f'{len(keys)} {kind}: {_few(keys)}' for kind, keys in kinds.items() if keys]
+        return [f'{len(keys)} {kind}: {few(keys)}' for kind, keys in kinds.items() if keys]
 
 
 _MISMATCH = re.compile(
@@ -67,19 +65,9 @@ def read_checkpoint(path: str, asked_by: str) -> dict:
     Raises:
         UserError: no such file, or it cannot be read, or it holds no state dict, or NaN in it.
     """
-    try:
-        checkpoint = CheckpointLoader.load_checkpoint(path, map_location='cpu', logger='silent')
-    except FileNotFoundError as error:
-        raise UserError(_absent(asked_by, path)) from error
-    except (RuntimeError, pickle.UnpicklingError) as error:
-        # normplug.compat's loader names the file and says what is wrong with it.
-        raise UserError(f'{asked_by}: {error}') from error
-    except OSError as error:
-        raise UserError(f'{asked_by}: checkpoint {path} cannot be loaded: {error}') from error
+    checkpoint = load(path, asked_by)
     if not isinstance(checkpoint, dict) or not _holds_tensors(_state_dict(checkpoint)):
-        keys = (
-            f' (only {_few(tuple(map(str, checkpoint)))})' if isinstance(checkpoint, dict) else ''
-        )
+        keys = f' (only {few(map(str, checkpoint))})' if isinstance(checkpoint, dict) else ''
         raise UserError(
             f'{asked_by}: {path} holds no state_dict{keys}; save the weights as '
             "torch.save({'state_dict': model.state_dict()}, ...)"
@@ -200,8 +188,8 @@ def check_load_from(model: nn.Module, path: str) -> str:
     if not any(key.startswith(part) for key in report.used):
         raise UserError(
             f'load_from: no key {part}* of {path} fits the model. Its keys: '
-            f"{_few(tuple(_state_dict(checkpoint)))}; the model's: "
-            f'{_few(tuple(model.state_dict()))}. '
+            f"{few(_state_dict(checkpoint))}; the model's: "
+            f'{few(model.state_dict())}. '
             'For the weights of a bare backbone use '
             "model.backbone.init_cfg = dict(type='Pretrained', checkpoint=...)"
         )
@@ -231,8 +219,7 @@ def check_pretrained(model: nn.Module) -> list[str]:
                 texts.append(_converted(module, init_cfg, key))
                 continue
             if type(module).init_weights is not BaseModule.init_weights:
-                if not osp.isfile(osp.expanduser(path)):
-                    raise UserError(_absent(key, path))
+                check_exists(path, key)
                 continue  # the class reads the file in its own way, as Swin does
             prefix = init_cfg.get('prefix') or ''
             prefix += '.' if prefix and not prefix.endswith('.') else ''
@@ -241,8 +228,8 @@ def check_pretrained(model: nn.Module) -> list[str]:
             if not report.used:
                 raise UserError(
                     f'{key}: no key of {path} fits{f" below prefix {prefix}" if prefix else ""}. '
-                    f'Its keys: {_few(tuple(_state_dict(checkpoint)))}; wanted: '
-                    f'{_few(tuple(module.state_dict()))}. Set init_cfg.prefix to the part of '
+                    f'Its keys: {few(_state_dict(checkpoint))}; wanted: '
+                    f'{few(module.state_dict())}. Set init_cfg.prefix to the part of '
                     "the checkpoint, e.g. prefix='backbone.'"
                 )
             texts.append(_text(f'{key} {path}', report))
@@ -268,21 +255,8 @@ def _holds_tensors(state: dict) -> bool:
     return isinstance(state, dict) and any(isinstance(v, torch.Tensor) for v in state.values())
 
 
-def _few(keys: tuple[str, ...], limit: int = 4) -> str:
-    return ', '.join(keys[:limit]) + (', ...' if len(keys) > limit else '')
-
-
 def _text(source: str, report: LoadReport) -> str:
     total = len(report.used) + len(report.missing) + len(report.mismatched)
     return '\n  '.join(
         [f'{source}: {len(report.used)} of {total} tensors used', *report.differences()]
-    )
-
-
-def _absent(asked_by: str, path: str) -> str:
-    if osp.isdir(osp.expanduser(path)):
-        return f'{asked_by}: checkpoint {path} is a folder; name the file in it'
-    return (
-        f'{asked_by}: checkpoint {path} does not exist; train or download it first '
-        '(configs/pretrain makes those at digits scale), or name another file there'
     )

@@ -7,12 +7,12 @@ import re
 import traceback
 
 from mmengine.config import Config
-from mmengine.model import BaseTTAModel
 from mmengine.registry import MODELS, DefaultScope, build_from_cfg
 from torch import nn
 
 from normplug.errors import UserError
 from normplug.models.calls import check_calls
+from normplug.models.wrappers import unwrapped
 from normplug.register import NORMS
 
 from .attempt import REFUSALS
@@ -58,7 +58,7 @@ def build_checked_model(cfg: Config) -> nn.Module:
             raise
         keys = keys_of_type(cfg, _type_being_built(error))
         raise UserError(package_advice(' or '.join(keys) or 'model', '', str(error))) from error
-    return model.module if isinstance(model, BaseTTAModel) else model
+    return unwrapped(model)
 
 
 def _type_being_built(error: Exception) -> str:

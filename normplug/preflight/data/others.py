@@ -10,7 +10,8 @@ import re
 from typing import Any
 
 from mmengine.dataset import BaseDataset
-from mmengine.logging import MMLogger
+
+from normplug.quiet import quiet_logger
 
 from .folders import Folders
 from .problems import Problems
@@ -39,20 +40,16 @@ def find_images(kind: Any, key: str, config: dict, problems: Problems) -> list[s
     arguments = copy.deepcopy(dict(config)) | {'pipeline': []}
     for name in ('type', '_scope_'):
         arguments.pop(name, None)
-    logger = MMLogger.get_current_instance()
-    level = logger.level
-    logger.setLevel(logging.ERROR)
     try:
-        dataset = kind(**arguments)
-        dataset.full_init()
-        samples = [dataset.get_data_info(i) for i in range(len(dataset))]
+        with quiet_logger(logging.ERROR):
+            dataset = kind(**arguments)
+            dataset.full_init()
+            samples = [dataset.get_data_info(i) for i in range(len(dataset))]
     except Exception as error:  # of any dataset's own code
         advice = 'Its own code stops so, in a training too: correct the data or the config'
         case = f'{type(error).__name__}: {error}'
         problems.error(key, f'data that {kind.__name__} cannot read', case, advice)
         return []
-    finally:
-        logger.setLevel(level)
     paths = [sample.get('img_path') for sample in samples if isinstance(sample, dict)]
     if not paths or not all(isinstance(path, str) for path in paths):
         return None
