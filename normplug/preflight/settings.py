@@ -31,6 +31,7 @@ from .types import unknown_types_explained
 __all__ = ['check_settings']
 
 _OURS = {'ratio_lr_mult', 'ratio_decay_mult'}
+_LEVELS = ('CRITICAL', 'ERROR', 'WARNING', 'INFO', 'DEBUG')
 _EPOCH_LENGTH = 100_000  # it is not known yet
 _CLIPS = {'norm': nn.utils.clip_grad_norm_, 'value': nn.utils.clip_grad_value_}
 # An optimizer is tried on one number: other errors may be about that.
@@ -68,9 +69,8 @@ def _check_environment(cfg: Config) -> None:
     if randomness.get('seed') is not None:
         check_number('randomness.seed', randomness['seed'], 0)
     level = cfg.get('log_level', 'INFO')
-    levels = logging.getLevelNamesMapping()
-    if isinstance(level, str) and level not in levels:
-        raise UserError(f'log_level must be one of {", ".join(levels)}, got {level!r}')
+    if isinstance(level, str) and not isinstance(logging.getLevelName(level), int):
+        raise UserError(f'log_level must be one of {", ".join(_LEVELS)}, got {level!r}')
     processes = (cfg.get('env_cfg') or {}).get('mp_cfg') or {}
     method = processes.get('mp_start_method', 'fork')
     methods = multiprocessing.get_all_start_methods()
