@@ -17,7 +17,15 @@ import shutil
 from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
-__all__ = ['Operators', 'Problem', 'check', 'find_operators', 'installed_versions', 'report']
+__all__ = [
+    'Operators',
+    'Problem',
+    'check',
+    'find_operators',
+    'gpus',
+    'installed_versions',
+    'report',
+]
 
 UNKNOWN = 'unknown'
 TORCH_FLOOR = '2.7'  # as in pyproject.toml
@@ -217,13 +225,19 @@ def _describe(versions: Versions, operators: Operators) -> str:
     return 'torchvision and plain torch (what mmdet, mmseg, mmpretrain use; others are refused)'
 
 
+def gpus() -> list:
+    """torch's properties of the GPUs that are visible."""
+    import torch
+
+    return [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
+
+
 def _device() -> str:
     import torch
 
     if not torch.cuda.is_available():
         return f'CPU, threads: {torch.get_num_threads()}'
-    gpus = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
-    names = ', '.join(f'{gpu.name} ({gpu.total_memory / 2**30:.0f} GiB)' for gpu in gpus)
+    names = ', '.join(f'{gpu.name} ({gpu.total_memory / 2**30:.0f} GiB)' for gpu in gpus())
     return f'{names}, CUDA {torch.version.cuda}'
 
 
