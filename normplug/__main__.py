@@ -56,9 +56,9 @@ _TOOLS = {
         'is everything right and fast on this GPU? (tools/gpu_check.py)',
     ),
     'micro-batch': (
-        'normplug.experiments.micro_batch.cli',
+        'normplug.experiments.micro_batch',
         'main_micro_batch',
-        'compare normalizers at small batches (tools/micro_batch.py)',
+        'what it was: now the table batch-size of reproduce',
     ),
     'reproduce': (
         'normplug.experiments.reproduce.cli',

@@ -1,4 +1,4 @@
-"""The documents' Python blocks run: what they show is what works."""
+"""The documents' Python blocks run, and their links lead somewhere."""
 
 import importlib
 import importlib.util
@@ -16,6 +16,7 @@ from tests import cases
 from tests.norms import test_contract as contract
 
 ROOT = Path(__file__).parents[1]
+LINK = re.compile(r'\]\(([^)\s]+)\)')
 BLOCK = re.compile(r'^```python\n(.*?)^```$', re.MULTILINE | re.DOTALL)
 
 
@@ -125,3 +126,41 @@ def test_python_blocks_compile(document):
     assert len(found) == len(re.findall(r'^\s*```\s*(?:python|py)\b', text, re.MULTILINE))
     for number, block in enumerate(found):
         compile(block, f'{document}, Python block {number}', 'exec')
+
+
+def anchors(path: Path) -> set[str]:
+    """What GitHub makes of the headings."""
+    headings = re.findall(r'^#+ (.+)$', path.read_text(), re.MULTILINE)
+    return {re.sub(r'[^\w\- ]', '', heading.lower()).replace(' ', '-') for heading in headings}
+
+
+@pytest.mark.parametrize('document', documents())
+def test_links_lead_somewhere(document):
+    page = ROOT / document
+    for link in LINK.findall(page.read_text()):
+        if '://' in link:
+            continue
+        name, _, anchor = link.partition('#')
+        target = page.parent / name if name else page
+        assert target.is_file(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+@pytest.mark.parametrize(
+    ('index', 'pages'), [('README.md', 'docs/*.md'), ('docs/lab/README.md', 'docs/lab/*.md')]
+)
+def test_an_index_names_every_page_once(index, pages):
+    index = ROOT / index
+    linked = [(index.parent / link).resolve() for link in LINK.findall(index.read_text())]
+    pages = [page for page in ROOT.glob(pages) if page != index]
+    assert len(pages) >= 3
+    assert {page: linked.count(page) for page in pages} == dict.fromkeys(pages, 1)
+
+
+def test_every_picture_is_shown():
+    shown = {
+        ((ROOT / document).parent / link).resolve()
+        for document in documents()
+        for link in LINK.findall((ROOT / document).read_text())
+    }
+    assert set((ROOT / 'docs/images').iterdir()) <= shown

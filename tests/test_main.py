@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from normplug.__main__ import main
+from normplug.experiments.reproduce.tables import TABLES
 
 
 @pytest.mark.parametrize(
@@ -34,7 +35,7 @@ def test_the_commands_are_those_of_tools(capsys, tmp_path):
         ('convert-checkpoint', '--logit-init'),
         ('batch-average', '--batches'),
         ('plot-ratios', '--out'),
-        ('micro-batch', '--batches'),
+        ('reproduce', '--seeds'),
         ('export-onnx', '--shape'),
         ('deploy', '--fold'),
         ('benchmark', '--shapes'),
@@ -51,6 +52,15 @@ def test_the_commands_are_those_of_tools(capsys, tmp_path):
         'python -m normplug train: error: config file no/such.py does not exist\n'
     )
     assert not any(tmp_path.iterdir())
+
+
+def test_what_micro_batch_was_says_what_to_type(capsys):
+    assert main(['micro-batch', '--norms', 'bn']) == 2
+    error = capsys.readouterr().err
+    assert error.startswith('python -m normplug micro-batch: error: ')
+    (command,) = (line.split() for line in error.splitlines() if line.startswith('    '))
+    assert command[:4] == ['python', '-m', 'normplug', 'reproduce']
+    assert command[4] in TABLES
 
 
 def test_a_config_of_ours_is_named_by_the_prefix(capsys):

@@ -1,13 +1,13 @@
-"""Compare normalizers at small normalization batches: ``python tools/micro_batch.py``."""
+"""The table ``batch-size`` of tools/reproduce.py has replaced this: it says what to type."""
 
 import sys
 from collections.abc import Sequence
 
-from normplug.experiments.micro_batch.cli import main_micro_batch
+from normplug.experiments.micro_batch import main_micro_batch
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Return the exit code: 0, or 2 after an error by the user."""
+    """Return the exit code: 2."""
     return main_micro_batch(argv)
 
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib
-
-matplotlib.use('Agg')
-import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+
+from normplug.reports.output import png
 
 __all__ = ['chart']
 
@@ -37,7 +35,8 @@ def chart(
     bars = list(dict.fromkeys(_key(row, bar) for row in rows))
     longest = max(len({_key(row, group) for row in own}) for own in panels.values())
     size = (2.5 + 0.16 * longest * len(bars) + 0.4 * longest, 1 + 3 * len(panels))
-    figure, grid = plt.subplots(len(panels), figsize=size, squeeze=False, layout='constrained')
+    figure = Figure(figsize=size, layout='constrained')
+    grid = figure.subplots(len(panels), squeeze=False)
     width = 1 / (len(bars) + 1)
     for axes, (name, own) in zip(grid[:, 0], panels.items(), strict=True):
         groups = list(dict.fromkeys(_key(row, group) for row in own))
@@ -53,10 +52,7 @@ def chart(
     patches = [Rectangle((0, 0), 1, 1, color=f'C{index}') for index in range(len(bars))]
     figure.legend(patches, bars, loc='outside right upper', fontsize=8)
     figure.suptitle(title, fontsize=7)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, dpi=120, format='png')
-    plt.close(figure)
-    return buffer.getvalue()
+    return png(figure)
 
 
 def _key(row: Mapping[str, Any], columns: Sequence[str]) -> str:

@@ -15,6 +15,8 @@ from normplug.errors import UserError, exit_code
 from normplug.ops.backend import BACKENDS, get_backend, set_backend
 from normplug.ops.compiled import CompilationError
 from normplug.register import NORMS
+from normplug.reports.output import write_all
+from normplug.reports.provenance import provenance
 
 from . import report
 from .cases import DTYPES, LAYOUTS, QUICK, R50_FPN, Case, parse_shape
@@ -22,8 +24,6 @@ from .compilation import empty_cache
 from .layers import measure_layers
 from .models import measure_model
 from .networks import NETWORKS, Network
-from .output import write_all
-from .provenance import provenance
 from .random_sizes import count_compilations
 
 __all__ = ['main_benchmark']

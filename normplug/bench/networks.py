@@ -16,7 +16,7 @@ from normplug.quiet import quiet_logger
 
 from .naive import NaiveSN
 
-__all__ = ['NETWORKS', 'Network', 'random_batch']
+__all__ = ['NETWORKS', 'Network', 'random_training_batch']
 
 NETWORKS = {
     'mask-rcnn': 'mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py',
@@ -61,10 +61,10 @@ class Network:
     def data(self) -> dict[str, Any]:
         """A batch for ``train_step``, the same at each call."""
         scope = NETWORKS[self.name].partition('::')[0]
-        return random_batch(scope, self.images, self.height, self.width)
+        return random_training_batch(scope, self.images, self.height, self.width)
 
 
-def random_batch(scope: str, images: int, height: int, width: int) -> dict[str, Any]:
+def random_training_batch(scope: str, images: int, height: int, width: int) -> dict[str, Any]:
     """A batch of noise with random truth for ``train_step`` of a model of mm's 'scope'."""
     if scope == 'mmdet':
         from mmdet.testing import demo_mm_inputs

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from normplug.reports.tables import to_csv, to_markdown
+
 from .chart import chart
-from .output import to_csv, to_markdown
 
 __all__ = ['files', 'table']
 

@@ -22,7 +22,7 @@ from normplug.preflight.config_types import name_of, name_operators, written
 from .dataflow import record
 from .description import names_of
 from .network import Batch, largest_difference, load_model, run
-from .plan import Plan, make_plan
+from .plan import DeployPlan, make_plan
 
 __all__ = ['TOLERANCE', 'deploy']
 
@@ -39,7 +39,7 @@ def deploy(
     out_dir: str,
     batches: list[Batch],
     must_fold: Iterable[str] = (),
-) -> tuple[Plan, float]:
+) -> tuple[DeployPlan, float]:
     """Write ``config.py`` and ``model.pth`` of the deployed ``model`` into the new ``out_dir``.
 
     The network is read back from what was written and compared with the trained one on all
@@ -90,7 +90,7 @@ def _first_run(cfg: Config, model: nn.Module, batch: Batch) -> dict:
         ) from error
 
 
-def _deployed_config(cfg: Config, plan: Plan) -> Config:
+def _deployed_config(cfg: Config, plan: DeployPlan) -> Config:
     new = Config(written(cfg._to_lazy_dict()))
     name_operators(new._cfg_dict)
     norms = [dict(where=glob.escape(n), norm_cfg=own) for n, own in plan.norm_cfgs.items()]
@@ -103,7 +103,7 @@ def _deployed_config(cfg: Config, plan: Plan) -> Config:
     return new
 
 
-def _deployed_state(model: nn.Module, plan: Plan) -> dict[str, Tensor]:
+def _deployed_state(model: nn.Module, plan: DeployPlan) -> dict[str, Tensor]:
     """The state dict of the deployed model, from that of the trained one."""
     state = model.state_dict()
     names = names_of(model)

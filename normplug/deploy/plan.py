@@ -17,7 +17,7 @@ from normplug.own_code import hooks_of, own_code
 from .dataflow import Dataflow
 from .description import names_of
 
-__all__ = ['Plan', 'make_plan']
+__all__ = ['DeployPlan', 'make_plan']
 
 # In evaluation.
 _BATCH_NORMS = (PortableSyncBN, GhostBN, KN)
@@ -25,7 +25,7 @@ _NATIVE = {'bn': 'BatchNorm2d', 'in': 'InstanceNorm2d', 'ln': 'GroupNorm'}
 
 
 @dataclass
-class Plan:
+class DeployPlan:
     """What becomes of a model; names are those of its layers.
 
     Attributes:
@@ -50,7 +50,7 @@ class Plan:
         ]
 
 
-def make_plan(model: nn.Module, flow: Dataflow, must_fold: Iterable[str] = ()) -> Plan:
+def make_plan(model: nn.Module, flow: Dataflow, must_fold: Iterable[str] = ()) -> DeployPlan:
     """Decide for every norm of ``model``.
 
     Args:
@@ -61,7 +61,7 @@ def make_plan(model: nn.Module, flow: Dataflow, must_fold: Iterable[str] = ()) -
     Raises:
         ValueError: one of those cannot be folded, or a pattern matches no norm.
     """
-    plan, references = Plan(), References(model)
+    plan, references = DeployPlan(), References(model)
     all_names = names_of(model)
     owners = Counter(id(p) for layer in all_names for p in layer.parameters(recurse=False))
     for layer, names in all_names.items():
@@ -149,7 +149,7 @@ def _convolution(
     return conv, None
 
 
-def _check_folded(plan: Plan, must_fold: Iterable[str]) -> None:
+def _check_folded(plan: DeployPlan, must_fold: Iterable[str]) -> None:
     names = [*plan.folded, *plan.kept, *plan.norm_cfgs]
     for pattern in must_fold:
         matching = list(dict.fromkeys(name for name in names if fnmatchcase(name, pattern)))

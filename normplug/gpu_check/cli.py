@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 import torch
 
-from normplug.bench.output import write_all
-from normplug.bench.provenance import provenance
 from normplug.errors import UserError, exit_code
 from normplug.ops.backend import get_backend, set_backend
+from normplug.reports.output import write_all
+from normplug.reports.provenance import provenance
 
 from .behaviour import behaviour_checks
 from .checks import Check, Result, Setting, perform

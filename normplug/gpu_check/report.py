@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from normplug.bench import report as bench_report
-from normplug.reports.tables import markdown
+from normplug.reports.tables import facts, markdown
 
 from .checks import Result
 
@@ -56,7 +56,7 @@ def files(
     Args:
         results: of all checks.
         tables: rows of measurements by the names of ``normplug.bench.report``.
-        source: where they come from: ``normplug.bench.provenance``.
+        source: where they come from: ``normplug.reports.provenance``.
         device: 'cuda' or 'cpu'.
     """
     parts = [f'# GPU check: {source["machine"]}\n', f'{verdict(results, device)}\n']
@@ -71,7 +71,7 @@ def files(
             parts.append(markdown(('group', 'check', 'seen'), rows))
     for name, rows in tables.items():
         parts.append(f'## Measured: {name}\n\n{bench_report.table(name, rows, {}).decode()}')
-    parts += [f'- {key}: `{value}`' for key, value in source.items() if value != '']
+    parts.append(facts(source))
     data = {
         'verdict': verdict(results, device),
         'device': device,

@@ -13,13 +13,14 @@ from normplug.errors import UserError
 
 from .config_types import name_operators, package_of
 
-__all__ = ['add_config_arguments', 'iter_datasets', 'load_config']
+__all__ = ['KeyValues', 'add_config_arguments', 'iter_datasets', 'load_config']
 
 
-class _KeyValues(DictAction):
-    """mmengine's, with an error instead of a traceback for what is not KEY=VALUE."""
+class KeyValues(DictAction):
+    """mmengine's DictAction, with an error instead of a traceback for what is not KEY=VALUE."""
 
     def __call__(self, parser, namespace, values, option_string=None):
+        """Check the values first."""
         for value in values:
             if not value.partition('=')[1]:
                 raise argparse.ArgumentError(self, f'{value!r} is not KEY=VALUE')
@@ -32,7 +33,7 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--cfg-options',
         nargs='+',
-        action=_KeyValues,
+        action=KeyValues,
         metavar='KEY=VALUE',
         help='change the config, e.g. randomness.seed=1 "a.b=[1,2]" (no spaces in a value)',
     )

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import csv
-import io
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from normplug.errors import UserError, exit_code
-from normplug.files import WriteError, write
 
 from .figures import plot_losses, plot_metric
+from .output import png, write_all
 from .runs import Run, read_run
-from .tables import markdown
+from .tables import markdown, to_csv
 
 __all__ = ['main_compare_runs']
 
@@ -58,17 +55,12 @@ def _compare(args: argparse.Namespace) -> None:
     columns = list(dict.fromkeys(name for row in rows for name in row))
     text = markdown(columns, [{key: _shown(value) for key, value in row.items()} for row in rows])
     print(text)
-    files = {'compare.md': text.encode(), 'compare.csv': _csv(columns, rows)}
-    files['compare_loss.png'] = _picture(lambda file: plot_losses(runs, file))
+    files = {'compare.md': text.encode(), 'compare.csv': to_csv(rows, digits=None)}
+    files['compare_loss.png'] = png(plot_losses(runs))
     if metric is not None:
-        name = f'compare_{metric.replace("/", "_")}.png'
-        files[name] = _picture(lambda file: plot_metric(runs, metric, file))
-    for name, data in files.items():
-        try:
-            write(args.out / name, data)
-        except WriteError as error:
-            raise UserError(f'--out: {args.out / name}: {error.__cause__}') from error
-        print(os.path.join(args.out, name))
+        files[f'compare_{metric.replace("/", "_")}.png'] = png(plot_metric(runs, metric))
+    for path in write_all(args.out, files):
+        print(path)
 
 
 def _read(text: str) -> Run:
@@ -106,17 +98,3 @@ def _row(run: Run, metric: str | None) -> dict[str, Any]:
 
 def _shown(value: Any) -> Any:
     return f'{value:.4g}' if isinstance(value, float) else value
-
-
-def _csv(columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> bytes:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator='\n')
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue().encode()
-
-
-def _picture(draw: Any) -> bytes:
-    buffer = io.BytesIO()
-    draw(buffer)
-    return buffer.getvalue()

@@ -2,7 +2,6 @@
 
 import json
 import os
-import platform
 import subprocess
 import sys
 import threading
@@ -11,17 +10,21 @@ from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 
-import mmcv
 import torch
 
 from normplug.data.build import DigitsSettings, build_digits
+from normplug.errors import UserError
 
 from .figures import plot_detections, plot_losses, plot_ratios
+from .output import png, write_all
+from .provenance import provenance
 from .ratios import read_ratios
 from .runs import Run, read_run
-from .tables import COCO_COLUMNS, coco_row, markdown
+from .tables import facts, markdown
 
-__all__ = ['run_demo']
+__all__ = ['COCO_COLUMNS', 'coco_row', 'run_demo']
+
+COCO_COLUMNS = ('norm', 'AP', 'AP50', 'AP75', 'training time (s)', 'peak memory (MB)')
 
 NORMS = ('bn', 'sn')
 DATA = Path('work_dirs/data/digits')
@@ -34,7 +37,7 @@ def run_demo() -> None:
     """Do all of it from the repository's root, then say where everything is.
 
     Raises:
-        RuntimeError: a step failed; its own message stands above.
+        UserError: a step failed; its own message stands above.
     """
     started = time.time()
     print(f'[1/4] data: {DATA}', flush=True)
@@ -63,8 +66,7 @@ def _train_all(name: str, folder: str) -> None:
 
     Small models gain little from a second thread, and side by side the times are comparable.
     """
-    threads = max(1, (os.cpu_count() or 1) // len(NORMS))
-    env = {**os.environ, 'OMP_NUM_THREADS': str(threads), 'PYTHONUNBUFFERED': '1'}
+    env = {**os.environ, 'OMP_NUM_THREADS': str(_threads()), 'PYTHONUNBUFFERED': '1'}
     processes = {}
     for norm in NORMS:
         config = f'{folder}/{name.format(norm=norm)}.py'
@@ -91,7 +93,11 @@ def _train_all(name: str, folder: str) -> None:
     for norm, process in sorted(processes.items(), key=lambda item: item[1].wait() < 0):
         if process.returncode:
             print(''.join(tails[norm]), file=sys.stderr)
-            raise RuntimeError(f'training {name.format(norm=norm)} failed: see the lines above')
+            raise UserError(f'training {name.format(norm=norm)} failed: see the lines above')
+
+
+def _threads() -> int:
+    return max(1, (os.cpu_count() or 1) // len(NORMS))
 
 
 def _follow(norm: str, process: subprocess.Popen, tail: deque, all_of_them: dict) -> None:
@@ -107,28 +113,38 @@ def _follow(norm: str, process: subprocess.Popen, tail: deque, all_of_them: dict
 
 
 def _report(runs: Sequence[Run]) -> str:
-    OUT.mkdir(parents=True, exist_ok=True)
     rows = [coco_row(run) for run in runs]
-    machine = {
-        'command': 'make demo',
-        'date': time.strftime('%Y-%m-%d'),
-        'device': torch.cuda.get_device_name() if torch.cuda.is_available() else 'CPU',
-        'threads per training': max(1, (os.cpu_count() or 1) // len(NORMS)),
-        'python': platform.python_version(),
-        'torch': torch.__version__,
-    }
+    source = provenance('make', ['demo'], 'cuda' if torch.cuda.is_available() else 'cpu')
+    source['threads'] = _threads()  # of a training
     table = markdown(COCO_COLUMNS, rows)
-    provenance = ', '.join(f'{key} {value}' for key, value in machine.items())
-    (OUT / 'results.md').write_text(f'{table}\n{provenance}\n')
-    (OUT / 'results.json').write_text(json.dumps({'rows': rows, **machine}, indent=2) + '\n')
-    plot_losses(runs, OUT / 'losses.png')
-    plot_ratios(read_ratios(runs[-1].checkpoint), OUT / 'sn_ratios.png')
-    plot_detections(_detections(runs[-1]), ('ground truth', runs[-1].name), OUT / 'detections.png')
+    files = {
+        'results.md': f'{table}\n{facts(source)}'.encode(),
+        'results.json': (json.dumps({'rows': rows, **source}, indent=2) + '\n').encode(),
+        'losses.png': png(plot_losses(runs)),
+        'sn_ratios.png': png(plot_ratios(read_ratios(runs[-1].checkpoint))),
+    }
+    write_all(OUT, files)
+    detections = plot_detections(_detections(runs[-1]), ('ground truth', runs[-1].name))
+    write_all(OUT, {'detections.png': png(detections)})
     return table
+
+
+def coco_row(run: Run) -> dict[str, str | float | int | None]:
+    """The last evaluation of a detector by COCO's metric (%), and what its training took."""
+    metrics = run.val[-1]
+    return {
+        'norm': run.name,
+        'AP': round(100 * metrics['coco/bbox_mAP'], 1),
+        'AP50': round(100 * metrics['coco/bbox_mAP_50'], 1),
+        'AP75': round(100 * metrics['coco/bbox_mAP_75'], 1),
+        'training time (s)': round(run.train_seconds),
+        'peak memory (MB)': run.peak_memory,
+    }
 
 
 def _detections(run: Run, pictures: int = 8, threshold: float = 0.5) -> list:
     """The first pictures of the validation split with their truth and what ``run`` detects."""
+    import mmcv
     from mmdet.apis import inference_detector, init_detector
     from pycocotools.coco import COCO
 

@@ -1,14 +1,9 @@
 """Figures of runs: loss curves, learned ratios, detections beside the ground truth."""
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import IO
 
-import matplotlib
-
-matplotlib.use('Agg')
-import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from .ratios import NORMALIZERS, STATISTICS, Ratios
@@ -19,33 +14,36 @@ __all__ = ['plot_detections', 'plot_evolution', 'plot_losses', 'plot_metric', 'p
 _COLOURS = {'IN': '#4477aa', 'LN': '#ee9944', 'BN': '#55aa66'}
 
 
-def plot_losses(runs: Sequence[Run], path: str | Path | IO[bytes]) -> None:
-    """Write the training losses of ``runs`` over iterations."""
-    figure, axes = plt.subplots(figsize=(6.4, 3.6), layout='constrained')
+def plot_losses(runs: Sequence[Run]) -> Figure:
+    """The training losses of ``runs`` over iterations."""
+    figure = Figure(figsize=(6.4, 3.6), layout='constrained')
+    axes = figure.subplots()
     for run in runs:
         iterations = [record['iter'] for record in run.train]
         axes.plot(iterations, [record['loss'] for record in run.train], label=run.name)
     axes.set(xlabel='iteration', ylabel='training loss (mean since the last point)')
     axes.legend()
-    _save(figure, path)
+    return figure
 
 
-def plot_metric(runs: Sequence[Run], metric: str, path: str | Path | IO[bytes]) -> None:
-    """Write the evaluations of ``runs`` by ``metric``, over epochs or iterations as they count."""
-    figure, axes = plt.subplots(figsize=(6.4, 3.6), layout='constrained')
+def plot_metric(runs: Sequence[Run], metric: str) -> Figure:
+    """The evaluations of ``runs`` by ``metric``, over epochs or iterations as they count."""
+    figure = Figure(figsize=(6.4, 3.6), layout='constrained')
+    axes = figure.subplots()
     for run in runs:
         points = [(record['step'], record[metric]) for record in run.val if metric in record]
         if points:
             axes.plot(*zip(*points, strict=True), marker='o', label=run.name)
     axes.set(xlabel='step of the evaluation', ylabel=metric)
     axes.legend()
-    _save(figure, path)
+    return figure
 
 
-def plot_ratios(ratios: Ratios, path: str | Path | IO[bytes]) -> None:
-    """Write stacked bars of the ratios per layer, of means and of variances."""
+def plot_ratios(ratios: Ratios) -> Figure:
+    """Stacked bars of the ratios per layer, of means and of variances."""
     width = max(8.0, 0.24 * len(ratios))
-    figure, rows = plt.subplots(2, figsize=(width, 6), sharex=True, layout='constrained')
+    figure = Figure(figsize=(width, 6), layout='constrained')
+    rows = figure.subplots(2, sharex=True)
     for axes, kind in zip(rows, STATISTICS, strict=True):
         for position, layer in enumerate(ratios):
             bottom = 0.0
@@ -61,27 +59,20 @@ def plot_ratios(ratios: Ratios, path: str | Path | IO[bytes]) -> None:
         loc='outside upper center',
         ncols=len(names),
     )
-    _save(figure, path)
+    return figure
 
 
-def plot_evolution(evolution: dict[int, Ratios], path: str | Path | IO[bytes]) -> None:
-    """Write the ratios of every layer (down) over the iterations (across) as brightness.
+def plot_evolution(evolution: dict[int, Ratios]) -> Figure:
+    """The ratios of every layer (down) over the iterations (across) as brightness.
 
     Args:
         evolution: iterations done → ratios; of the same layers at all of them.
-        path: the file to write.
     """
     steps, layers = list(evolution), list(next(iter(evolution.values())))
     names = [name for name in NORMALIZERS if any(name in _row(evolution, n) for n in layers)]
-    figure, grid = plt.subplots(
-        2,
-        len(names),
-        figsize=(1.5 + 3 * len(names), 1.5 + 0.3 * len(layers)),
-        sharex=True,
-        sharey=True,
-        squeeze=False,
-        layout='constrained',
-    )
+    size = (1.5 + 3 * len(names), 1.5 + 0.3 * len(layers))
+    figure = Figure(figsize=size, layout='constrained')
+    grid = figure.subplots(2, len(names), sharex=True, sharey=True, squeeze=False)
     for row, kind in zip(grid, STATISTICS, strict=True):
         for axes, name in zip(row, names, strict=True):
             values = [
@@ -97,7 +88,7 @@ def plot_evolution(evolution: dict[int, Ratios], path: str | Path | IO[bytes]) -
     for axes in grid[1]:
         axes.set_xlabel('iteration')
     figure.colorbar(mesh, ax=grid, label='ratio', shrink=0.5)
-    _save(figure, path)
+    return figure
 
 
 def _row(evolution: dict[int, Ratios], layer: str) -> dict[str, float]:
@@ -105,20 +96,18 @@ def _row(evolution: dict[int, Ratios], layer: str) -> dict[str, float]:
 
 
 def plot_detections(
-    rows: Sequence[tuple[np.ndarray, Sequence, Sequence]], titles: tuple[str, str], path: str | Path
-) -> None:
-    """Write pairs of pictures: the ground truth on the left, the detections on the right.
+    rows: Sequence[tuple[np.ndarray, Sequence, Sequence]], titles: tuple[str, str]
+) -> Figure:
+    """Pairs of pictures: the ground truth on the left, the detections on the right.
 
     Args:
         rows: (image, truth, detections): image (H, W, 3) uint8 RGB; truth and detections are
             sequences of ((x1, y1, x2, y2) in pixels, label text).
         titles: of the two columns.
-        path: the file to write.
     """
-    figure, grid = plt.subplots(
-        (len(rows) + 1) // 2, 4, figsize=(11, 2.9 * ((len(rows) + 1) // 2)), layout='constrained'
-    )
-    grid = np.atleast_2d(grid)
+    lines = (len(rows) + 1) // 2
+    figure = Figure(figsize=(11, 2.9 * lines), layout='constrained')
+    grid = figure.subplots(lines, 4, squeeze=False)
     for axes in grid.flat:
         axes.axis('off')
     for index, (image, *columns) in enumerate(rows):
@@ -132,9 +121,4 @@ def plot_detections(
                 axes.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor=colour))
                 label = {'facecolor': colour, 'pad': 0.5, 'edgecolor': 'none'}
                 axes.text(x1, y1, text, fontsize=7, bbox=label, va='bottom')
-    _save(figure, path)
-
-
-def _save(figure, path: str | Path | IO[bytes]) -> None:
-    figure.savefig(path, dpi=120, format='png')
-    plt.close(figure)
+    return figure

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import io
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 
-from normplug.checkpoints.source import CheckpointError
 from normplug.errors import UserError, exit_code
-from normplug.files import WriteError, write
 
 from .figures import plot_evolution, plot_ratios
-from .ratios import Ratios, read_evolution, read_ratios, to_csv
+from .output import png, write_all
+from .ratios import Ratios, ratio_rows, read_evolution, read_ratios
+from .tables import to_csv
 
 __all__ = ['main_plot_ratios']
 
@@ -37,46 +35,30 @@ def _plot(args: argparse.Namespace) -> None:
     source = Path(args.source)
     is_run = source.is_dir()
     out = Path(args.out) if args.out else source if is_run else source.parent
-    try:
-        files = _of_run(read_evolution(source)) if is_run else _of_checkpoint(source)
-    except CheckpointError as error:
-        raise UserError(str(error)) from error
+    files = _of_run(read_evolution(source)) if is_run else _of_checkpoint(source)
     existing = [str(out / name) for name in files if (out / name).exists()]
     if existing and not args.overwrite:
         raise UserError(
             f'{", ".join(existing)} exists; name another folder by --out, or add --overwrite'
         )
-    made = {name: make() for name, make in files.items()}
-    for name, data in made.items():
-        try:
-            write(out / name, data)
-        except WriteError as error:
-            raise UserError(f'{out / name} cannot be written: {error.__cause__}') from error
-        print(out / name)
+    for path in write_all(out, {name: make() for name, make in files.items()}):
+        print(path)
 
 
 def _of_checkpoint(path: Path) -> dict[str, Callable[[], bytes]]:
     ratios = read_ratios(path)
-    table = _without_iteration(to_csv({0: ratios}))
+    rows = ratio_rows({0: ratios})
+    for row in rows:
+        del row['iteration']
     return {
-        f'{path.stem}_ratios.png': partial(_picture, plot_ratios, ratios),
-        f'{path.stem}_ratios.csv': table.encode,
+        f'{path.stem}_ratios.png': lambda: png(plot_ratios(ratios)),
+        f'{path.stem}_ratios.csv': lambda: to_csv(rows),
     }
-
-
-def _without_iteration(table: str) -> str:
-    return ''.join(line.partition(',')[2] for line in table.splitlines(keepends=True))
 
 
 def _of_run(evolution: dict[int, Ratios]) -> dict[str, Callable[[], bytes]]:
     return {
-        'ratios.png': partial(_picture, plot_ratios, evolution[max(evolution)]),
-        'ratios_evolution.png': partial(_picture, plot_evolution, evolution),
-        'ratios.csv': to_csv(evolution).encode,
+        'ratios.png': lambda: png(plot_ratios(evolution[max(evolution)])),
+        'ratios_evolution.png': lambda: png(plot_evolution(evolution)),
+        'ratios.csv': lambda: to_csv(ratio_rows(evolution)),
     }
-
-
-def _picture(plot: Callable, values: dict) -> bytes:
-    buffer = io.BytesIO()
-    plot(values, buffer)
-    return buffer.getvalue()

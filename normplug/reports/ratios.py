@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import warnings
 from collections.abc import Iterator
@@ -15,7 +13,7 @@ from normplug.checkpoints.source import CheckpointError, Source, read
 from normplug.norms import SN, SSN
 from normplug.norms.switchable import SwitchableNorm
 
-__all__ = ['NORMALIZERS', 'STATISTICS', 'Ratios', 'read_evolution', 'read_ratios', 'to_csv']
+__all__ = ['NORMALIZERS', 'STATISTICS', 'Ratios', 'ratio_rows', 'read_evolution', 'read_ratios']
 
 NORMALIZERS = ('IN', 'LN', 'BN')
 STATISTICS = ('mean', 'variance')
@@ -69,18 +67,20 @@ def read_evolution(work_dir: str | Path) -> dict[int, Ratios]:
     return dict(sorted(evolution.items()))
 
 
-def to_csv(evolution: dict[int, Ratios]) -> str:
-    """A line for each iteration, layer and statistic; ``choice`` names a ratio of 1."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator='\n')
-    writer.writerow(['iteration', 'layer', 'statistic', *NORMALIZERS, 'choice'])
-    for iteration, ratios in evolution.items():
-        for layer, statistics in ratios.items():
-            for statistic, values in statistics.items():
-                cells = [f'{values[name]:.6f}' if name in values else '' for name in NORMALIZERS]
-                choice = next((name for name, value in values.items() if value == 1), '')
-                writer.writerow([iteration, layer, statistic, *cells, choice])
-    return text.getvalue()
+def ratio_rows(evolution: dict[int, Ratios]) -> list[dict[str, str | int]]:
+    """A row for each iteration, layer and statistic; ``choice`` names a ratio of 1."""
+    return [
+        {
+            'iteration': iteration,
+            'layer': layer,
+            'statistic': statistic,
+            **{n: f'{values[n]:.6f}' if n in values else '' for n in NORMALIZERS},
+            'choice': next((name for name, value in values.items() if value == 1), ''),
+        }
+        for iteration, ratios in evolution.items()
+        for layer, statistics in ratios.items()
+        for statistic, values in statistics.items()
+    ]
 
 
 def _iterations(source: Source) -> int:

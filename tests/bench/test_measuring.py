@@ -12,7 +12,6 @@ from normplug.bench.compilation import compilations, empty_cache, ran_by
 from normplug.bench.contenders import Contender
 from normplug.bench.memory import kept_bytes
 from normplug.bench.networks import Network
-from normplug.bench.output import to_csv, to_markdown
 from normplug.bench.timing import Times, in_turns, quantiles
 from normplug.errors import UserError
 from normplug.kalman import states
@@ -144,26 +143,6 @@ def test_shapes():
         parse_shape('1,64,1,1')
     with pytest.raises(ValueError, match='more than 1 value'):
         nn.BatchNorm2d(64)(torch.ones(1, 64, 1, 1))
-
-
-def test_tables():
-    rows = [
-        {'mode': 'train', 'norm': 'SN', 'ms': 1.23456789, 'MB': None, 'count': 12345},
-        {'mode': 'train', 'norm': 'BN', 'ms': 123456.789, 'MB': None, 'count': 0},
-        {'mode': 'eval', 'norm': 'SN', 'ms': 0.0001, 'MB': 7.0, 'count': 1},
-    ]
-    source = {'command': 'tool --x', 'commit': ''}
-    assert to_csv(rows, source).decode() == (
-        'mode,norm,ms,MB,count,command,commit\n'
-        'train,SN,1.23457,,12345,tool --x,\n'
-        'train,BN,123457,,0,tool --x,\n'
-        'eval,SN,0.0001,7,1,tool --x,\n'
-    )
-    table = to_markdown(rows, ('norm', 'ms', 'MB', 'count'), source, ('mode',)).decode()
-    assert '### train\n\n| norm | ms | count |\n' in table
-    assert '| SN | 1.23 | 12345 |\n| BN | 123457 | 0 |\n' in table
-    assert '### eval\n\n| norm | ms | MB | count |\n' in table
-    assert table.endswith('- command: `tool --x`\n')
 
 
 def test_the_cache_of_the_user_is_back_after_an_empty_one(monkeypatch, tmp_path):

@@ -18,7 +18,6 @@ NEEDS = {
     'mask_rcnn': 'mmdet',
     'fcn': 'mmseg',
     'pretrain': 'mmpretrain',
-    'micro_batch': 'mmpretrain',
 }
 
 

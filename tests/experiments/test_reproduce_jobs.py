@@ -222,6 +222,28 @@ def test_jobs_end_when_the_caller_stops(tmp_path):
         os.kill(int((work.folder / 'pid').read_text()), 0)
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != 'linux', reason='the kernel ends the jobs')
+def test_jobs_end_with_a_command_that_is_killed(tmp_path):
+    script = (
+        'from pathlib import Path; from tests.experiments.test_reproduce_jobs import job, outcomes;'
+        f"outcomes([job(Path('{tmp_path}'), 'a', 'echo $$ > \"$2/pid\"; exec sleep 100')])"
+    )
+    command = subprocess.Popen([sys.executable, '-c', script])
+    pid = tmp_path / 'a/train/pid'
+    deadline = time.monotonic() + 60
+    while not (pid.exists() and pid.read_text()):
+        assert command.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    command.kill()
+    command.wait()
+    state = Path(f'/proc/{pid.read_text().strip()}/stat')
+    while state.exists() and state.read_text().rpartition(')')[2].split()[0] != 'Z':
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
 def test_other_settings_are_refused(tmp_path):
     work = job(tmp_path, 'a', 'true')
     assert read_done(work) is None
@@ -289,6 +311,9 @@ def test_errors_of_the_command_line(capsys, tmp_path, monkeypatch):
 
     assert '--rows: no row XX; there are "BN*/-"' in told('table3', '--rows', 'XX')
     assert '--seeds must be at least 1' in told('table3', '--seeds', '0')
+    with pytest.raises(SystemExit, match='2'):
+        main_reproduce(['table3', '--cfg-options', 'lr'])
+    assert "--cfg-options: 'lr' is not KEY=VALUE" in capsys.readouterr().err
     real = told('table4', '--data', 'real', '--rows', 'SN/SN', 'BN*/-')
     assert 'paths are missing, and nothing was started' in real
     assert 'data/coco' in real

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from normplug.experiments.reproduce.live import Live
+from normplug.experiments.reproduce.live import Live, duration
 from normplug.experiments.reproduce.pace import Pace, seconds_left
 from normplug.experiments.reproduce.run import LOG
 
@@ -82,6 +82,10 @@ def test_the_line_is_renewed_while_jobs_run(monkeypatch, capsys, tmp_path, termi
     assert len(parts) == lines
     assert parts[-1] == '[1/2] 12 min left; one: 12 min'
     assert parts[-2] == '[0/2] 14 min left; running: one'
+
+
+def test_durations_are_in_fitting_units():
+    assert [duration(s) for s in (5.4, 240, 9000)] == ['5 s', '4 min', '2.5 h']
 
 
 def test_a_short_test_does_not_tell_how_long_trainings_take(capsys):

@@ -4,11 +4,17 @@ import csv
 import io
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from normplug.experiments.reproduce.jobs import Plan
-from normplug.experiments.reproduce.report import report, summarize
+from normplug.errors import exit_code
+from normplug.experiments.reproduce.figure import figure
+from normplug.experiments.reproduce.jobs import JobPlan
+from normplug.experiments.reproduce.report import report
 from normplug.experiments.reproduce.rows import OWN_TEST, Column, Row, Scale, Table
+from normplug.experiments.reproduce.run import LOG
+from normplug.experiments.reproduce.summary import summarize
+from normplug.hooks.nonfinite_loss import NonFiniteLossError
 
 AP = Column('AP', 'coco/bbox_mAP', factor=100)
 ERROR = Column('error', 'accuracy/top1', 'other', is_error=True, higher_is_better=False)
@@ -32,7 +38,7 @@ def summaries():
                 records[place] = {**SOURCE, 'metrics': metrics}
     records[Path('a0/other')] = {'metrics': {'accuracy/top1': 90.0}}
     records[Path('b0')]['metrics']['coco/bbox_mAP_l'] = -1.0
-    return summarize(TABLE, ROWS, SEEDS, Plan({}, cells), records)
+    return summarize(TABLE, ROWS, SEEDS, JobPlan({}, cells), records)
 
 
 def test_marks_are_against_the_row_above(summaries):
@@ -59,12 +65,12 @@ def test_rows_of_other_groups_are_not_compared():
     cells = {('t', name, s): {OWN_TEST: Path(name + str(s))} for name in 'ab' for s in SEEDS}
     values = {'a0': 0.2, 'a1': 0.2, 'b0': 0.1, 'b1': 0.1}
     records = {Path(k): {**SOURCE, 'metrics': {AP.metric: v}} for k, v in values.items()}
-    summaries = summarize(table, rows, SEEDS, Plan({}, cells), records)
+    summaries = summarize(table, rows, SEEDS, JobPlan({}, cells), records)
     assert [summary.mark for summary in summaries] == ['', '']
 
 
 def test_a_row_that_this_scale_has_not():
-    (summary,) = summarize(TABLE, ROWS[:1], SEEDS, Plan({}, {}), {})
+    (summary,) = summarize(TABLE, ROWS[:1], SEEDS, JobPlan({}, {}), {})
     assert str(summary.cells['AP']) == 'not at this scale'
     assert report(TABLE, 'digits', [summary], [])['t.png'].startswith(b'\x89PNG')
 
@@ -91,7 +97,7 @@ def test_a_smaller_error_is_better():
     cells = {('t', name, s): {OWN_TEST: Path(name + str(s))} for name in 'ab' for s in SEEDS}
     values = {'a0': 20.0, 'a1': 20.1, 'b0': 10.0, 'b1': 10.1}
     records = {Path(k): {**SOURCE, 'metrics': {'e': v}} for k, v in values.items()}
-    marks = [s.mark for s in summarize(table, ROWS[:2], SEEDS, Plan({}, cells), records)]
+    marks = [s.mark for s in summarize(table, ROWS[:2], SEEDS, JobPlan({}, cells), records)]
     assert marks == ['', 'better']
 
 
@@ -102,6 +108,47 @@ def test_curves_over_images_a_gpu():
     cells = {('t', row.name, 0): {OWN_TEST: Path(row.name)} for row in rows}
     metrics = {'a': 80.0, 'ratio/BN': 0.4}
     records = {Path(row.name): {**SOURCE, 'metrics': metrics} for row in rows}
-    summaries = summarize(table, rows, (0,), Plan({}, cells), records)
+    summaries = summarize(table, rows, (0,), JobPlan({}, cells), records)
     assert summaries[0].cells['ratio of BN'].mean == pytest.approx(40)
     assert report(table, 'digits', summaries, [])['t.png'].startswith(b'\x89PNG')
+
+
+def test_curves_show_means_and_deviations():
+    values = {('BN', 2): (70.0, 74.0, 71.5), ('BN', 32): (90.0, 91.0, 92.0), ('GN', 32): (80.0,)}
+    columns = (Column('top-1', 'a'),)
+    rows = [Row(f'{norm} {n}', None, Scale('x'), {}, norm, n) for norm, n in values]
+    table = Table('t', '', '', columns, tuple(rows), '')
+    places = {(row.name, s): Path(f'{row.name} {s}') for row in rows for s in range(3)}
+    cells = {('t', name, s): {OWN_TEST: place} for (name, s), place in places.items()}
+    records = {
+        places[row.name, s]: {**SOURCE, 'metrics': {'a': value}}
+        for row in rows
+        for s, value in enumerate(values[row.norm, row.images])
+    }
+    summaries = summarize(table, rows, range(3), JobPlan({}, cells), records)
+    axes, _ = figure(table, 'digits', summaries).axes
+    bn, gn = axes.containers
+    means = [np.mean(values['BN', n]) for n in (2, 32)]
+    assert bn.lines[0].get_xydata() == pytest.approx(np.array([[2, means[0]], [32, means[1]]]))
+    (bars,) = bn.lines[2]
+    lengths = [segment[1, 1] - segment[0, 1] for segment in bars.get_segments()]
+    assert lengths == pytest.approx([2 * np.std(values['BN', n], ddof=1) for n in (2, 32)])
+    assert gn.lines[0].get_xydata() == pytest.approx(np.array([[32, 80]]))
+    assert [text.get_text() for text in axes.get_legend().texts] == ['BN', 'GN']
+
+
+def test_a_seed_that_diverged_is_told(tmp_path, capsys):
+    def diverges():
+        raise NonFiniteLossError('the loss is NaN or Inf in iteration 3')
+
+    cells = {(TABLE.name, 'a', s): {OWN_TEST: tmp_path / str(s)} for s in range(3)}
+    records = {tmp_path / '0': {**SOURCE, 'metrics': {AP.metric: 0.3}}}
+    assert exit_code(diverges, 'tools/train.py') == 1
+    for seed, told in ((1, capsys.readouterr().err), (2, 'Killed')):
+        (tmp_path / str(seed)).mkdir()
+        (tmp_path / str(seed) / LOG).write_text(f'before\n{told}\n')
+    summaries = summarize(TABLE, ROWS[:1], range(3), JobPlan({}, cells), records)
+    assert str(summaries[0].cells['AP']) == 'diverged: 1 of 3 seeds'
+    assert summaries[0].cells['AP'].mean is None
+    text = report(TABLE, 'digits', summaries, [SOURCE])['t.md'].decode()
+    assert '| a | 30 / diverged: 1 of 3 seeds / - |' in text

@@ -139,7 +139,7 @@ def test_mmseg_trains_tests_and_infers(project):
 
 @pytest.mark.slow
 def test_without_normplug_before_it_the_base_is_refused_by_mmengine(project):
-    """What the README says of the other way: the day this fails, `run` is no longer needed."""
+    """What docs/installed_package.md says: the day this fails, `run` is no longer needed."""
     pytest.importorskip('mmdet')
     config = project.write('refused.py', DETECTOR)
     tool = project.tool('mmdet', 'train.py')

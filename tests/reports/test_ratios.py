@@ -14,7 +14,7 @@ from normplug.checkpoints.source import CheckpointError
 from normplug.norms import SSN
 from normplug.norms.ssn import set_radius
 from normplug.reports.plot_ratios import main_plot_ratios
-from normplug.reports.ratios import read_evolution, read_ratios, to_csv
+from normplug.reports.ratios import ratio_rows, read_evolution, read_ratios
 
 
 def model():
@@ -126,10 +126,10 @@ def rows(text):
     return list(csv.DictReader(io.StringIO(text)))
 
 
-def test_csv(tmp_path):
+def test_rows(tmp_path):
     ratios = read_ratios(save(tmp_path / 'a.pth', model()))
-    table = rows(to_csv({0: ratios, 7: ratios}))
-    assert [row['iteration'] for row in table] == ['0'] * 10 + ['7'] * 10
+    table = ratio_rows({0: ratios, 7: ratios})
+    assert [row['iteration'] for row in table] == [0] * 10 + [7] * 10
     row = next(r for r in table if (r['layer'], r['statistic']) == ('sparse', 'mean'))
     assert (row['IN'], row['LN'], row['BN'], row['choice']) == ('1.000000',) + ('0.000000',) * 2 + (
         'IN',

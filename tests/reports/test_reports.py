@@ -5,10 +5,15 @@ import json
 import cv2
 import numpy as np
 import pytest
+import torch
 
+from normplug import SN
+from normplug.reports import demo
+from normplug.reports.demo import COCO_COLUMNS, coco_row
 from normplug.reports.figures import plot_detections, plot_losses
+from normplug.reports.output import png
 from normplug.reports.runs import Run, read_run
-from normplug.reports.tables import COCO_COLUMNS, coco_row, markdown
+from normplug.reports.tables import markdown
 
 TRAIN = [
     {'loss': 2.0, 'time': 0.5, 'memory': 900, 'iter': 50, 'step': 50},
@@ -33,8 +38,8 @@ def run(tmp_path):
     return read_run(tmp_path, 'SN')
 
 
-def is_picture(path):
-    image = cv2.imread(str(path))
+def is_picture(figure):
+    image = cv2.imdecode(np.frombuffer(png(figure), np.uint8), cv2.IMREAD_COLOR)
     return image is not None and image.std() > 1
 
 
@@ -77,13 +82,28 @@ def test_table_of_a_run_and_of_a_missing_cell(run):
 
 
 def test_loss_curves(run, tmp_path):
-    plot_losses([run, Run('BN', tmp_path, TRAIN)], tmp_path / 'losses.png')
-    assert is_picture(tmp_path / 'losses.png')
+    assert is_picture(plot_losses([run, Run('BN', tmp_path, TRAIN)]))
 
 
 @pytest.mark.parametrize('count', [1, 3])
-def test_detections(tmp_path, count):
+def test_detections(count):
     image = np.random.default_rng(0).integers(0, 255, (32, 32, 3), dtype=np.uint8)
     rows = [(image, [((2, 2, 20, 20), 'one')], [])] * count
-    plot_detections(rows, ('truth', 'SN'), tmp_path / 'detections.png')
-    assert is_picture(tmp_path / 'detections.png')
+    assert is_picture(plot_detections(rows, ('truth', 'SN')))
+
+
+def test_report_of_the_demo(run, tmp_path, monkeypatch):
+    out = tmp_path / 'out'
+    image = np.zeros((32, 32, 3), np.uint8)
+    monkeypatch.setattr(demo, 'OUT', out)
+    monkeypatch.setattr(demo, '_detections', lambda run: [(image, [], [])])
+    torch.save(
+        {'state_dict': {'bn1.' + k: v for k, v in SN(4).state_dict().items()}}, run.checkpoint
+    )
+    table = demo._report([Run('BN', tmp_path, TRAIN, [VAL]), run])
+    assert (out / 'results.md').read_text().startswith(f'{table}\n- command: `make demo`\n')
+    found = json.loads((out / 'results.json').read_text())
+    assert [row['norm'] for row in found['rows']] == ['BN', 'SN']
+    assert found['torch'] == torch.__version__
+    for name in ('losses.png', 'sn_ratios.png', 'detections.png'):
+        assert (out / name).read_bytes().startswith(b'\x89PNG')

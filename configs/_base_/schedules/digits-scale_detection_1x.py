@@ -1,7 +1,7 @@
 # The 1x schedule of the rows of detection at digits scale: 1 epoch of 780 iterations (the 40
 # pictures without a digit are left out, as mmdet does), with drops at the same fractions, 8/12 and
 # 11/12. The learning rate is that of full scale, for 2 images instead of 16:
-# docs/reproduce_pilot.md.
+# docs/lab/reproduce_pilot.md.
 _base_ = './detection_1x.py'
 
 train_cfg = dict(max_epochs=1)

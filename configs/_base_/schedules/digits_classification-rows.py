@@ -1,5 +1,5 @@
 # The ImageNet schedule at the same fractions of 6 epochs of 100 iterations. The learning rate was
-# chosen on BN and GN alone (docs/reproduce_pilot.md).
+# chosen on BN and GN alone (docs/lab/reproduce_pilot.md).
 _base_ = ['mmpretrain::_base_/default_runtime.py', '../runtime.py']
 
 train_cfg = dict(by_epoch=True, max_epochs=6, val_interval=2)

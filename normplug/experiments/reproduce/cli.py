@@ -10,25 +10,25 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from mmengine.config import DictAction
 from mmengine.device import get_device
 
-from normplug.bench.output import write_all
-from normplug.bench.provenance import provenance
-from normplug.data.build import DigitsError, DigitsSettings, build_digits
+from normplug.data.build import DigitsSettings, build_digits
 from normplug.errors import UserError, exit_code
 from normplug.launch.work_dir_lock import lock_work_dir
+from normplug.preflight.config import KeyValues
+from normplug.reports.output import write_all
+from normplug.reports.provenance import provenance
 
-from ..progress import duration
 from .estimate import estimated_seconds
-from .jobs import Job, Plan, Settings, plan
+from .jobs import Job, JobPlan, Settings, plan
 from .launchers import make_launcher
-from .live import Live
+from .live import Live, duration
 from .needs import DIGITS, check_needs, digits_formats
 from .records import finish, is_begun, read_done
-from .report import report, summarize
+from .report import report
 from .rows import Row, Table
 from .run import Failure, run_jobs
+from .summary import summarize
 from .tables import TABLES
 
 __all__ = ['main_reproduce']
@@ -93,7 +93,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     add(
         '--cfg-options',
         nargs='+',
-        action=DictAction,
+        action=KeyValues,
         default={},
         metavar='KEY=VALUE',
         help='change all configs, e.g. train_cfg.max_epochs=1',
@@ -175,19 +175,16 @@ def _chosen(args: argparse.Namespace) -> dict[Table, tuple[Row, ...]]:
     return {table: rows for table, rows in chosen.items() if rows}
 
 
-def _make_digits(made: Plan) -> None:
+def _make_digits(made: JobPlan) -> None:
     formats = digits_formats(made.jobs.values())
     if not formats:
         return
-    try:
-        build_digits(
-            DIGITS, formats, DigitsSettings(), log=lambda s: None if 'already' in s else _say(s)
-        )
-    except DigitsError as error:
-        raise UserError(str(error)) from error
+    build_digits(
+        DIGITS, formats, DigitsSettings(), log=lambda s: None if 'already' in s else _say(s)
+    )
 
 
-def _finished(made: Plan) -> dict[Path, Mapping[str, Any]]:
+def _finished(made: JobPlan) -> dict[Path, Mapping[str, Any]]:
     """What is finished of the jobs, those of other settings left out."""
     records = {}
     for job in made.jobs.values():
@@ -246,7 +243,7 @@ def _run(
 def _report(
     tables: Iterable[Table],
     seeds: Sequence[int],
-    made: Plan,
+    made: JobPlan,
     records: Mapping[Path, Mapping[str, Any]],
     settings: Settings,
 ) -> None:
@@ -261,7 +258,7 @@ def _report(
         own_records = [records[place] for place in sorted(own) if place in records]
         files = report(table, settings.data, summaries, own_records)
         print(files[f'{table.name}.md'].decode())
-        for path in write_all(settings.work_dir / settings.data, files):
+        for path in write_all(settings.work_dir / settings.data, files, '--work-dir'):
             print(os.path.relpath(path))
 
 

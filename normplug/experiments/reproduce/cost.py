@@ -23,14 +23,14 @@ from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from normplug.bench.networks import random_batch
-from normplug.bench.provenance import provenance
+from normplug.bench.networks import random_training_batch
 from normplug.bench.timing import seconds_of
 from normplug.compat.base_configs import find_config
 from normplug.ops.backend import get_backend, set_backend
 from normplug.preflight.config import load_config
 from normplug.preflight.config_types import scope_of
-from normplug.reports.tables import markdown
+from normplug.reports.provenance import provenance
+from normplug.reports.tables import facts, markdown
 
 from .tables import TABLES
 
@@ -93,8 +93,7 @@ def main_cost(argv: Sequence[str] | None = None) -> int:
     print(markdown([*_COLUMNS, *(_MEASURED if args.measure > 0 else ())], rows))
     print(f'GPU-hours at {args.tflops:g} TFLOP/s; "here" is the backend {get_backend()!r} on:')
     own = sys.argv[1:] if argv is None else argv
-    for name, value in provenance(_PROG, own, get_device()).items():
-        print(f'- {name}: {value}')
+    print(facts(provenance(_PROG, own, get_device())), end='')
     return 0
 
 
@@ -121,7 +120,7 @@ def _seen(cfg: Config, images: int) -> float:
 
 def _flops(job: _Job) -> float:
     count = 2  # batch norm in a pooled map needs more than one
-    model, data = _model(job.cfg), random_batch(scope_of(job.cfg), count, *job.size)
+    model, data = _model(job.cfg), random_training_batch(scope_of(job.cfg), count, *job.size)
     chosen = get_backend()
     set_backend('eager')  # compiled graphs are not counted, and are not what is counted
     try:
@@ -137,7 +136,7 @@ def _seconds_a_step(job: _Job, images: int, steps: int) -> float:
     """The median of ``steps`` steps of SGD on one device, after one that may compile."""
     device = get_device()
     model = _model(job.cfg).to(device)
-    data = random_batch(scope_of(job.cfg), images, *job.size)
+    data = random_training_batch(scope_of(job.cfg), images, *job.size)
     optim = OptimWrapper(torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9))
     times = [seconds_of(lambda: model.train_step(data, optim), device) for _ in range(steps + 1)]
     return statistics.median(times[1:])

@@ -2,44 +2,37 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import matplotlib
-
-matplotlib.use('Agg')
-import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
 
 from .rows import Column, Table
+from .summary import Summary
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from .report import Cell, Summary
-
 __all__ = ['figure']
 
 
-def figure(table: Table, where: str, summaries: Sequence[Summary]) -> bytes:
-    """A PNG: curves over images a GPU where the rows have them, else a point a row.
+def figure(table: Table, where: str, summaries: Sequence[Summary]) -> Figure:
+    """Curves over images a GPU where the rows have them, else a point a row.
 
     What is not finished is left out; ``where`` says of ours what they are.
     """
     draw = _curves if any(summary.row.images for summary in summaries) else _points
     picture = draw(table, where, summaries)
     picture.suptitle(table.name, fontsize=10)
-    buffer = io.BytesIO()
-    picture.savefig(buffer, dpi=120, format='png')
-    plt.close(picture)
-    return buffer.getvalue()
+    return picture
 
 
-def _points(table: Table, where: str, summaries: Sequence[Summary]):
+def _points(table: Table, where: str, summaries: Sequence[Summary]) -> Figure:
     """The first column, ours on the left and the paper's on the right, each on its own axis."""
     column = table.columns[0]
     height = 1.2 + 0.35 * len(summaries)
-    picture, sides = plt.subplots(1, 2, figsize=(9, height), sharey=True, layout='constrained')
+    picture = Figure(figsize=(9, height), layout='constrained')
+    sides = picture.subplots(1, 2, sharey=True)
     for place, summary in enumerate(summaries):
         cell = summary.cells[column.name]
         if cell.mean is not None:
@@ -55,10 +48,11 @@ def _points(table: Table, where: str, summaries: Sequence[Summary]):
     return picture
 
 
-def _curves(table: Table, where: str, summaries: Sequence[Summary]):
+def _curves(table: Table, where: str, summaries: Sequence[Summary]) -> Figure:
     """Left, the first column of each norm against images a GPU; right, what SN learned there."""
     first, *ratios = table.columns
-    picture, sides = plt.subplots(1, 2, figsize=(10, 4), layout='constrained')
+    picture = Figure(figsize=(10, 4), layout='constrained')
+    sides = picture.subplots(1, 2)
     for norm in dict.fromkeys(summary.row.norm for summary in summaries):
         own = sorted((s for s in summaries if s.row.norm == norm), key=lambda s: s.row.images)
         _curve(sides[0], own, first, norm)
@@ -85,8 +79,8 @@ def _curves(table: Table, where: str, summaries: Sequence[Summary]):
 
 
 def _curve(axes: Axes, summaries: Sequence[Summary], column: Column, label: str) -> None:
-    cells: list[tuple[int, Cell]] = [(s.row.images, s.cells[column.name]) for s in summaries]
-    points = [(images, cell.mean, cell.std or 0) for images, cell in cells if cell.values]
+    cells = [(s.row.images, s.cells[column.name]) for s in summaries]
+    points = [(n, cell.mean, cell.std or 0) for n, cell in cells if cell.mean is not None]
     if points:
         x, y, error = zip(*points, strict=True)
         axes.errorbar(x, y, error, marker='o', capsize=3, label=label)

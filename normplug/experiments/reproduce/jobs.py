@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import hashlib
+import json
 import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,11 +19,10 @@ from normplug.compat.base_configs import find_config
 from normplug.errors import UserError
 from normplug.preflight.config import load_config
 
-from ..fingerprint import fingerprint
 from .launchers import Launcher
 from .rows import OWN_TEST, Row, Scale, Table
 
-__all__ = ['Job', 'Plan', 'Settings', 'last_checkpoint_name', 'plan']
+__all__ = ['Job', 'JobPlan', 'Settings', 'last_checkpoint_name', 'plan']
 
 # What a test is: the training's folder beside it.
 _TRAIN = 'train'
@@ -79,7 +80,8 @@ class Job:
     def fingerprint(self) -> str:
         """Of the config with its options, on how many processes it trains, how it is tested."""
         how = f'-{self.processes}' if self.trains else '-tta' if self.tta else ''
-        return fingerprint(self.cfg) + how
+        text = json.dumps(self.cfg.to_dict(), sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()[:12] + how
 
     def command(self, launcher: Launcher, resume: bool) -> list[str]:
         """What is started; the same can be typed into a shell."""
@@ -105,7 +107,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Plan:
+class JobPlan:
     """All jobs, in the order of their start, and where each table's cells come from.
 
     Attributes:
@@ -117,7 +119,9 @@ class Plan:
     cells: dict[tuple[str, str, int], dict[str, Path]]
 
 
-def plan(tables: Mapping[Table, Sequence[Row]], seeds: Sequence[int], settings: Settings) -> Plan:
+def plan(
+    tables: Mapping[Table, Sequence[Row]], seeds: Sequence[int], settings: Settings
+) -> JobPlan:
     """The jobs of the chosen rows of tables; a training that two of them share is one job.
 
     Seed by seed, so that an interrupted command has all rows of some seeds. A pretraining is that
@@ -126,7 +130,7 @@ def plan(tables: Mapping[Table, Sequence[Row]], seeds: Sequence[int], settings: 
     Raises:
         UserError: a config cannot be read, or an option does not fit it.
     """
-    made = Plan({}, {})
+    made = JobPlan({}, {})
     for seed in seeds:
         for table, rows in tables.items():
             for row in rows:

@@ -15,7 +15,7 @@ from .jobs import Job
 from .launchers import Launcher
 from .records import begin, is_begun
 
-__all__ = ['LOG', 'Failure', 'run_jobs']
+__all__ = ['LOG', 'Failure', 'has_diverged', 'run_jobs']
 
 LOG = 'reproduce.log'
 _POLL = 0.2
@@ -105,10 +105,21 @@ def _start(job: Job, launcher: Launcher, processes: int) -> subprocess.Popen:
         raise UserError(f'--work-dir: {job.folder} cannot be written: {error.strerror}') from error
 
 
+def has_diverged(folder: Path) -> bool:
+    """Whether a training stopped because its loss, or a weight, became NaN or Inf."""
+    # After it, torchrun's report.
+    lines = _end_of_log(folder, 60)
+    return any('training stopped: ' in line and 'NaN or Inf' in line for line in lines)
+
+
 def _why(job: Job, code: int) -> Failure:
-    path = job.folder / LOG
-    lines = path.read_text(errors='replace').splitlines()
-    return Failure('\n    '.join([f'exit code {code}; the end of {path}:', *lines[-8:]]))
+    told = [f'exit code {code}; the end of {job.folder / LOG}:', *_end_of_log(job.folder, 8)]
+    return Failure('\n    '.join(told))
+
+
+def _end_of_log(folder: Path, lines: int) -> list[str]:
+    path = folder / LOG
+    return path.read_text(errors='replace').splitlines()[-lines:] if path.exists() else []
 
 
 def _stop(running: Mapping[subprocess.Popen, object]) -> None:

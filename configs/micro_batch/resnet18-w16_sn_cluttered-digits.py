@@ -1,4 +1,0 @@
-# SN with its batch statistics over groups of the optimizer's batch.
-_base_ = './resnet18-w16_cluttered-digits.py'
-
-model = dict(backbone=dict(norm_cfg=dict(type='SN')))

@@ -1,1 +1,0 @@
-"""The error of a normalizer against its normalization batch, under one optimizer's batch."""
