@@ -1,11 +1,17 @@
-"""How precise statistics are: float64, except where there is none."""
+"""How precise what is computed is: statistics, float64 where there is; values, float32."""
 
 from functools import cache
 
 import torch
 from torch import Tensor
 
-__all__ = ['small_dtype']
+__all__ = ['small_dtype', 'working_dtype']
+
+
+def working_dtype(x: Tensor) -> torch.dtype:
+    """The dtype in which values of x's size are worked on: float64 for float64, else float32."""
+    # Not torch.promote_types, which would be a node of an export.
+    return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
 def small_dtype(x: Tensor) -> torch.dtype:

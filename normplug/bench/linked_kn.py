@@ -10,7 +10,7 @@ from normplug.kalman import link_kalman
 from normplug.kalman.convolution import convolved
 from normplug.kalman.elementwise import rectified
 from normplug.norms import KN
-from normplug.ops import normalize_reference
+from normplug.ops import normalize_naive
 from normplug.stats import Moments
 
 __all__ = ['LinkedKN']
@@ -53,10 +53,8 @@ class LinkedKN(nn.Module):
     def reference(self, x: Tensor) -> Tensor:
         """The same in plain torch, differentiated step by step."""
         norm = self.norm
-        rule, params = norm.rule(x), norm.rule_params()
         if not norm.takes_batch_statistics(x):
-            running = Moments(norm.running_mean, norm.running_var)
-            return normalize_reference(x, rule, params, given=running)
+            return normalize_naive(x, norm.plan(x), norm.rule_params(), norm.running())
         used = self.filtered(x)
         scale = norm.weight * (used.var + norm.eps).rsqrt()
         mean, scale, bias = (t[:, None, None] for t in (used.mean, scale, norm.bias))

@@ -9,8 +9,7 @@ from torch import Tensor, nn
 
 from normplug.errors import NormplugError
 from normplug.norms import BaseNorm
-from normplug.ops import normalize_reference
-from normplug.stats import Moments
+from normplug.ops import normalize_naive
 
 from .cases import DTYPES, LAYOUTS, Case
 from .contenders import Contender
@@ -59,7 +58,7 @@ def check_parity(contender: Contender, case: Case, training: bool) -> None:
 def reference(layer: nn.Module, x: Tensor, dy: Tensor, training: bool) -> list[Tensor]:
     """The output of a layer in float64, in training also the gradients of x and the parameters."""
     x = x.detach().double().requires_grad_()
-    y = layer.reference(x) if isinstance(layer, LinkedKN) else _normalized(layer, x)
+    y = layer.reference(x) if isinstance(layer, LinkedKN) else _naive(layer, x)
     if not training:
         return [y.detach()]
     inputs = (x, *layer.parameters())  # an empty batch uses no prediction
@@ -67,19 +66,8 @@ def reference(layer: nn.Module, x: Tensor, dy: Tensor, training: bool) -> list[T
     return [y.detach(), *grads]
 
 
-def _normalized(layer: BaseNorm, x: Tensor) -> Tensor:
-    takes_batch = layer.takes_batch_statistics(x)
-    running = None
-    if not takes_batch and layer.batch_from is not None:
-        running = Moments(layer.running_mean, layer.running_var)
-    return normalize_reference(
-        x,
-        layer.rule(x),
-        layer.rule_params(),
-        given=running,
-        batch_from=layer.batch_from if takes_batch else None,
-        correction=layer.corrections(x)[0],
-    )
+def _naive(layer: BaseNorm, x: Tensor) -> Tensor:
+    return normalize_naive(x, layer.plan(x), layer.rule_params(), layer.running())
 
 
 def _check_form(what: str, tensor: Tensor, case: Case) -> None:

@@ -3,17 +3,16 @@
 import warnings
 from copy import deepcopy
 from numbers import Real
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from normplug.dist import group_reducer
 from normplug.norms.scripted import Scripted
-from normplug.ops import Reducer, Rule, is_exporting, normalize, normalize_exported
+from normplug.ops import Plan, Reducer, Rule, is_exporting, normalize, normalize_naive
+from normplug.precision import small_dtype, working_dtype
 from normplug.running import Tracked, Tracking, in_recomputation
 from normplug.state import RUNNING_STATS, ResettableState
-from normplug.stats import Moments
 
 __all__ = ['BaseNorm']
 
@@ -34,13 +33,15 @@ class BaseNorm(Scripted, ResettableState):
             None for the average over all batches.
         frozen: always use the running statistics and train nothing. Parameters become buffers of
             the same names, which no optimizer, DDP or ``requires_grad`` loop can revive.
-        batch_from: the first channel whose batch statistics the rule uses; None if it uses none.
         virtual_batch_size: k, to take batch statistics over each k images in turn, as on ranks of
             k images each; it must divide N. None for all images of the rank. Running statistics
             follow the average over the groups.
 
     Attributes:
         weight, bias: γ and β, (C,).
+        batch_from: the first channel whose batch statistics the rule uses; None if it uses none.
+            A subclass for which it is not 0 sets it before it calls ``super().__init__``.
+        instance_correction: instance variances are divided by H·W less this.
         running_mean, running_var: (C − batch_from,), initially 0 and 1.
         num_batches_tracked: (), int64.
         synchronized: whether batch statistics are those of all ranks' samples. True in a subclass
@@ -55,6 +56,8 @@ class BaseNorm(Scripted, ResettableState):
 
     _abbr_ = 'bn'  # mmcv names the layer by it, so that a BN checkpoint's `bn1.weight` fits
     _on_foreign_checkpoint = ''  # what then becomes of the layer, and what to do
+    batch_from: int | None = 0
+    instance_correction = 0
     synchronized = False
     process_group = None
 
@@ -65,7 +68,6 @@ class BaseNorm(Scripted, ResettableState):
         momentum: float | None = 0.1,
         *,
         frozen: bool = False,
-        batch_from: int | None = 0,
         virtual_batch_size: int | None = None,
     ) -> None:
         super().__init__()
@@ -87,25 +89,25 @@ class BaseNorm(Scripted, ResettableState):
             f'virtual_batch_size must be a positive integer or None, got {virtual_batch_size!r}',
         )
         self._require(
-            virtual_batch_size is None or batch_from is not None,
+            virtual_batch_size is None or self.batch_from is not None,
             'virtual_batch_size needs batch statistics, which this layer has none of',
         )
         self._require(
             virtual_batch_size is None or not self.synchronized,
             'virtual_batch_size splits a batch, and a synchronized layer joins the batches of all '
-            f"ranks: use type='{type(self).__name__.removeprefix('Sync')}'",
+            f"ranks: use type='{self._local_name()}'",
         )
         self.num_features = num_features
         self.eps = eps
         self.momentum = momentum
         self.frozen = frozen  # before the first parameter
-        self.batch_from = batch_from
         self.virtual_batch_size = virtual_batch_size
+        self.batch_from = self.batch_from  # of the instance: TorchScript looks at no class
         self.add_parameter('weight', (num_features,), 1.0)
         self.add_parameter('bias', (num_features,), 0.0)
-        if batch_from is not None:
-            self.add_state('running_mean', (num_features - batch_from,), 0.0)
-            self.add_state('running_var', (num_features - batch_from,), 1.0)
+        if self.batch_from is not None:
+            self.add_state('running_mean', (num_features - self.batch_from,), 0.0)
+            self.add_state('running_var', (num_features - self.batch_from,), 1.0)
             self.add_state('num_batches_tracked', (), 0, torch.long)
 
     def rule(self, x: Tensor) -> Rule:
@@ -125,28 +127,20 @@ class BaseNorm(Scripted, ResettableState):
         if torch.jit.is_scripting():
             return self.scripted(x)
         else:  # noqa: RET505 (what follows a return would be compiled too)
-            return self._forward(x)
+            if isinstance(x, torch.fx.Proxy):  # one call in a traced graph, as torch.nn's are
+                name = x.tracer.path_of_module(self)
+                return x.tracer.create_proxy('call_module', name, (x,), {})
+            if is_exporting():
+                return self._exported(x)
+            self._check_input(x)
+            plan = self.plan(x)
+            return normalize(x, plan, self.rule_params(), self.running(), self.reducer()).y
 
-    def _forward(self, x: Tensor) -> Tensor:
-        if isinstance(x, torch.fx.Proxy):  # one call in a traced graph, as torch.nn's layers are
-            return x.tracer.create_proxy('call_module', x.tracer.path_of_module(self), (x,), {})
-        if is_exporting():
-            return self._exported(x)
-        self._check_input(x)
-        return self.normalized(x)
-
-    def normalized(self, x: Tensor) -> Tensor:
-        """The forward of a tensor that was found to fit."""
-        if self.takes_batch_statistics(x):
-            return normalize(x, self.rule(x), self.rule_params(), **self.of_batch(x))
-        running = None
-        if self.batch_from is not None:
-            running = Moments(self.running_mean, self.running_var)
-        correction, _ = self.corrections(x)
-        return normalize(x, self.rule(x), self.rule_params(), given=running, correction=correction)
-
-    def of_batch(self, x: Tensor) -> dict[str, Any]:
-        """The keyword arguments of :func:`normalize` that make and record batch statistics."""
+    def plan(self, x: Tensor) -> Plan:
+        """What is computed of x, in training or in evaluation."""
+        rule, dtype = self.rule(x), small_dtype(x)
+        if not self.takes_batch_statistics(x):
+            return Plan(rule, None, self.instance_correction, dtype=dtype)
         group = self.virtual_batch_size
         self._require(
             group is None or x.shape[0] % group == 0,
@@ -154,18 +148,16 @@ class BaseNorm(Scripted, ResettableState):
             'them; of images, drop the last, smaller batch (drop_last=True of the dataloader); '
             'heads on RoIs, whose number varies, need a norm_cfg without it',
         )
-        correction, unbiased = self.corrections(x)
-        tracked = None
+        tracking = None
         if not in_recomputation():
-            tracked = Tracked(self.running_mean, self.running_var, self.num_batches_tracked)
-        return dict(
-            batch_from=self.batch_from,
-            reducer=self.reducer(),
-            correction=correction,
-            tracked=tracked,
-            tracking=Tracking(self.momentum, unbiased),
-            group=group,
-        )
+            tracking = Tracking(self.momentum, self.tracks_unbiased(x))
+        return Plan(rule, self.batch_from, self.instance_correction, tracking, group, dtype=dtype)
+
+    def running(self) -> Tracked | None:
+        """The running statistics, if there are any."""
+        if self.batch_from is None:
+            return None
+        return Tracked(self.running_mean, self.running_var, self.num_batches_tracked)
 
     def _exported(self, x: Tensor) -> Tensor:
         """The forward in evaluation as plain operators, without checks on a symbolic shape."""
@@ -174,14 +166,9 @@ class BaseNorm(Scripted, ResettableState):
                 f'{type(self).__name__} is in training mode, and an exported graph would keep that '
                 "batch's statistics: call model.eval() before exporting or tracing"
             )
-        y_n = normalize_exported(
-            x.unsqueeze(-1) if x.dim() == 2 else x,
-            self.rule(x),
-            self.rule_params(),
-            given=None if self.batch_from is None else Moments(self.running_mean, self.running_var),
-            correction=self.corrections(x)[0],
-        )
-        return y_n.squeeze(-1) if x.dim() == 2 else y_n
+        # Few runtimes have float64.
+        plan = self.plan(x)._replace(dtype=working_dtype(x))
+        return normalize_naive(x, plan, self.rule_params(), self.running())
 
     @property
     def moves_statistics(self) -> bool:
@@ -209,9 +196,9 @@ class BaseNorm(Scripted, ResettableState):
         twin.__setstate__(deepcopy(self.__dict__, memo))
         return twin
 
-    def corrections(self, x: Tensor) -> tuple[int, bool]:
-        """What to subtract from H·W in instance variances; whether running ones get Bessel's."""
-        return 0, True
+    def tracks_unbiased(self, x: Tensor) -> bool:
+        """Whether the running variance gets Bessel's correction."""
+        return True
 
     def extra_repr(self) -> str:
         """The arguments that differ between layers."""
@@ -219,6 +206,10 @@ class BaseNorm(Scripted, ResettableState):
         group = self.virtual_batch_size
         virtual = '' if group is None else f', virtual_batch_size={group}'
         return f'{self.num_features}, eps={self.eps}, momentum={self.momentum}{frozen}{virtual}'
+
+    def _local_name(self) -> str:
+        """The type that is this one on a rank of its own."""
+        return type(self).__name__.removeprefix('Sync').replace('PortableSync', 'Ghost')
 
     def _require(self, condition: bool, message: str) -> None:
         if not condition:

@@ -23,7 +23,19 @@ def bn_rule(
     return standardize(instance, batch, weight, bias, eps)
 
 
-class PortableSyncBN(BaseNorm):
+class _BatchOnly(BaseNorm):
+    """What a batch norm is: a rule of the batch's moments alone."""
+
+    def rule(self, x: Tensor) -> Rule:
+        """Batch norm."""
+        return partial(bn_rule, eps=self.eps)
+
+    def scripted_ratios(self) -> tuple[Tensor, Tensor]:
+        """Batch norm's."""
+        return self.of_running()
+
+
+class PortableSyncBN(_BatchOnly, BaseNorm):
     """Batch norm with the statistics of all ranks, where ``type='SyncBN'`` does not run.
 
     mmcv's SyncBN is ``nn.SyncBatchNorm``, which takes CUDA tensors only. This type computes the
@@ -41,26 +53,8 @@ class PortableSyncBN(BaseNorm):
 
     synchronized = True
 
-    def __init__(
-        self,
-        num_features: int,
-        eps: float = 1e-5,
-        momentum: float | None = 0.1,
-        *,
-        frozen: bool = False,
-    ) -> None:
-        super().__init__(num_features, eps, momentum, frozen=frozen)
 
-    def rule(self, x: Tensor) -> Rule:
-        """Batch norm."""
-        return partial(bn_rule, eps=self.eps)
-
-    def scripted_ratios(self) -> tuple[Tensor, Tensor]:
-        """Batch norm's."""
-        return self.of_running()
-
-
-class GhostBN(BaseNorm):
+class GhostBN(_BatchOnly, BaseNorm):
     """Batch norm over each k images of a rank's batch, as on ranks of k images each.
 
     Hoffer, Hubara and Soudry, "Train longer, generalize better: closing the generalization gap in
@@ -76,24 +70,3 @@ class GhostBN(BaseNorm):
         momentum: weight of the new batch in the running statistics.
         frozen: see :class:`BaseNorm`.
     """
-
-    def __init__(
-        self,
-        num_features: int,
-        eps: float = 1e-5,
-        momentum: float | None = 0.1,
-        *,
-        virtual_batch_size: int | None = None,
-        frozen: bool = False,
-    ) -> None:
-        super().__init__(
-            num_features, eps, momentum, frozen=frozen, virtual_batch_size=virtual_batch_size
-        )
-
-    def rule(self, x: Tensor) -> Rule:
-        """Batch norm."""
-        return partial(bn_rule, eps=self.eps)
-
-    def scripted_ratios(self) -> tuple[Tensor, Tensor]:
-        """Batch norm's."""
-        return self.of_running()

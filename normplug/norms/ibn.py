@@ -68,14 +68,9 @@ class IBN(BaseNorm):
         valid = isinstance(ratio, Real) and 0 <= ratio <= 1
         self._require(valid, f'ratio must lie in [0, 1], got {ratio!r}')
         half = int(num_features * ratio)
-        batch_from = half if half < num_features else None
+        self.batch_from = half if half < num_features else None
         super().__init__(
-            num_features,
-            eps,
-            momentum,
-            frozen=frozen,
-            batch_from=batch_from,
-            virtual_batch_size=virtual_batch_size,
+            num_features, eps, momentum, frozen=frozen, virtual_batch_size=virtual_batch_size
         )
         self.ratio = ratio
         self.half = half

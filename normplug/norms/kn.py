@@ -22,7 +22,7 @@ from torch import Tensor
 
 from normplug.filters import kalman_filter, observed
 from normplug.norms.base import BaseNorm
-from normplug.ops import Rule, normalize_filtered
+from normplug.ops import Rule, is_exporting, normalize
 from normplug.precision import small_dtype
 from normplug.running import in_recomputation
 from normplug.stats import Affine, Moments, standardize
@@ -155,18 +155,27 @@ class KN(BaseNorm):
         """Batch norm, of the filtered moments."""
         return partial(kn_rule, eps=self.eps)
 
-    def normalized(self, x: Tensor) -> Tensor:
-        """The forward; in training, with what the layers before predict."""
-        live = self.takes_batch_statistics(x)
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalize x as :class:`BaseNorm` does; in training, with what layers before predict."""
+        if torch.jit.is_scripting():
+            return self.scripted(x)
+        else:  # noqa: RET505 (as in BaseNorm)
+            if self.link is None or isinstance(x, torch.fx.Proxy) or is_exporting():
+                return super().forward(x)
+            self._check_input(x)
+            live = self.takes_batch_statistics(x)
+            if not live and not self.link.is_awaited():
+                return super().forward(x)
+            return self._filtered(x, live)
+
+    def _check_input(self, x: Tensor) -> None:
+        super()._check_input(x)
         self._require(
-            self.link is not None or not live,
+            self.link is not None or not self.takes_batch_statistics(x),
             'this layer was never linked to its predecessor, or is a copy: add '
             "custom_hooks=[dict(type='KalmanLinkHook')] to the config, or call "
             'normplug.link_kalman(model, ...) before training',
         )
-        if self.link is None or not (live or self.link.is_awaited()):
-            return super().normalized(x)
-        return self._filtered(x, live)
 
     # Traced by no compiler: what travels from layer to layer is no argument of the layer.
     @torch.compiler.disable
@@ -177,9 +186,9 @@ class KN(BaseNorm):
                 'activation checkpointing runs this layer again, when the states of the layers '
                 'before are gone: set with_cp=False',
             )
-            y_n, posterior = self._run(x)
+            y_n, posterior = self._corrected(x)
         else:
-            y_n = super().normalized(x)
+            y_n = super().forward(x)
             posterior = self._running(x)
         if self.link.is_awaited():
             if self.state == 'affine':
@@ -189,8 +198,8 @@ class KN(BaseNorm):
             self.link.post(posterior, tuple(x.shape[2:]))
         return y_n
 
-    def _run(self, x: Tensor) -> tuple[Tensor, Moments]:
-        arguments = self.of_batch(x)
+    def _corrected(self, x: Tensor) -> tuple[Tensor, Moments]:
+        plan = self.plan(x)
         inputs, filter = (), observed
         if not self.link.is_first:
             with torch.autocast(x.device.type, enabled=False):
@@ -200,7 +209,9 @@ class KN(BaseNorm):
             inputs = (*prior, self.gain_logit) if is_learned else prior
             gain = None if is_learned else float(self.gain)
             filter = partial(kalman_filter, gain=gain, limit=self.limit)
-        return normalize_filtered(x, self.rule(x), self.rule_params(), filter, inputs, **arguments)
+        plan = plan._replace(filter=filter, filter_inputs=len(inputs))
+        params = *self.rule_params(), *inputs
+        return normalize(x, plan, params, self.running(), self.reducer())
 
     def _predict(self) -> Moments:
         self._require(

@@ -69,28 +69,9 @@ class SSN(SwitchableNorm, BaseNorm):
         'it has logits of the same number of normalizers).'
     )
 
-    def __init__(
-        self,
-        num_features: int,
-        eps: float = 1e-5,
-        momentum: float | None = 0.1,
-        *,
-        using_in: bool = True,
-        using_bn: bool = True,
-        released_statistics: bool = False,
-        frozen: bool = False,
-        virtual_batch_size: int | None = None,
-    ) -> None:
-        super().__init__(
-            num_features,
-            eps,
-            momentum,
-            using_in=using_in,
-            using_bn=using_bn,
-            released_statistics=released_statistics,
-            frozen=frozen,
-            virtual_batch_size=virtual_batch_size,
-        )
+    def add_ratio_state(self) -> None:
+        """Register the logits, the radius and the choices."""
+        super().add_ratio_state()
         self.add_state('radius', (), 0.0)
         for name in ('mean_choice', 'var_choice'):
             self.add_state(name, (len(self.normalizers),), 0.0)

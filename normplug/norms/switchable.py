@@ -81,17 +81,17 @@ class SwitchableNorm(BaseNorm):
         frozen: bool = False,
         virtual_batch_size: int | None = None,
     ) -> None:
-        batch_from = 0 if using_bn else None
+        self.batch_from = 0 if using_bn else None
         super().__init__(
-            num_features,
-            eps,
-            momentum,
-            frozen=frozen,
-            batch_from=batch_from,
-            virtual_batch_size=virtual_batch_size,
+            num_features, eps, momentum, frozen=frozen, virtual_batch_size=virtual_batch_size
         )
         self.using_in, self.using_bn = using_in, using_bn
         self.released_statistics = released_statistics
+        self.instance_correction = 1 if released_statistics else 0
+        self.add_ratio_state()
+
+    def add_ratio_state(self) -> None:
+        """Register what the ratios are made of."""
         for name in ('mean_weight', 'var_weight'):
             self.add_parameter(name, (len(self.normalizers),), 1.0)
 
@@ -122,9 +122,9 @@ class SwitchableNorm(BaseNorm):
         )
         return partial(rule, layer_bessel=True, batch_bessel=live)
 
-    def corrections(self, x: Tensor) -> tuple[int, bool]:
-        """The released code divides by H·W − 1, and keeps the batch's variance as it is."""
-        return (1, False) if self.released_statistics and x.dim() > 2 else (0, True)
+    def tracks_unbiased(self, x: Tensor) -> bool:
+        """The released code keeps the batch's variance as it is; of (N, C), it corrects both."""
+        return not (self.released_statistics and x.dim() > 2)
 
     def scripted_ratios(self) -> tuple[Tensor, Tensor]:
         """Those of :meth:`live_ratios`, with 0 for what is not mixed."""
@@ -133,7 +133,7 @@ class SwitchableNorm(BaseNorm):
 
     def scripted_correction(self) -> int:
         """1 for the released code's statistics."""
-        return 1 if self.released_statistics else 0
+        return self.instance_correction
 
     def live_ratios(self) -> tuple[Tensor, Tensor]:
         """:meth:`ratios`, spelled out for ``torch.jit.script``, which takes no ``*`` and no map."""

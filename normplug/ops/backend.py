@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from normplug.ops import compiled
-from normplug.ops.plain import is_plain
+from normplug.ops.memory import is_plain
 
 __all__ = ['BACKENDS', 'get_backend', 'run', 'set_backend']
 

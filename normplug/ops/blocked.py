@@ -1,4 +1,4 @@
-"""The passes of :mod:`normplug.ops.reference` block by block, for plain torch on a CPU.
+"""The passes of :mod:`normplug.ops.passes` block by block, for plain torch on a CPU.
 
 Each of its operators would read and write main memory; what a block needs stays in the cache. So
 a pass moves as much as one fused kernel does, and takes about as long. What is written is written
@@ -10,13 +10,13 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from normplug.ops import reference
-from normplug.ops.plain import is_plain
+from normplug.ops import passes
+from normplug.ops.memory import is_plain
 from normplug.stats import Moments, merge
 
 __all__ = ['SMALL', 'affine', 'backward_input', 'backward_reduce', 'fits', 'moments', 'taken']
 
-taken = reference.taken
+taken = passes.taken
 SMALL = 32768  # values; fewer are not worth threads (ATen too starts none)
 _PER_THREAD = 2**18  # values: 1 MiB of float32, a usual second-level cache of a core
 
@@ -33,10 +33,10 @@ def fits(x_n: Tensor) -> bool:
 
 
 def moments(x_n: Tensor, dtype: torch.dtype = torch.float64) -> Moments:
-    """As :func:`normplug.ops.reference.moments`."""
+    """As :func:`normplug.ops.passes.moments`."""
     groups = []
     for group in _blocks(x_n):
-        parts = [reference.moments(x_b, dtype) for (x_b,) in group]
+        parts = [passes.moments(x_b, dtype) for (x_b,) in group]
         groups.append(
             parts[0] if len(parts) == 1 else _merged(parts, [b.shape[2] for (b,) in group])
         )
@@ -50,7 +50,7 @@ def affine(
     offset_nc: Tensor,
     out_n: Tensor | None = None,
 ) -> Tensor:
-    """As :func:`normplug.ops.reference.affine`."""
+    """As :func:`normplug.ops.passes.affine`."""
     y_n = torch.empty_like(x_n) if out_n is None else out_n
     for group in _blocks(x_n, y_n, mean_nc, scale_nc, offset_nc):
         for x_b, y_b, *small in group:
@@ -63,10 +63,10 @@ def affine(
 
 
 def backward_reduce(dy_n: Tensor, x_n: Tensor, mean_nc: Tensor) -> tuple[Tensor, Tensor]:
-    """As :func:`normplug.ops.reference.backward_reduce`."""
+    """As :func:`normplug.ops.passes.backward_reduce`."""
     groups = []
     for group in _blocks(x_n, dy_n, mean_nc):
-        parts = [reference.backward_reduce(dy_b, x_b, mean_b) for x_b, dy_b, mean_b in group]
+        parts = [passes.backward_reduce(dy_b, x_b, mean_b) for x_b, dy_b, mean_b in group]
         groups.append([sum(part) for part in zip(*parts, strict=True)])
     first, second = (torch.cat(t).reshape(x_n.shape[:2]) for t in zip(*groups, strict=True))
     return first, second
@@ -81,7 +81,7 @@ def backward_input(
     level_nc: Tensor,
     out_n: Tensor | None = None,
 ) -> Tensor:
-    """As :func:`normplug.ops.reference.backward_input`."""
+    """As :func:`normplug.ops.passes.backward_input`."""
     dx_n = torch.empty_like(x_n) if out_n is None else out_n
     for group in _blocks(x_n, dy_n, dx_n, mean_nc, scale_nc, slope_nc, level_nc):
         for x_b, dy_b, dx_b, *small in group:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from normplug.ops.plain import on_gpu
+from normplug.ops.memory import on_gpu
 from normplug.ops.traced import Input, may_vary, size_class, sizes_of, trace
 
 __all__ = ['CompilationError', 'call', 'count', 'forget']
@@ -23,7 +23,7 @@ __all__ = ['CompilationError', 'call', 'count', 'forget']
 _MOST_GRAPHS = 256  # of one step; norm types, arguments, dtypes and layouts need some dozens
 _MOST_SIZES = 4096
 
-Step = Callable[..., Sequence[Tensor | None]]
+Step = Callable[..., tuple]
 
 _graphs: dict[Hashable, list['_Graph']] = {}  # by what does not vary with the sizes
 _known: dict[Hashable, tuple['_Graph', list[int]]] = {}  # by all of the arguments; sizes to pass
@@ -39,22 +39,24 @@ class _Graph(NamedTuple):
         function: takes sizes and inputs, in a list that it empties.
         passed: which of all sizes and strides it takes.
         fits: whether it may be called with these inputs.
+        shaped: makes of a list of results what the step returns.
     """
 
     function: Callable[[list[Input]], Sequence[Tensor | None]]
     passed: Sequence[int]
     fits: Callable[[Sequence[Input]], bool]
+    shaped: Callable[[Sequence[Tensor | None]], Any]
 
 
 class CompilationError(Exception):
     """The compiler raised, or there is none."""
 
 
-def call(step: Step, args: Sequence[Any]) -> Sequence[Tensor | None]:
+def call(step: Step, args: Sequence[Any]) -> Any:
     """``step(*args)``, compiled.
 
     Args:
-        step: returns a flat tuple of tensors and None.
+        step: returns a tuple, or NamedTuple, of tensors and None; the last may be a tuple of them.
         args: tensors, integers, constants, and tuples or lists of them; the first is a tensor.
             Sizes, and integers greater than 1, may vary without another compilation.
 
@@ -76,7 +78,7 @@ def call(step: Step, args: Sequence[Any]) -> Sequence[Tensor | None]:
     if known is None:
         known = _find(step, args, inputs, exact)
     graph, sizes = known
-    return graph.function([*sizes, *inputs])
+    return graph.shaped(graph.function([*sizes, *inputs]))
 
 
 def count(device_type: str | None = None) -> int:
@@ -190,4 +192,4 @@ def _compile(step: Step, args: Sequence[Any], inputs: Sequence[Input]) -> _Graph
             fits = traced.guards()
         if fits(inputs):  # else Inductor relied on a size that it was tuned to
             break
-    return _Graph(function, traced.passed, fits)
+    return _Graph(function, traced.passed, fits, traced.shaped)

@@ -1,4 +1,4 @@
-"""The passes of :mod:`normplug.ops.reference` as Triton kernels, for the graphs of a GPU.
+"""The passes of :mod:`normplug.ops.passes` as Triton kernels, for the graphs of a GPU.
 
 Inductor chooses blocks and splits of a reduction by the first size that it sees, and reads half
 precision two bytes at a time. Here a tile is a function of the range that a size falls into, so
@@ -18,8 +18,8 @@ import triton.language as tl
 from torch import Tensor
 from torch.library import wrap_triton
 
-from normplug.ops.reference import working_dtype
 from normplug.ops.traced import pixel_class
+from normplug.precision import working_dtype
 from normplug.stats import Moments
 
 __all__ = ['affine', 'backward_input', 'backward_reduce', 'fits', 'moments', 'taken']
@@ -75,12 +75,12 @@ def tile(x_n: Tensor, *others: Tensor) -> Tile:
 
 
 def taken(t_nc: Tensor, x_n: Tensor) -> Tensor:
-    """As :func:`normplug.ops.reference.taken`; the kernels round what they load."""
+    """As :func:`normplug.ops.passes.taken`; the kernels round what they load."""
     return t_nc.contiguous()
 
 
 def moments(x_n: Tensor, dtype: torch.dtype = torch.float64) -> Moments:
-    """As :func:`normplug.ops.reference.moments`; float64 until they are given as ``dtype``."""
+    """As :func:`normplug.ops.passes.moments`; float64 until they are given as ``dtype``."""
     t = tile(x_n)
     first_nc = x_n.new_empty(x_n.shape[:2], dtype=torch.float64)
     sums, squares = (_partial(x_n, t, torch.float64) for _ in range(2))
@@ -94,7 +94,7 @@ def moments(x_n: Tensor, dtype: torch.dtype = torch.float64) -> Moments:
 def affine(
     x_n: Tensor, mean_nc: Tensor, scale_nc: Tensor, offset_nc: Tensor, out_n: Tensor | None = None
 ) -> Tensor:
-    """As :func:`normplug.ops.reference.affine`."""
+    """As :func:`normplug.ops.passes.affine`."""
     y_n = torch.empty_like(x_n) if out_n is None else out_n
     small = mean_nc, scale_nc, offset_nc
     _launch(_affine_kernel, tile(x_n, y_n), x_n, (x_n, y_n, *small), y_n)
@@ -102,7 +102,7 @@ def affine(
 
 
 def backward_reduce(dy_n: Tensor, x_n: Tensor, mean_nc: Tensor) -> tuple[Tensor, Tensor]:
-    """As :func:`normplug.ops.reference.backward_reduce`, float64."""
+    """As :func:`normplug.ops.passes.backward_reduce`, float64."""
     t = tile(x_n, dy_n)
     sums, products = (_partial(x_n, t, working_dtype(x_n)) for _ in range(2))
     tensors = x_n, dy_n, mean_nc, sums, products
@@ -119,7 +119,7 @@ def backward_input(
     level_nc: Tensor,
     out_n: Tensor | None = None,
 ) -> Tensor:
-    """As :func:`normplug.ops.reference.backward_input`."""
+    """As :func:`normplug.ops.passes.backward_input`."""
     dx_n = torch.empty_like(x_n) if out_n is None else out_n
     small = mean_nc, scale_nc, slope_nc, level_nc
     t = tile(x_n, dy_n, dx_n)

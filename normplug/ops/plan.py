@@ -20,7 +20,21 @@ Filter = Callable[..., Moments]
 
 
 class Plan(NamedTuple):
-    """What to compute, apart from the tensors: see :func:`normplug.ops.normalize`."""
+    """What to compute, apart from the tensors.
+
+    Attributes:
+        rule: see :data:`Rule`.
+        batch_from: the first channel whose batch moments are computed, and are what the rule is
+            given; None to give it running statistics, or nothing where there are none.
+        correction: instance variances are divided by H·W − correction (at least by 1).
+        tracking: how running statistics move towards the batch moments; None if they do not.
+        group: compute batch moments of each ``group`` instances in turn, not of all; it must
+            divide N, and excludes a reducer. Running statistics follow the groups' average.
+        filter: see :data:`Filter`; like a rule, a plain differentiable function. It changes the
+            batch moments before the rule, and the running statistics, see them.
+        filter_inputs: how many of the parameters, the last, are for the filter.
+        dtype: of moments and rule: see :func:`normplug.precision.small_dtype`.
+    """
 
     rule: Rule
     batch_from: int | None = None
@@ -28,14 +42,14 @@ class Plan(NamedTuple):
     tracking: Tracking | None = None
     group: int | None = None
     filter: Filter | None = None
-    filter_inputs: int = 0  # how many of the parameters are its, the last
-    dtype: torch.dtype = torch.float64  # of moments and rule
+    filter_inputs: int = 0
+    dtype: torch.dtype = torch.float64
 
 
 def apply_rule(
     plan: Plan, batch_given: bool, tensors: Sequence[Tensor]
 ) -> tuple[Affine, Moments | None]:
-    """The rule on a flat list: instance mean and variance, the batch's if given, parameters.
+    """Call the rule on a flat list: instance mean and variance, the batch's if given, parameters.
 
     Parameters may be stored in half precision; the rule sees them as precise as the moments.
 
@@ -57,17 +71,20 @@ def apply_rule(
 
 def tracked_step(
     tracked: Tracked | None, plan: Plan, batch: Moments | None, count: int | Tensor
-) -> tuple[Tensor | None, ...]:
-    """Move the running statistics, and give None; under Dynamo, give what they become."""
+) -> tuple[Tensor, ...]:
+    """Move the running statistics in place; under Dynamo, return what they become instead.
+
+    Dynamo, tracing a whole model, takes no writes inside an autograd Function.
+    """
     if tracked is None:
-        return None, None, None
+        return ()
     if plan.group is not None:  # as the ranks that the groups stand for would, on average
         batch = Moments(*(t.mean(0) for t in batch))
     values = moved(tracked, plan.tracking, batch, count)
     if torch.compiler.is_compiling():
         return tuple(values)
     store(tracked, values)
-    return None, None, None
+    return ()
 
 
 def per_instance(of_batch: Tensor, group: int | None) -> Tensor:
@@ -84,7 +101,7 @@ def pull_back(
     needed: Sequence[bool],
     cotangents: tuple[Tensor, ...],
 ) -> tuple[Tensor, tuple[Tensor | None, ...]]:
-    """The rule's scale, and the gradient of each tensor where it is ``needed``, else None.
+    """Compute the rule's scale, and the gradient of each tensor where it is ``needed``, else None.
 
     It is zero where the rule does not use the tensor.
     """

@@ -5,7 +5,7 @@ nothing but the collective is left outside compiled code.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -13,58 +13,115 @@ from torch import Tensor
 from normplug.ops.plan import Plan, tracked_step
 from normplug.ops.steps import (
     Sums,
+    batch_moments,
     input_step,
-    moments_step,
+    instance_moments,
     pixels_of,
-    split,
     sums_step,
 )
 from normplug.running import Tracked
 from normplug.stats import Moments, merge, pack
 
-__all__ = ['local_step', 'merge_step', 'packed_input_step', 'packed_sums_step', 'split_packed']
+__all__ = [
+    'Local',
+    'Merged',
+    'PackedSums',
+    'Reducer',
+    'local_step',
+    'merge_step',
+    'packed_input_step',
+    'packed_sums_step',
+]
 
 
-def local_step(x_n: Tensor, plan: Plan, tracked: Tracked | None) -> tuple[Tensor, ...]:
-    """Moments of every instance, (N, C) each; those of the batch for a collective, (3, C')."""
-    mean_nc, var_nc, *batch = moments_step(x_n, plan, tracked)
-    return mean_nc, var_nc, pack(Moments(*batch), x_n.shape[0] * pixels_of(x_n))
+class Reducer(Protocol):
+    """Reduces batch statistics, and their gradients, over ranks: one collective each."""
+
+    def gather(self, own: Tensor) -> Tensor:
+        """What all ranks give, stacked along a new first axis."""
+
+    def sum(self, own: Tensor) -> Tensor:
+        """The sum over the ranks; may be ``own``, changed."""
+
+    def differentiable(self, local: Moments, count: int) -> tuple[Moments, Tensor]:
+        """Merge (C',) moments of ``count`` values per channel; also gives the total count, ().
+
+        By operators that autograd differentiates any number of times.
+        """
 
 
-def merge_step(ranks: Tensor, plan: Plan, tracked: Tracked | None) -> tuple[Tensor | None, ...]:
-    """Batch moments of all ranks, (C',) each, their count (), and running statistics.
+class Local(NamedTuple):
+    """Moments of this rank's instances, (N, C) each; those of its batch, packed, (3, C')."""
+
+    mean_nc: Tensor
+    var_nc: Tensor
+    packed: Tensor
+
+
+class Merged(NamedTuple):
+    """Batch moments of all ranks, (C',) each, and their count (); ``running`` as in Output."""
+
+    batch_mean: Tensor
+    batch_var: Tensor
+    total: Tensor
+    running: tuple[Tensor, ...]
+
+
+class PackedSums(NamedTuple):
+    """:class:`normplug.ops.steps.Sums` with the gradients of the batch moments as one, (2, C')."""
+
+    dy_nc: Tensor
+    scale_nc: Tensor
+    to_mean_nc: Tensor
+    to_var_nc: Tensor
+    to_batch: Tensor
+    to_params: tuple[Tensor | None, ...]
+
+
+class Input(NamedTuple):
+    """The gradient of x; None where it was written to memory that was given."""
+
+    dx_n: Tensor | None
+
+
+def local_step(x_n: Tensor, plan: Plan, running: Tracked | None) -> Local:
+    """Compute the moments of every instance, and those of the batch for a collective."""
+    instance = instance_moments(x_n, plan)
+    batch = batch_moments(x_n, instance, plan, running)
+    return Local(*instance, pack(batch, x_n.shape[0] * pixels_of(x_n)))
+
+
+def merge_step(ranks: Tensor, plan: Plan, tracked: Tracked | None) -> Merged:
+    """Merge the batch moments of all ranks; move the running statistics.
 
     A step of its own, though small: what it is given is the same on all ranks, and so is the code.
     What it finds is equal to the last bit then, on ranks without samples too, which run no other
     compiled step.
 
     Args:
-        ranks: what the ranks' :func:`local_step` found, (R, 3, C').
+        ranks: what the ranks' :func:`local_step` packed, (R, 3, C').
         plan: not one with groups.
-        tracked: as in :func:`normplug.ops.steps.output_step`, and so are the three last results.
+        tracked: as in :func:`normplug.ops.steps.output_step`.
     """
     means, variances, counts = ranks.unbind(1)
     batch, totals = merge(Moments(means, variances), counts)
-    return *batch, totals[0], *tracked_step(tracked, plan, batch, totals[0])
+    return Merged(*batch, totals[0], tracked_step(tracked, plan, batch, totals[0]))
 
 
-def packed_sums_step(dy_n: Tensor, x_n: Tensor, *args: Any) -> tuple[Tensor | None, ...]:
-    """:func:`normplug.ops.steps.sums_step`, with the gradients of the batch moments as one tensor.
-
-    It is (2, C'), and the first result; see :func:`split_packed`.
-    """
-    sums, to_params = split(sums_step(dy_n, x_n, *args))
-    *own, to_batch_mean, to_batch_var = sums
-    return torch.stack((to_batch_mean, to_batch_var)), *own, *to_params
-
-
-def split_packed(
-    outputs: Sequence[Tensor | None],
-) -> tuple[Tensor, Sequence[Tensor], Sequence[Tensor | None]]:
-    """What :func:`packed_sums_step` returns: for the collective, for the next step, for params."""
-    packed, *rest = outputs
-    fields = len(Sums._fields) - 2
-    return packed, rest[:fields], rest[fields:]
+def packed_sums_step(
+    dy_n: Tensor,
+    x_n: Tensor,
+    plan: Plan,
+    instance: Moments,
+    batch: Moments,
+    params: Sequence[Tensor],
+    needed: Sequence[bool],
+    to_filtered: Moments | None,
+) -> PackedSums:
+    """As :func:`normplug.ops.steps.sums_step`."""
+    sums = sums_step(dy_n, x_n, plan, instance, batch, params, needed, to_filtered)
+    *own, to_batch_mean, to_batch_var, to_params = sums
+    return PackedSums(*own, torch.stack((to_batch_mean, to_batch_var)), to_params)
 
 
 def packed_input_step(
@@ -73,11 +130,11 @@ def packed_input_step(
     plan: Plan,
     instance: Moments,
     batch: Moments,
-    sums: Sequence[Tensor],
-    to_batch: Tensor,
+    sums: PackedSums,
     total: Tensor,
     out_n: Tensor | None,
-) -> tuple[Tensor | None]:
-    """:func:`normplug.ops.steps.input_step`, with the sum over the ranks as one tensor, (2, C')."""
-    sums = Sums(*sums, *to_batch.unbind())
-    return input_step(dy_n, x_n, plan, instance, batch, sums, total, out_n)
+) -> Input:
+    """As :func:`normplug.ops.steps.input_step`, once ``sums`` has the sum over the ranks."""
+    *own, to_batch, _ = sums
+    unpacked = Sums(*own, *to_batch.unbind(), ())
+    return Input(input_step(dy_n, x_n, plan, instance, batch, unpacked, total, out_n))

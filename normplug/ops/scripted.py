@@ -7,7 +7,7 @@ running ones, with weights per channel: a rule, which TorchScript cannot call, c
 import torch
 from torch import Tensor
 
-from normplug.ops.reference import working_dtype
+from normplug.precision import working_dtype
 
 __all__ = ['at_least_single', 'normalize_scripted', 'single_source']
 
@@ -35,7 +35,7 @@ def normalize_scripted(
     eps: float,
     correction: int,
 ) -> Tensor:
-    """What :func:`normplug.ops.normalize_exported` computes, in float32 (float64 for float64) too.
+    """What :func:`normplug.ops.normalize_naive` computes, in float32 (float64 for float64) too.
 
     Args:
         x: (N, C) or (N, C, *spatial).

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from normplug.ops.backend import run
-from normplug.ops.plain import is_transformed
+from normplug.ops.memory import is_transformed
 
 __all__ = ['stepped']
 

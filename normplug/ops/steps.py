@@ -1,11 +1,12 @@
 """The steps of a normalizer between its collectives, each a plain function of tensors.
 
-Forward is :func:`moments_step` and :func:`output_step`, backward :func:`sums_step` and
-:func:`input_step`; between the two of each, statistics may be reduced over ranks. Where there is
-nothing to reduce, :func:`forward_step` and :func:`backward_step` do both in one go. A backend
-compiles each into one graph, so all here must be traceable by Dynamo.
+Where nothing is reduced over ranks, they are :func:`forward_step` and :func:`backward_step`. Else
+:func:`instance_moments`, :func:`output_step`, :func:`sums_step` and :func:`input_step` are their
+parts: see :mod:`normplug.ops.reduced`. A backend compiles each step into one graph, so all here
+must be traceable by Dynamo.
 
-Arguments may be nested; results are flat tuples of tensors and None.
+Arguments may be nested. A step returns a NamedTuple of tensors and None, whose last field may be a
+tuple of them.
 
 Moments and rule are float64 where the device has it: they cost nothing at (N, C), and in float32
 the difference of two means, such as the instance's and the layer's, would keep few digits where
@@ -17,27 +18,64 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import NamedTuple
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from normplug.ops import blocked, reference
-from normplug.ops.plain import is_plain, on_gpu
+from normplug.ops import blocked, passes
+from normplug.ops.memory import is_plain, on_gpu
 from normplug.ops.plan import Plan, apply_rule, per_instance, pull_back, tracked_step
+from normplug.precision import working_dtype
 from normplug.running import Tracked
 from normplug.stats import Moments, pool
 
 __all__ = [
+    'Backward',
+    'Forward',
+    'Output',
     'Sums',
     'backward_step',
+    'batch_moments',
     'forward_step',
     'input_step',
-    'moments_step',
+    'instance_moments',
     'output_step',
     'pixels_of',
-    'split',
     'sums_step',
 ]
+
+
+class Output(NamedTuple):
+    """What the second half of a forward makes.
+
+    Attributes:
+        y_n: in x's shape; None where it was written to memory that was given.
+        filtered_mean, filtered_var: the batch moments as a filter changed them; None without one.
+        running: running statistics that wait to be stored: see
+            :func:`normplug.ops.plan.tracked_step`.
+    """
+
+    y_n: Tensor | None
+    filtered_mean: Tensor | None
+    filtered_var: Tensor | None
+    running: tuple[Tensor, ...]
+
+
+class Forward(NamedTuple):
+    """What a forward makes; fields as in :class:`Output`, and
+
+    Attributes:
+        mean_nc, var_nc: moments of the instances, (N, C).
+        batch_mean, batch_var: those that the rule was given beside them; None without any.
+    """
+
+    y_n: Tensor | None
+    filtered_mean: Tensor | None
+    filtered_var: Tensor | None
+    mean_nc: Tensor
+    var_nc: Tensor
+    batch_mean: Tensor | None
+    batch_var: Tensor | None
+    running: tuple[Tensor, ...]
 
 
 class Sums(NamedTuple):
@@ -48,6 +86,7 @@ class Sums(NamedTuple):
         scale_nc: the scale, (N, C).
         to_mean_nc, to_var_nc: gradients of the instance moments through the rule, (N, C).
         to_batch_mean, to_batch_var: of the batch moments, in their shape; None without any.
+        to_params: of the rule's parameters, and the filter's; None where none is needed.
     """
 
     dy_nc: Tensor
@@ -56,6 +95,19 @@ class Sums(NamedTuple):
     to_var_nc: Tensor
     to_batch_mean: Tensor | None
     to_batch_var: Tensor | None
+    to_params: tuple[Tensor | None, ...]
+
+
+class Backward(NamedTuple):
+    """The gradients.
+
+    Attributes:
+        dx_n: in x's shape; None where it was written to memory that was given, or is not needed.
+        to_params: as in :class:`Sums`.
+    """
+
+    dx_n: Tensor | None
+    to_params: tuple[Tensor | None, ...]
 
 
 def pixels_of(x_n: Tensor) -> int:
@@ -66,38 +118,32 @@ def pixels_of(x_n: Tensor) -> int:
     return pixels
 
 
-def instance_moments(x_n: Tensor, correction: int, dtype: torch.dtype = torch.float64) -> Moments:
+def instance_moments(x_n: Tensor, plan: Plan) -> Moments:
     """Mean and variance of every instance and channel, (N, C) each; N may be 0."""
     if x_n.numel() == 0:  # no instance, or none with a value: nothing to reduce
-        empty = x_n.flatten(2).sum(2, dtype=dtype)  # a sum: autograd's graph is that of all ranks
+        empty = x_n.flatten(2).sum(
+            2, dtype=plan.dtype
+        )  # a sum: autograd's graph is that of all ranks
         return Moments(empty, empty.clone())
-    instance = _passes(x_n).moments(x_n, dtype)
-    if not correction:
+    instance = _passes(x_n).moments(x_n, plan.dtype)
+    if not plan.correction:
         return instance
     pixels = pixels_of(x_n)
-    return Moments(instance.mean, instance.var * (pixels / max(pixels - correction, 1)))
+    return Moments(instance.mean, instance.var * (pixels / max(pixels - plan.correction, 1)))
 
 
-def batch_moments(instance: Moments, start: int, group: int | None = None) -> Moments:
-    """Moments over the instances of the channels from ``start`` on, (C − start,) each.
+def batch_moments(x_n: Tensor, instance: Moments, plan: Plan, running: Tracked | None) -> Moments:
+    """Moments over the instances of the channels that have them, (C',) each.
 
-    With ``group``, over each ``group`` instances in turn, (N / group, C − start).
+    With groups, over each in turn, (N / group, C').
     """
+    start = _start(plan, x_n, None if running is None else running.mean)
     of_batch = Moments(instance.mean[:, start:], instance.var[:, start:])
-    if group is not None:
-        return pool(Moments(*(t.unflatten(0, (-1, group)) for t in of_batch)), 1)
+    if plan.group is not None:
+        return pool(Moments(*(t.unflatten(0, (-1, plan.group)) for t in of_batch)), 1)
     if of_batch.mean.shape[0] == 0:  # a mean of nothing is NaN, which a reducer could not weigh
         return Moments(*(t.sum(0) for t in of_batch))
     return pool(of_batch, 0)
-
-
-def moments_step(x_n: Tensor, plan: Plan, tracked: Tracked | None) -> tuple[Tensor | None, ...]:
-    """Mean and variance of every instance, and of the batch, or None, where the plan has none."""
-    instance = instance_moments(x_n, plan.correction, plan.dtype)
-    if plan.batch_from is None:
-        return *instance, None, None
-    start = _start(plan, x_n, None if tracked is None else tracked.mean)
-    return *instance, *batch_moments(instance, start, plan.group)
 
 
 def output_step(
@@ -109,48 +155,53 @@ def output_step(
     tracked: Tracked | None,
     count: int | Tensor,
     out_n: Tensor | None = None,
-) -> tuple[Tensor | None, ...]:
-    """y of x, its moments and the rule's parameters, and five more, or None.
+) -> Output:
+    """Compute y of x, its moments and the parameters; move the running statistics.
 
-    ``out_n``, of x's shape and layout, is where y is written; the result then has None for y.
-
-    The first three are running statistics that wait to be stored. They are stored here, which a
-    compiled step does in passing. But Dynamo, tracing a whole model, takes no writes inside an
-    autograd Function: there, they are their new values. The last two are the filtered moments.
+    Args:
+        x_n, plan, instance, batch, params: as everywhere here.
+        tracked: the running statistics that move, if they do.
+        count: values per channel in the batch.
+        out_n: of x's shape and layout, where to write y.
     """
     (scale_nc, offset_nc), filtered = apply_rule(
         plan, batch is not None, (*instance, *(batch or ()), *params)
     )
-    passes = _passes(x_n)
-    centre_nc, shift_nc = _centre(passes, x_n, instance.mean)
-    small = (passes.taken(t, x_n) for t in (scale_nc, offset_nc + shift_nc * scale_nc))
-    y_n = passes.affine(x_n, centre_nc, *small, out_n)
-    if out_n is not None:
-        y_n = None
+    by = _passes(x_n)
+    centre_nc, shift_nc = _centre(by, x_n, instance.mean)
+    small = (by.taken(t, x_n) for t in (scale_nc, offset_nc + shift_nc * scale_nc))
+    y_n = by.affine(x_n, centre_nc, *small, out_n)
     if plan.group is not None:
         count = plan.group * pixels_of(x_n)
-    values = tracked_step(tracked, plan, filtered or batch, count)
-    return y_n, *values, *(filtered or (None, None))
+    stored = tracked_step(tracked, plan, filtered or batch, count)
+    return Output(y_n if out_n is None else None, *(filtered or (None, None)), stored)
 
 
 def forward_step(
     x_n: Tensor,
     plan: Plan,
-    given: Moments | None,
     params: Sequence[Tensor],
-    tracked: Tracked | None,
+    running: Tracked | None,
     out_n: Tensor | None = None,
-) -> tuple[Tensor | None, ...]:
-    """As :func:`output_step`; moments of the instances, and of the batch as used, or None."""
-    *instance, batch_mean, batch_var = moments_step(x_n, plan, tracked)
-    instance = Moments(*instance)
-    if given is not None:
+) -> Forward:
+    """Compute y of x, and what backward needs.
+
+    Args:
+        x_n, plan, params: as everywhere here.
+        running: to move if the plan tracks them; to normalize by if it takes no batch moments.
+        out_n: as in :func:`output_step`.
+    """
+    instance = instance_moments(x_n, plan)
+    batch = None
+    if plan.batch_from is not None:
+        batch = batch_moments(x_n, instance, plan, running)
+    elif running is not None:
         # Copies: the buffers may move on between this forward and its backward.
-        batch_mean, batch_var = (t.to(instance.mean.dtype, copy=True) for t in given)
-    batch = None if batch_mean is None else Moments(batch_mean, batch_var)
+        batch = Moments(*(t.to(plan.dtype, copy=True) for t in running[:2]))
+    tracked = None if plan.batch_from is None else running
     count = x_n.shape[0] * pixels_of(x_n)
-    outputs = output_step(x_n, plan, instance, batch, params, tracked, count, out_n)
-    return *outputs, *instance, batch_mean, batch_var
+    *output, stored = output_step(x_n, plan, instance, batch, params, tracked, count, out_n)
+    return Forward(*output, *instance, *(batch or (None, None)), stored)
 
 
 def sums_step(
@@ -162,18 +213,20 @@ def sums_step(
     params: Sequence[Tensor],
     needed: Sequence[bool],
     to_filtered: Moments | None,
-) -> tuple[Tensor | None, ...]:
+) -> Sums:
     """Read x and dy for two sums per (n, c), and pull them back through the rule.
 
     The rule is run again here, and differentiated: a graph kept from forward would break
-    ``retain_graph`` and gradcheck. ``to_filtered`` is the gradient of the filtered moments.
+    ``retain_graph`` and gradcheck.
 
-    Returns:
-        :class:`Sums`, and the gradients of the rule's parameters, None where none is ``needed``.
+    Args:
+        dy_n, x_n, plan, instance, batch, params: as everywhere here.
+        needed: whether the gradient of a parameter is.
+        to_filtered: the gradient of the filtered moments.
     """
-    passes = _passes(x_n, dy_n)
-    centre_nc, shift_nc = _centre(passes, x_n, instance.mean)
-    sums = passes.backward_reduce(dy_n, x_n, centre_nc)
+    by = _passes(x_n, dy_n)
+    centre_nc, shift_nc = _centre(by, x_n, instance.mean)
+    sums = by.backward_reduce(dy_n, x_n, centre_nc)
     dy_nc, dy_centred_nc = (t.to(instance.mean.dtype) for t in sums)
     dy_centred_nc = dy_centred_nc + shift_nc * dy_nc
     moments = *instance, *(batch or ())
@@ -184,15 +237,9 @@ def sums_step(
         (*(True for _ in moments), *needed),
         (dy_centred_nc, dy_nc, *(to_filtered or ())),
     )
-    if batch is None:
-        grads = (*grads[:2], None, None, *grads[2:])
-    return dy_nc, scale_nc, *grads
-
-
-def split(outputs: Sequence[Tensor | None]) -> tuple[Sums, tuple[Tensor, ...]]:
-    """The two parts of what :func:`sums_step` returns."""
-    fields = len(Sums._fields)
-    return Sums(*outputs[:fields]), tuple(outputs[fields:])
+    to_moments, to_params = grads[: len(moments)], grads[len(moments) :]
+    to_batch = to_moments[2:] or (None, None)
+    return Sums(dy_nc, scale_nc, *to_moments[:2], *to_batch, to_params)
 
 
 def input_step(
@@ -204,14 +251,18 @@ def input_step(
     sums: Sums,
     total: Tensor | None,
     out_n: Tensor | None = None,
-) -> tuple[Tensor | None]:
-    """dx, once ``sums`` has the gradients of the batch of all ranks; ``total`` is their count.
+) -> Tensor | None:
+    """Compute dx, once ``sums`` has the gradients of the batch of all ranks.
 
-    ``out_n``, of x's shape and layout, is where dx is written; the result is then None.
+    Args:
+        dy_n, x_n, plan, instance, batch: as everywhere here.
+        sums: see :class:`Sums`.
+        total: values per channel of all ranks, (); None for those of x.
+        out_n: of x's shape and layout, where to write dx; the result is then None.
     """
     pixels = pixels_of(x_n)
-    passes = _passes(x_n, dy_n)
-    centre_nc, shift_nc = _centre(passes, x_n, instance.mean)
+    by = _passes(x_n, dy_n)
+    centre_nc, shift_nc = _centre(by, x_n, instance.mean)
     # y = (x − mean) · scale + offset depends on the mean directly too.
     grad_mean_nc = sums.to_mean_nc - sums.scale_nc * sums.dy_nc
     grad_var_nc = sums.to_var_nc
@@ -231,9 +282,9 @@ def input_step(
         grad_var_nc = grad_var_nc + to_var_nc
     slope_nc = grad_var_nc * (2 / max(pixels - plan.correction, 1))
     level_nc = grad_mean_nc / max(pixels, 1) + shift_nc * slope_nc
-    small = (passes.taken(t, x_n) for t in (sums.scale_nc, slope_nc, level_nc))
-    dx_n = passes.backward_input(dy_n, x_n, centre_nc, *small, out_n)
-    return (dx_n if out_n is None else None,)
+    small = (by.taken(t, x_n) for t in (sums.scale_nc, slope_nc, level_nc))
+    dx_n = by.backward_input(dy_n, x_n, centre_nc, *small, out_n)
+    return dx_n if out_n is None else None
 
 
 def backward_step(
@@ -247,17 +298,16 @@ def backward_step(
     to_filtered: Moments | None,
     needs_dx: bool,
     out_n: Tensor | None = None,
-) -> tuple[Tensor | None, ...]:
-    """dx and the gradients of the rule's parameters, None where they are not needed.
+) -> Backward:
+    """Compute dx, if it is needed, and the gradients of the parameters that are.
 
-    ``out_n`` as in :func:`input_step`.
+    Arguments are those of :func:`sums_step` and :func:`input_step`.
     """
-    sums, to_params = split(
-        sums_step(dy_n, x_n, plan, instance, batch, params, needed, to_filtered)
-    )
-    if not needs_dx:
-        return None, *to_params
-    return *input_step(dy_n, x_n, plan, instance, batch, sums, None, out_n), *to_params
+    sums = sums_step(dy_n, x_n, plan, instance, batch, params, needed, to_filtered)
+    dx_n = None
+    if needs_dx:
+        dx_n = input_step(dy_n, x_n, plan, instance, batch, sums, None, out_n)
+    return Backward(dx_n, sums.to_params)
 
 
 def _start(plan: Plan, x_n: Tensor, of_batch: Tensor | None) -> int:
@@ -280,10 +330,10 @@ def _passes(*tensors: Tensor) -> ModuleType:
 
         if kernels.fits(tensors[0]):
             return kernels
-    return reference
+    return passes
 
 
-def _centre(passes: ModuleType, x_n: Tensor, mean_nc: Tensor) -> tuple[Tensor, Tensor]:
+def _centre(by: ModuleType, x_n: Tensor, mean_nc: Tensor) -> tuple[Tensor, Tensor]:
     """What the passes subtract from x, the mean as float32 has it, and by how much it is off."""
-    centre_nc = passes.taken(mean_nc, x_n)
-    return centre_nc, centre_nc.to(reference.working_dtype(x_n)) - mean_nc
+    centre_nc = by.taken(mean_nc, x_n)
+    return centre_nc, centre_nc.to(working_dtype(x_n)) - mean_nc

@@ -12,10 +12,19 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from normplug.ops.blocked import SMALL
-from normplug.ops.plain import on_gpu
+from normplug.ops.memory import on_gpu
 from normplug.ops.plan import Plan
 
-__all__ = ['Input', 'Traced', 'may_vary', 'pixel_class', 'size_class', 'sizes_of', 'trace']
+__all__ = [
+    'Input',
+    'Traced',
+    'flattened',
+    'may_vary',
+    'pixel_class',
+    'size_class',
+    'sizes_of',
+    'trace',
+]
 
 Input = Tensor | int  # of compiled code
 
@@ -40,6 +49,7 @@ class Traced:
         passed: which of all sizes and strides it takes.
         options: of Inductor.
         mode: of the stand-ins.
+        shaped: makes of the list that the graph returns what the step does.
     """
 
     graph: Any
@@ -47,6 +57,7 @@ class Traced:
     passed: list[int]
     options: dict[str, Any]
     mode: Any
+    shaped: Callable[[Sequence[Tensor | None]], Any]
 
     def guards(self) -> Callable[[Sequence[Input]], bool]:
         """Whether the code, as far as it is made by now, may be called with given inputs."""
@@ -135,12 +146,13 @@ def trace(
             # As an option, the number of threads becomes part of the key of Inductor's cache,
             # which it is not by itself.
             options['cpp.threads'] = first
-        flat = _flat(step, args, len(passed))
+        made: list[Callable] = []
+        flat = _flat(step, args, len(passed), made)
         graph = make_fx(flat, select_decomp_table(), tracing_mode='symbolic')(*symbols, *symbolic)
         graph.shape_env = None  # Inductor's cache cannot hash it, and the inputs have it
         if tuned and on_gpu(symbolic[0]) and _is_of_a_norm(args, inputs):
             _tune_to(*_TUNED_TO[2 if many else first < len(_PIXELS)], symbolic, shapes)
-        yield Traced(graph, [*symbols, *symbolic], passed, options, mode)
+        yield Traced(graph, [*symbols, *symbolic], passed, options, mode, made[0])
 
 
 def _is_of_a_norm(args: Sequence[Any], inputs: Sequence[Input]) -> bool:
@@ -186,17 +198,32 @@ def _start_autograd() -> None:
             torch.zeros((), requires_grad=True).backward()
 
 
-def _flat(step: Callable, args: Sequence[Any], skipped: int) -> Callable:
-    """``step`` as a function of the inputs among ``args`` alone, after ``skipped`` others."""
+def flattened(result: tuple) -> tuple[list[Tensor | None], Callable[[Sequence], Any]]:
+    """What a step returns as a list, and how to make of such a list what it returns."""
+    kind = getattr(type(result), '_make', tuple)
+    *first, last = result
+    if not isinstance(last, tuple):
+        return list(result), kind
+    count = len(first)
+    return [*first, *last], lambda flat: kind((*flat[:count], tuple(flat[count:])))
+
+
+def _flat(step: Callable, args: Sequence[Any], skipped: int, made: list[Callable]) -> Callable:
+    """``step`` as a function of the inputs among ``args`` alone, after ``skipped`` others.
+
+    It returns a list, and appends to ``made`` how to undo that.
+    """
     leaves, structure = pytree.tree_flatten(args)
 
-    def flat(*inputs: Input) -> Sequence[Tensor | None]:
+    def flat(*inputs: Input) -> list[Tensor | None]:
         replaced = iter(inputs[skipped:])
         own = [
             next(replaced) if isinstance(leaf, Tensor) or may_vary(leaf) else leaf
             for leaf in leaves
         ]
-        return step(*pytree.tree_unflatten(own, structure))
+        results, shaped = flattened(step(*pytree.tree_unflatten(own, structure)))
+        made.append(shaped)
+        return results
 
     return flat
 

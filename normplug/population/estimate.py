@@ -22,7 +22,7 @@ from torch.overrides import TorchFunctionMode
 from normplug.dist import group_reducer
 from normplug.errors import TrainingError
 from normplug.norms import KN, BaseNorm
-from normplug.ops.reference import moments
+from normplug.ops.passes import moments
 from normplug.own_code import own_code
 from normplug.stats import Moments, merge, pack, pool
 
@@ -135,7 +135,7 @@ class _Total:
         x = inputs[0] if inputs else next(iter(kwargs.values()))
         if isinstance(layer, BaseNorm):
             x = x[:, layer.batch_from :]
-            self.unbiased = layer.corrections(x)[1]
+            self.unbiased = layer.tracks_unbiased(x)
         if x.numel() == 0:
             return
         count = x.numel() // x.shape[1]

@@ -7,7 +7,7 @@ import pytest
 
 from normplug.bench import cli, layers
 from normplug.bench.cli import main_benchmark
-from normplug.ops import reference
+from normplug.ops import passes
 from normplug.ops.backend import get_backend
 
 TINY = ['--shapes', '2,32,3,4', '2,3,5,1', '--backend', 'eager', '--seconds', '0']
@@ -79,8 +79,8 @@ def test_the_ratio_is_that_of_each_round():
 
 
 def test_a_broken_layer_is_not_reported(tmp_path, capsys, monkeypatch):
-    honest = reference.backward_input
-    monkeypatch.setattr(reference, 'backward_input', lambda *a: honest(*a).mul_(1.01))
+    honest = passes.backward_input
+    monkeypatch.setattr(passes, 'backward_input', lambda *a: honest(*a).mul_(1.01))
     (tmp_path / 'layers.csv').write_text('of an earlier run')
     assert main_benchmark([*TINY, '--out', str(tmp_path)]) == 1
     captured = capsys.readouterr()

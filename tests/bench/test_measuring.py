@@ -15,7 +15,7 @@ from normplug.bench.networks import Network
 from normplug.bench.timing import Times, in_turns, quantiles
 from normplug.errors import UserError
 from normplug.kalman import states
-from normplug.ops import fused, reference
+from normplug.ops import fused, passes
 from normplug.ops.backend import get_backend, set_backend
 from normplug.ops.compiled import call
 from normplug.stats import Moments
@@ -51,7 +51,7 @@ def test_our_layers_pass_the_parity_check(norm, dtype, layout, training):
     ids=['value', 'nan'],
 )
 def test_a_wrong_gradient_of_x_is_found(monkeypatch, function, message):
-    monkeypatch.setattr(reference, 'backward_input', function(reference.backward_input))
+    monkeypatch.setattr(passes, 'backward_input', function(passes.backward_input))
     with pytest.raises(parity.ParityError, match=rf'SN \(eager\) on 2x6x4x5 .* {message}'):
         parity.check_parity(Contender('SN', 6, 'eager', 'cpu'), case(), True)
 
@@ -69,13 +69,13 @@ def test_a_wrong_layout_is_found(monkeypatch, which):
 
 
 def test_a_wrong_gradient_of_a_parameter_is_found(monkeypatch):
-    honest = reference.backward_reduce
+    honest = passes.backward_reduce
 
     def reduce(*args):
         dy_nc, dy_centred_nc = honest(*args)
         return dy_nc * 1.001, dy_centred_nc
 
-    monkeypatch.setattr(reference, 'backward_reduce', reduce)
+    monkeypatch.setattr(passes, 'backward_reduce', reduce)
     contender = Contender('IBN', 6, 'eager', 'cpu')
     with pytest.raises(parity.ParityError, match='the gradient of'):
         parity.check_parity(contender, case(), True)

@@ -6,8 +6,8 @@ The interpreter is chosen when a kernel is defined, so this has a process of its
 import pytest
 import torch
 
-from normplug.ops import kernels, reference
-from normplug.ops.reference import working_dtype
+from normplug.ops import kernels, passes
+from normplug.precision import working_dtype
 from tests.cases import TOLERANCE
 
 SHAPES = [
@@ -59,12 +59,12 @@ def check(x, dy, out=None):
     centre = exact.mean(2).to(working_dtype(x)).double()
     sums = kernels.backward_reduce(dy, x, centre)
     # A sum of values of both signs is off by what its terms are.
-    for got, want in zip(sums, reference.backward_reduce(dy.double(), exact, centre), strict=True):
+    for got, want in zip(sums, passes.backward_reduce(dy.double(), exact, centre), strict=True):
         assert_near(got, want, fine, floor=x.shape[2] ** 0.5 * max(std, 1))
     y = kernels.affine(x, centre, *small[:2], None if out is None else out.clone())
-    assert_near(y, reference.affine(exact, centre, *small[:2]), tolerance)
+    assert_near(y, passes.affine(exact, centre, *small[:2]), tolerance)
     dx = kernels.backward_input(dy, x, centre, *small, out)
-    assert_near(dx, reference.backward_input(dy.double(), exact, centre, *small), tolerance)
+    assert_near(dx, passes.backward_input(dy.double(), exact, centre, *small), tolerance)
     assert y.dtype == dx.dtype == x.dtype
     if out is None:
         assert dx.stride() == torch.empty_like(x).stride()
@@ -91,7 +91,7 @@ def test_a_large_mean_costs_no_digits_that_the_reference_keeps(shape, last):
     x = laid_out((torch.randn(shape, dtype=torch.float64) + 1e3).float(), last)
     exact = x.double()
     mean, var = exact.mean(2), exact.var(2, correction=0)
-    ours, plain = kernels.moments(x), reference.moments(x)
+    ours, plain = kernels.moments(x), passes.moments(x)
     for got, theirs, want in zip(ours, plain, (mean, var), strict=True):
         allowed = 2 * (theirs - want).abs().max() + 1e-5 * var.max()
         assert (got - want).abs().max() <= allowed

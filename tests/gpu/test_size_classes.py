@@ -40,8 +40,8 @@ def arguments(size):
         patch.setattr('normplug.ops.fused.run', record)
         patch.setattr(steps, 'on_gpu', lambda x: False)
         layer(torch.randn(2, size[1], 4))
-    _, plan, given, params, tracked, _ = seen[0]
-    return torch.empty(size), plan, given, params, tracked, torch.empty(size)
+    _, plan, params, running, _ = seen[0]
+    return torch.empty(size), plan, params, running, torch.empty(size)
 
 
 def inputs_of(args):

@@ -9,7 +9,7 @@ from normplug.gpu_check import cli
 from normplug.gpu_check.checks import Check
 from normplug.gpu_check.cli import GROUPS, main_gpu_check
 from normplug.norms import BaseNorm
-from normplug.ops import blocked, get_backend, reference
+from normplug.ops import blocked, get_backend, passes
 from normplug.register import NORMS
 
 CPU = ['--device', 'cpu', '--backend', 'eager', '--quick']
@@ -50,12 +50,12 @@ def test_right_layers_pass(tmp_path, capsys):
 
 @pytest.mark.parametrize('factor', [1.01, float('nan')])
 def test_a_wrong_pass_is_named(factor, tmp_path, monkeypatch, capsys):
-    for passes in (reference, blocked):  # of small and of large maps on a CPU
+    for module in (passes, blocked):  # of small and of large maps on a CPU
 
-        def wrong(*args, honest=passes.backward_input):
+        def wrong(*args, honest=module.backward_input):
             return honest(*args).mul_(factor)
 
-        monkeypatch.setattr(passes, 'backward_input', wrong)
+        monkeypatch.setattr(module, 'backward_input', wrong)
     code, data = run(tmp_path, '--only', 'parity', 'memory')
     assert code == 1
     told = failed(data)
@@ -73,7 +73,7 @@ def test_a_wrong_pass_is_named(factor, tmp_path, monkeypatch, capsys):
 
 
 def test_a_wrong_running_statistic_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(BaseNorm, 'corrections', lambda *_: (0, False))
+    monkeypatch.setattr(BaseNorm, 'tracks_unbiased', lambda *_: False)
     code, data = run(tmp_path, '--only', 'parity')
     assert code == 1
     seen = failed(data)['GhostBN, eager, bfloat16']

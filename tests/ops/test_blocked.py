@@ -1,10 +1,10 @@
-"""Block by block, the passes give what the reference gives on the whole tensor."""
+"""Block by block, the passes give what plain torch gives on the whole tensor."""
 
 import pytest
 import torch
 
 from normplug import IBN, SN
-from normplug.ops import blocked, reference
+from normplug.ops import blocked, passes
 
 # (block, shape): rows of planes, planes in pieces, the last piece of another size, one block.
 CASES = [(60, (3, 4, 35)), (16, (2, 3, 35)), (30, (1, 1, 47)), (2, (2, 3, 5)), (1000, (2, 3, 5))]
@@ -33,7 +33,7 @@ def assert_close(ours, whole):
 
 
 def test_moments(x, layout):
-    ours, whole = blocked.moments(layout(x)), reference.moments(x)
+    ours, whole = blocked.moments(layout(x)), passes.moments(x)
     assert ours.mean.dtype == ours.var.dtype == torch.float64
     assert_close(tuple(ours), tuple(whole))
 
@@ -42,13 +42,13 @@ def test_affine(x, layout):
     args = small(x, 3)
     ours = blocked.affine(layout(x), *args)
     assert ours.stride() == layout(x).stride()
-    assert torch.equal(ours, reference.affine(x, *args))
+    assert torch.equal(ours, passes.affine(x, *args))
 
 
 def test_backward_reduce(x, layout):
     dy, (mean,) = torch.randn_like(x), small(x, 1)
     ours = blocked.backward_reduce(layout(dy), layout(x), mean)
-    for own, whole in zip(ours, reference.backward_reduce(dy, x, mean), strict=True):
+    for own, whole in zip(ours, passes.backward_reduce(dy, x, mean), strict=True):
         torch.testing.assert_close(own, whole, rtol=1e-5, atol=2e-5)
 
 
@@ -56,19 +56,19 @@ def test_backward_input(x, layout):
     dy, args = torch.randn_like(x), small(x, 4)
     ours = blocked.backward_input(layout(dy), layout(x), *args)
     assert ours.stride() == layout(x).stride()
-    assert torch.equal(ours, reference.backward_input(dy, x, *args))
+    assert torch.equal(ours, passes.backward_input(dy, x, *args))
 
 
 def test_half_precision_is_rounded_once(x, layout):
-    """The blocks work in float32 whatever x is, as the reference does, and round the result."""
+    """The blocks work in float32 whatever x is, as plain torch does, and round the result."""
     x_half, dy_half = x.bfloat16(), torch.randn_like(x).bfloat16()
     args = small(x, 4)
     y = blocked.affine(layout(x_half), *args[:3])
     assert y.dtype == torch.bfloat16
-    assert torch.equal(y, reference.affine(x_half, *args[:3]))
+    assert torch.equal(y, passes.affine(x_half, *args[:3]))
     dx = blocked.backward_input(layout(dy_half), layout(x_half), *args)
     assert dx.dtype == torch.bfloat16
-    assert torch.equal(dx, reference.backward_input(dy_half, x_half, *args))
+    assert torch.equal(dx, passes.backward_input(dy_half, x_half, *args))
 
 
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
@@ -78,7 +78,7 @@ def test_half_precision(dtype, monkeypatch):
     args = small(x, 3)
     ours = blocked.affine(x, *args)
     assert ours.dtype == dtype
-    assert torch.equal(ours, reference.affine(x, *args))
+    assert torch.equal(ours, passes.affine(x, *args))
     assert blocked.moments(x).var.dtype == torch.float64
 
 
@@ -116,7 +116,7 @@ def test_moments_of_a_plane_whose_first_pixels_say_nothing_of_it(first):
     """As a zero-padded image has them: x is centred at their mean."""
     x = torch.randn(2, 3, 6400, dtype=torch.float64) + 1e4
     x[:, :, :400] = first
-    ours = reference.moments(x.float())
+    ours = passes.moments(x.float())
     var, mean = torch.var_mean(x, 2, correction=0)
     assert ((ours.mean - mean).abs() < 1e-6 * var.sqrt()).all()
     torch.testing.assert_close(ours.var, var, rtol=1e-5, atol=0)

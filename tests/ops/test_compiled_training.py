@@ -326,7 +326,7 @@ def stub(monkeypatch):
     """Compiling takes no time, and gives the step itself."""
 
     def graph(step, args, inputs):
-        return code._Graph(lambda _: step(*args), (), lambda inputs: True)
+        return code._Graph(lambda _: step(*args), (), lambda inputs: True, lambda results: results)
 
     code.forget()
     monkeypatch.setattr(code, '_counts', Counter())
@@ -398,7 +398,7 @@ def test_an_error_of_compiled_code_is_raised(stub):
     def fails(*_):
         raise MemoryError('at run time')
 
-    stub.setattr(code, '_compile', lambda *_: code._Graph(fails, (), lambda inputs: True))
+    stub.setattr(code, '_compile', lambda *_: code._Graph(fails, (), lambda inputs: True, tuple))
     normplug.set_backend('auto')
     with pytest.raises(MemoryError, match='at run time'):
         layer_of()(batch()[0])

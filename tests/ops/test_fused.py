@@ -10,10 +10,9 @@ from torch.autograd import gradcheck
 from normplug.norms.ibn import ibn_rule
 from normplug.norms.sn import SN
 from normplug.norms.switchable import switch_rule
-from normplug.ops import fused, normalize, normalize_reference
-from normplug.ops.plan import Plan, pull_back
+from normplug.ops import Plan, fused, normalize, normalize_naive
+from normplug.ops.plan import pull_back
 from normplug.running import Tracked, Tracking
-from normplug.stats import Moments
 from tests.cases import all_shapes, random_input
 from tests.outside_steps import OutsideSteps
 
@@ -30,6 +29,10 @@ def sn_parameters(channels, logits=3, dtype=torch.float64):
     return parameters(channels, channels, logits, logits, dtype=dtype)
 
 
+def running(mean, var):
+    return Tracked(mean, var, torch.tensor(0))
+
+
 def spatial(shape):
     return (*shape, 1) if len(shape) == 2 else shape
 
@@ -40,33 +43,33 @@ def test_gradcheck_with_batch_moments(shape, correction):
     x = random_input(spatial(shape), torch.float64).requires_grad_()
 
     def function(x, *params):
-        return normalize(x, SN_RULE, params, batch_from=0, correction=correction)
+        return normalize(x, Plan(SN_RULE, 0, correction), params).y
 
     assert gradcheck(function, (x, *sn_parameters(shape[1])))
 
 
 def test_gradcheck_with_given_moments():
     x = random_input((2, 4, 3, 2), torch.float64).requires_grad_()
-    given = Moments(torch.randn(4, dtype=torch.float64), torch.rand(4, dtype=torch.float64) + 0.1)
+    given = running(torch.randn(4, dtype=torch.float64), torch.rand(4, dtype=torch.float64) + 0.1)
     params = sn_parameters(4)
-    assert gradcheck(lambda x, *p: normalize(x, SN_RULE, p, given=given), (x, *params))
+    assert gradcheck(lambda x, *p: normalize(x, Plan(SN_RULE), p, given).y, (x, *params))
 
 
 def test_gradcheck_with_batch_moments_of_some_channels():
     x = random_input((3, 5, 2, 3), torch.float64).requires_grad_()
     params = parameters(5, 5)
-    assert gradcheck(lambda x, *p: normalize(x, IBN_RULE, p, batch_from=2), (x, *params))
+    assert gradcheck(lambda x, *p: normalize(x, Plan(IBN_RULE, 2), p).y, (x, *params))
 
 
 def test_gradcheck_without_batch_moments():
     x = random_input((2, 5, 2, 3), torch.float64).requires_grad_()
     params = sn_parameters(5, logits=2)
-    assert gradcheck(lambda x, *p: normalize(x, SN_RULE, p), (x, *params))
+    assert gradcheck(lambda x, *p: normalize(x, Plan(SN_RULE), p).y, (x, *params))
 
 
 def test_backward_twice_over_a_retained_graph():
     x = random_input((2, 4, 5, 3), torch.float64).requires_grad_()
-    y = normalize(x, SN_RULE, sn_parameters(4), batch_from=0)
+    y = normalize(x, Plan(SN_RULE, 0), sn_parameters(4)).y
     dy = torch.randn_like(y)
     (first,) = torch.autograd.grad(y, x, dy, retain_graph=True)
     (second,) = torch.autograd.grad(y, x, dy)
@@ -74,13 +77,13 @@ def test_backward_twice_over_a_retained_graph():
     assert first.abs().max() > 0
 
 
-@pytest.mark.parametrize('given', [None, Moments(torch.zeros(4), torch.ones(4))])
+@pytest.mark.parametrize('given', [None, running(torch.zeros(4), torch.ones(4))])
 def test_compiles_as_one_graph_with_the_same_gradients(given):
     """Dynamo traces the Function and the vjp in its backward, and loses no gradient."""
-    batch_from = 0 if given is None else None
+    plan = Plan(SN_RULE, 0 if given is None else None)
 
     def function(x, *params):
-        return normalize(x, SN_RULE, params, given=given, batch_from=batch_from)
+        return normalize(x, plan, params, given).y
 
     # aot_eager: Dynamo and AOTAutograd as always, without the half minute of code generation.
     compiled = torch.compile(function, fullgraph=True, backend='aot_eager')
@@ -98,26 +101,26 @@ def test_compiles_as_one_graph_with_the_same_gradients(given):
 
 @pytest.mark.parametrize('dtype', [torch.float64, torch.float32])
 @all_shapes
-def test_equals_the_reference_graph(shape, dtype):
+def test_equals_the_naive_formula(shape, dtype):
     """Our hand-derived backward against autograd through every step of the plain formula."""
     results = []
-    for function in (normalize, normalize_reference):
+    for function in (lambda *args: normalize(*args).y, normalize_naive):
         x = random_input(spatial(shape), dtype).requires_grad_()
         params = sn_parameters(shape[1], dtype=dtype)
-        y = function(x, SN_RULE, params, batch_from=0)
+        y = function(x, Plan(SN_RULE, 0), params)
         y.backward(random_input(y.shape, dtype, seed=5))
         results.append([y.detach(), x.grad, *(p.grad for p in params)])
     tolerance = {torch.float64: 1e-11, torch.float32: 1e-4}[dtype]
-    for ours, reference in zip(*results, strict=True):
-        scale = reference.abs().max().clamp(min=1)
-        assert (ours - reference).abs().max() <= tolerance * scale
+    for ours, naive in zip(*results, strict=True):
+        scale = naive.abs().max().clamp(min=1)
+        assert (ours - naive).abs().max() <= tolerance * scale
 
 
 def test_keeps_only_the_input_and_small_tensors_for_backward():
     x = random_input((2, 4, 16, 16)).requires_grad_()
     kept = []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
-        y = normalize(x, SN_RULE, sn_parameters(4, dtype=torch.float32), batch_from=0)
+        y = normalize(x, Plan(SN_RULE, 0), sn_parameters(4, dtype=torch.float32)).y
     large = [tensor for tensor in kept if tensor.numel() > 2 * 4]
     assert y.grad_fn is not None
     assert len(large) == 1
@@ -127,11 +130,11 @@ def test_keeps_only_the_input_and_small_tensors_for_backward():
 def test_skips_the_input_gradient_that_nobody_needs():
     x = random_input((2, 4, 5, 3))
     params = sn_parameters(4, dtype=torch.float32)
-    y = normalize(x, SN_RULE, params, batch_from=0)
+    y = normalize(x, Plan(SN_RULE, 0), params).y
     dy = torch.randn_like(y)
     y.backward(dy)
     with_input = sn_parameters(4, dtype=torch.float32)
-    normalize(x.requires_grad_(), SN_RULE, with_input, batch_from=0).backward(dy)
+    normalize(x.requires_grad_(), Plan(SN_RULE, 0), with_input).y.backward(dy)
     for alone, together in zip(params, with_input, strict=True):
         assert torch.equal(alone.grad, together.grad)
 
@@ -140,7 +143,7 @@ def test_skips_the_input_gradient_that_nobody_needs():
 def test_batched_gradients(shape):
     """vmap of the backward: of a gradient that is batched, where what it is written to is not."""
     x = random_input(shape).requires_grad_()
-    y = normalize(x, SN_RULE, sn_parameters(4, dtype=torch.float32), batch_from=0)
+    y = normalize(x, Plan(SN_RULE, 0), sn_parameters(4, dtype=torch.float32)).y
     dy = torch.stack([random_input(shape, seed=seed) for seed in (2, 3)])
     (batched,) = torch.autograd.grad(y, x, dy, retain_graph=True, is_grads_batched=True)
     for own, each in zip(batched, dy, strict=True):
@@ -160,13 +163,13 @@ def test_selective_checkpointing_that_keeps_every_operator():
     grads = []
     for keep in (False, True):
         x = random_input((2, 4, 5, 6)).requires_grad_()
-        call = partial(normalize, rule=SN_RULE, params=params, batch_from=0)
+        call = partial(normalize, plan=Plan(SN_RULE, 0), params=params)
         if keep:
             contexts = partial(
                 create_selective_checkpoint_contexts, lambda *_, **__: CheckpointPolicy.MUST_SAVE
             )
             call = partial(checkpoint, call, use_reentrant=False, context_fn=contexts)
-        grads += torch.autograd.grad(call(x), x, dy)
+        grads += torch.autograd.grad(call(x).y, x, dy)
     assert torch.equal(*grads)
 
 
@@ -201,9 +204,9 @@ def test_nothing_but_collectives_runs_between_the_steps(monkeypatch):
     x = random_input((2, 4, 3, 2)).requires_grad_()
     ranks, params = TwoRanks(), sn_parameters(4, dtype=torch.float32)
     tracked = Tracked(torch.zeros(4), torch.ones(4), torch.tensor(0))
-    arguments = dict(reducer=ranks, tracked=tracked, tracking=Tracking(0.1, True))
+    plan = Plan(SN_RULE, 0, tracking=Tracking(0.1, True))
     with OutsideSteps().counting(monkeypatch, fused) as outside:
-        y = normalize(x, SN_RULE, params, batch_from=0, **arguments)
+        y = normalize(x, plan, params, tracked, ranks).y
         torch.autograd.grad(y, [x, *params], torch.ones_like(y))
     assert outside.names == Counter(ones_like=1), outside.names
     assert ranks.count == 2

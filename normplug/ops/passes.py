@@ -1,4 +1,4 @@
-"""The four passes over the full tensor, in plain torch: the truth that kernels are tested against.
+"""The four passes over the full tensor, in plain torch: what Inductor compiles for a CPU.
 
 Names end in a tensor's axes: ``x_n`` stands for (N, C, *spatial) with 1 to 3 spatial axes,
 ``mean_nc`` for (N, C). Full-size tensors are worked on in float32, float64 for float64 input,
@@ -8,14 +8,10 @@ and come out in x's dtype; moments come out in float64, sums as they were worked
 import torch
 from torch import Tensor
 
+from normplug.precision import working_dtype
 from normplug.stats import Moments
 
-__all__ = ['affine', 'backward_input', 'backward_reduce', 'moments', 'taken', 'working_dtype']
-
-
-def working_dtype(x: Tensor) -> torch.dtype:
-    """Float64 for float64, else float32. (torch.promote_types would be a node of an export.)"""
-    return torch.float64 if x.dtype == torch.float64 else torch.float32
+__all__ = ['affine', 'backward_input', 'backward_reduce', 'moments', 'taken']
 
 
 def taken(t_nc: Tensor, x_n: Tensor) -> Tensor:
@@ -49,16 +45,16 @@ def _broadcast(t_nc: Tensor, x_n: Tensor) -> Tensor:
     return t_nc.reshape(t_nc.shape + (1,) * (x_n.dim() - 2))
 
 
-def moments(x_n: Tensor, dtype: torch.dtype = torch.float64, share: int = 16) -> Moments:
+def moments(x_n: Tensor, dtype: torch.dtype = torch.float64) -> Moments:
     """Mean and biased variance over the spatial axes, each (N, C), given as ``dtype``.
 
-    x is centred at the mean of its first 1/``share``, so that it is read once, not twice. That
-    mean is off by at most sqrt(share · variance), whatever x is (the first part alone would give
-    it more variance otherwise): the difference below loses at most log10(share + 1) digits.
+    x is centred at the mean of its first sixteenth, so that it is read once, not twice. That
+    mean is off by at most sqrt(16 · variance), whatever x is (the first part alone would give
+    it more variance otherwise): the difference below loses at most log10(17) digits.
     """
     x_n = _accumulate(x_n)
     # At least 2 pixels, if there are: a slice of 1 would be a case of its own to compile.
-    first = x_n if share == 1 else x_n[:, :, : (x_n.shape[2] + 2 * share - 1) // share]
+    first = x_n[:, :, : (x_n.shape[2] + 31) // 16]
     about_nc = first.mean(_spatial(x_n))
     centred = x_n - _broadcast(about_nc, x_n)
     rest_nc = centred.mean(_spatial(x_n))

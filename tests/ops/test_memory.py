@@ -8,7 +8,7 @@ import torch
 
 import normplug
 from normplug import IBN, SN
-from normplug.ops.pages import result_like
+from normplug.ops.memory import result_like
 from tests.cases import TOLERANCE, Case, assert_same, built, random_input, run
 
 HUGE_PAGES = Path('/sys/kernel/mm/transparent_hugepage/enabled')

@@ -1,0 +1,67 @@
+"""The plain formula: what the fast path is compared with, and what an exporter records.
+
+It shares nothing with the steps but the rule: ``torch.var_mean`` of the pixels themselves, for an
+instance as for a batch, and a derivative that is autograd's.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from normplug.ops.plan import Plan
+from normplug.running import Tracked
+from normplug.stats import Moments
+
+__all__ = ['normalize_naive']
+
+
+def normalize_naive(
+    x: Tensor, plan: Plan, params: Sequence[Tensor], running: Tracked | None = None
+) -> Tensor:
+    """Compute what :func:`normplug.ops.normalize` does on one rank; move no running statistics.
+
+    Args:
+        x: (N, C) or (N, C, *spatial), floating point; empty only where the plan takes no batch
+            moments.
+        plan: without a filter. Everything is computed in its ``dtype``.
+        params: the tensors that the rule takes after the moments.
+        running: what is normalized by where the plan takes no batch moments.
+
+    Returns:
+        y in x's shape and dtype.
+    """
+    if x.dim() == 2:
+        return normalize_naive(x.unsqueeze(-1), plan, params, running).squeeze(-1)
+    x_n = x.to(plan.dtype)
+    spatial = tuple(range(2, x.dim()))
+    if x.numel() > 0:
+        var_nc, mean_nc = torch.var_mean(x_n, spatial, correction=0)
+    else:  # an empty batch, of which torch.var_mean warns
+        var_nc = mean_nc = x_n.sum(spatial)
+    if plan.correction:
+        pixels = x[0, 0].numel()
+        var_nc = var_nc * (pixels / max(pixels - plan.correction, 1))
+    batch = None
+    if plan.batch_from is not None:
+        batch = _of_batch(x_n[:, plan.batch_from :], var_nc[:, plan.batch_from :], plan)
+    elif running is not None:
+        batch = Moments(running.mean.to(plan.dtype), running.var.to(plan.dtype))
+    params = [p.to(plan.dtype) for p in params]
+    scale_nc, offset_nc = plan.rule(Moments(mean_nc, var_nc), batch, *params)
+    mean, scale, offset = (
+        t.reshape(t.shape + (1,) * len(spatial)) for t in (mean_nc, scale_nc, offset_nc)
+    )
+    return ((x_n - mean) * scale + offset).to(x.dtype)
+
+
+def _of_batch(x_n: Tensor, var_nc: Tensor, plan: Plan) -> Moments:
+    """The moments of the batch, or of each instance's group, (N, C) each."""
+    size = plan.group or len(x_n)
+    found = []
+    for x_g, var_gc in zip(x_n.split(size), var_nc.split(size), strict=True):
+        var, mean = torch.var_mean(x_g.transpose(0, 1).flatten(1), 1, correction=0)
+        if plan.correction:  # the released code makes the batch's variance of corrected ones
+            var = var_gc.mean(0) + x_g.flatten(2).mean(2).var(0, correction=0)
+        found += [(mean, var)] * len(x_g)
+    return Moments(*(torch.stack(t) for t in zip(*found, strict=True)))
