@@ -15,7 +15,7 @@ _TOOLS = {
     'train': ('normplug.launch.cli', 'main_train', 'train from a config (tools/train.py)'),
     'test': ('normplug.launch.cli', 'main_test', 'evaluate a checkpoint (tools/test.py)'),
     'check-data': (
-        'normplug.launch.data_check.command',
+        'normplug.preflight.cli',
         'main_check_data',
         'look for errors in all data of a config (tools/check_data.py)',
     ),
@@ -96,7 +96,7 @@ def main(argv: list[str] | None = None) -> int:
     run.add_argument('args', metavar='ARGS', nargs=argparse.REMAINDER)
     options = parser.parse_args(argv)
     if options.command is None:
-        from normplug.report import report
+        from normplug.environment import report
 
         text, works = report()
         print(text)

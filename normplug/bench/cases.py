@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from normplug.launch.errors import UserError
+from normplug.errors import UserError
 
 __all__ = ['DTYPES', 'LAYOUTS', 'QUICK', 'R50_FPN', 'Case', 'parse_shape']
 

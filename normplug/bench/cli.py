@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from normplug.launch.errors import UserError, exit_code
+from normplug.errors import UserError, exit_code
 from normplug.ops.backend import BACKENDS, get_backend, set_backend
 from normplug.ops.compiled import CompilationError
 from normplug.register import NORMS
@@ -22,9 +22,8 @@ from . import report
 from .cases import DTYPES, LAYOUTS, QUICK, R50_FPN, Case, parse_shape
 from .compilation import empty_cache
 from .layers import measure_layers
-from .models import DivergedError, measure_model
+from .models import measure_model
 from .networks import NETWORKS, Network
-from .parity import ParityError
 from .random_sizes import count_compilations
 
 __all__ = ['main_benchmark']
@@ -43,9 +42,6 @@ def main_benchmark(argv: Sequence[str] | None = None, prog: str = 'tools/benchma
     backend, threads = get_backend(), torch.get_num_threads()
     try:
         return exit_code(lambda: _benchmark(args, argv, prog), prog)
-    except (ParityError, DivergedError) as error:
-        print(f'{prog}: {error}', file=sys.stderr)
-        return 1
     finally:
         set_backend(backend)
         torch.set_num_threads(threads)

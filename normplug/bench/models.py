@@ -9,6 +9,7 @@ import torch
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
 from mmengine.runner import set_random_seed
 
+from normplug.errors import NormplugError
 from normplug.ops.backend import get_backend, set_backend
 from normplug.register import NORMS
 
@@ -21,7 +22,7 @@ from .timing import in_turns, quantiles, seconds_of
 __all__ = ['DivergedError', 'measure_model']
 
 
-class DivergedError(Exception):
+class DivergedError(NormplugError):
     """A loss is not finite: such steps do less work than real ones."""
 
 

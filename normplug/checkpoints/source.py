@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import pickle
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import torch
-from mmengine.runner import CheckpointLoader
 from torch import Tensor
+
+from normplug.checkpoint_file import CheckpointError, few, load
 
 __all__ = ['KEPT', 'CheckpointError', 'Source', 'few', 'read']
 
@@ -16,10 +15,6 @@ __all__ = ['KEPT', 'CheckpointError', 'Source', 'few', 'read']
 KEPT = 'normplug_kept'
 _WRAPPERS = ('state_dict', 'model')  # in the released trainers 'model' is the network's name
 _PARALLEL = 'module.'
-
-
-class CheckpointError(ValueError):
-    """A checkpoint is not what it is taken for. The message names the file and what to do."""
 
 
 @dataclass(frozen=True)
@@ -46,13 +41,7 @@ def read(path: str) -> Source:
         CheckpointError: there is none; it cannot be read, or asks for code; it has no state dict,
             or NaN or infinite values in it.
     """
-    try:
-        checkpoint = CheckpointLoader.load_checkpoint(path, map_location='cpu', logger='silent')
-    except FileNotFoundError as error:
-        raise CheckpointError(f'checkpoint {path} does not exist; correct the path') from error
-    except (RuntimeError, OSError, pickle.UnpicklingError) as error:
-        # normplug.compat's loader names the file and says what is wrong with it.
-        raise CheckpointError(str(error)) from error
+    checkpoint = load(path)
     state = _tensors(checkpoint, path)
     broken = [name for name, value in state.items() if not _is_finite(value)]
     if broken:
@@ -62,12 +51,6 @@ def read(path: str) -> Source:
         )
     kept, meta = (checkpoint.get(key) for key in (KEPT, 'meta'))
     return Source(path, state, *(part if isinstance(part, dict) else {} for part in (kept, meta)))
-
-
-def few(names: Iterable[str], limit: int = 4) -> str:
-    """The first names, and dots if there are more."""
-    names = list(names)
-    return ', '.join(names[:limit]) + (', ...' if len(names) > limit else '')
 
 
 def _tensors(checkpoint: object, path: str) -> dict[str, Tensor]:

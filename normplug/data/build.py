@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
+from normplug.errors import UserError
+
 from .ade import write_ade
 from .cityscapes import day_settings, night_settings, write_cityscapes
 from .classification import crop_settings, write_classification
@@ -23,7 +25,7 @@ RECORD = 'digits.json'
 SIZES = (64, 1024)
 
 
-class DigitsError(ValueError):
+class DigitsError(UserError, ValueError):
     """Nothing was written, or what was begun was removed; the message says what to do."""
 
 

@@ -12,12 +12,11 @@ from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 from torch import nn
 
-from normplug.launch.config import load_config
-from normplug.launch.config_types import scope_of
-from normplug.launch.data_check import broken_json_explained, unreadable_files_explained
-from normplug.launch.errors import UserError, exit_code
-from normplug.launch.options import add_config_arguments
-from normplug.launch.type_check import unknown_types_explained
+from normplug.errors import UserError, exit_code
+from normplug.preflight.config import add_config_arguments, load_config
+from normplug.preflight.config_types import scope_of
+from normplug.preflight.data import broken_json_explained, unreadable_files_explained
+from normplug.preflight.types import unknown_types_explained
 
 from .convert import TOLERANCE, deploy
 from .network import Batch, load_model, random_batch

@@ -16,8 +16,8 @@ import torch
 from mmengine.config import Config, ConfigDict
 from torch import Tensor, nn
 
-from normplug.launch.config_types import name_of, name_operators, written
-from normplug.launch.errors import UserError
+from normplug.errors import UserError
+from normplug.preflight.config_types import name_of, name_operators, written
 
 from .dataflow import record
 from .description import names_of

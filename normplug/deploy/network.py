@@ -11,10 +11,10 @@ from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from normplug.launch import checkpoint_check as ckpt
-from normplug.launch.config_types import PACKAGES, package_of, scope_of
-from normplug.launch.errors import UserError
-from normplug.launch.runner import build_checked_model
+from normplug.errors import UserError
+from normplug.preflight import checkpoint as ckpt
+from normplug.preflight.config_types import PACKAGES, package_of, scope_of
+from normplug.preflight.model import build_checked_model
 
 __all__ = ['Batch', 'largest_difference', 'load_model', 'random_batch', 'run']
 

@@ -9,9 +9,9 @@ import torch
 from mmengine.config import Config
 from torch import Tensor, nn
 
-from normplug.launch.config_types import package_of
-from normplug.launch.errors import UserError
-from normplug.resume.atomic import CheckpointWriteError, write
+from normplug.errors import UserError
+from normplug.files import write
+from normplug.preflight.config_types import package_of
 
 from .constant_ratios import with_constant_ratios
 from .network import largest_difference
@@ -90,10 +90,7 @@ def export_onnx(
             f'the outputs of onnxruntime differ by {difference:.1e} of the largest (allowed: '
             f'{TOLERANCE:.0e}); nothing was written{hint}'
         )
-    try:
-        write(out, data)
-    except CheckpointWriteError as error:
-        raise UserError(f'OUT.onnx: {out} cannot be written: {error.__cause__}') from error
+    write(out, data, 'OUT.onnx')
     return difference
 
 

@@ -92,7 +92,9 @@ def _native(layer: nn.Module, flow: Dataflow, references: References) -> tuple[s
     """'bn', 'in' or 'ln' where a native layer computes the same; else None and why not."""
     if layer not in flow.shapes:
         return None, 'not part of the inference'
-    own = own_code(layer, 'rule', 'rule_params', 'instance_correction') or references.beside_names(layer)
+    own = own_code(layer, 'rule', 'rule_params', 'instance_correction') or references.beside_names(
+        layer
+    )
     if own:
         return None, f'which {own}'
     if isinstance(layer, _BatchNorm):

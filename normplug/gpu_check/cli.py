@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import torch
 
-from normplug.launch.errors import UserError, exit_code
+from normplug.errors import UserError, exit_code
 from normplug.ops.backend import get_backend, set_backend
 from normplug.reports.output import write_all
 from normplug.reports.provenance import provenance

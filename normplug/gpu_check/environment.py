@@ -11,7 +11,7 @@ from functools import partial
 import torch
 
 from normplug.bench.compilation import compilations, empty_cache, forget_compiled
-from normplug.report import installed_versions
+from normplug.environment import gpus, installed_versions
 
 from .checks import Check, FailedError, Setting, SkippedError
 from .comparison import layer_of, run, tensors_of
@@ -39,8 +39,7 @@ def float64_note(capability: tuple[int, int]) -> str:
 
 def _gpu() -> str:
     told = []
-    for index in range(torch.cuda.device_count()):
-        card = torch.cuda.get_device_properties(index)
+    for card in gpus():
         capability = (card.major, card.minor)
         told.append(
             f'{card.name}, {card.total_memory / 2**30:.0f} GiB, capability '

@@ -13,7 +13,7 @@ from normplug.population import (
     live_norms,
     population_loader,
 )
-from normplug.resume.random_state import get_random_state, set_random_state
+from normplug.random_state import get_random_state, set_random_state
 
 __all__ = ['BatchAverageHook']
 

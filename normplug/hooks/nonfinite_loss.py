@@ -17,7 +17,7 @@ from torch import Tensor
 from normplug.errors import TrainingError
 from normplug.hooks.of_runner import unwrapped
 from normplug.nonfinite import Search, all_finite
-from normplug.resume.random_state import get_random_state, set_random_state
+from normplug.random_state import get_random_state, set_random_state
 
 __all__ = ['NonFiniteLossError', 'NonFiniteLossHook']
 

@@ -2,12 +2,18 @@
 
 from collections.abc import Iterable
 
-from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
+from mmengine.hooks import EMAHook, Hook
 from mmengine.runner import Runner
 from torch import nn
 
-__all__ = ['hook_of', 'unwrapped']
+from normplug.models import wrappers
+
+__all__ = ['averaged_models', 'hook_of', 'unwrapped']
+
+
+def averaged_models(runner: Runner) -> list[nn.Module]:
+    """The averages of the model that ``EMAHook`` keeps, in their wrappers."""
+    return [hook.ema_model for hook in runner.hooks if isinstance(hook, EMAHook)]
 
 
 def hook_of(hooks: Iterable[Hook], kind: str) -> Hook | None:
@@ -22,5 +28,5 @@ def hook_of(hooks: Iterable[Hook], kind: str) -> Hook | None:
 
 
 def unwrapped(runner: Runner) -> nn.Module:
-    """The model as the config has it, whose names of layers have no ``module.`` in front."""
-    return runner.model.module if is_model_wrapper(runner.model) else runner.model
+    """The runner's model by :func:`normplug.models.wrappers.unwrapped`."""
+    return wrappers.unwrapped(runner.model)

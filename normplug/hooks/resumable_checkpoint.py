@@ -16,17 +16,18 @@ from mmengine.optim import OptimWrapperDict
 from mmengine.registry import HOOKS
 from mmengine.runner import CheckpointLoader, Runner, save_checkpoint
 
+from normplug.files import remove_leftovers
 from normplug.hooks.of_runner import unwrapped
 from normplug.hooks.sample_seed import SampleSeedHook
 from normplug.hooks.sync_norm_stats import synchronize_models
-from normplug.resume import atomic
+from normplug.random_state import get_random_state, set_random_state
+from normplug.resume import storage
 from normplug.resume.disk import check_room, check_writable, checkpoint_bytes
 from normplug.resume.kept import (
     caching_transforms,
     preprocessor_values,
     set_preprocessor_values,
 )
-from normplug.resume.random_state import get_random_state, set_random_state
 
 __all__ = ['ResumableCheckpointHook']
 
@@ -79,7 +80,7 @@ class ResumableCheckpointHook(CheckpointHook):
             check_writable(self.out_dir)
             check_room(self.out_dir, _expected_size(runner))
             for folder in {self.out_dir, runner.work_dir}:
-                for name in atomic.remove_leftovers(folder):
+                for name in remove_leftovers(folder):
                     runner.logger.info(f'removed {osp.join(folder, name)} of a killed training')
         self._built = preprocessor_values(unwrapped(runner))
         loaded, self._loaded = self._loaded, None
@@ -88,7 +89,7 @@ class ResumableCheckpointHook(CheckpointHook):
 
     def _choose_storage(self) -> bool:
         """Write local files by the atomic backend; return whether they are local."""
-        atomic_backend = {'backend': atomic.BACKEND}
+        atomic_backend = {'backend': storage.BACKEND}
         is_local = (
             self.file_client_args is None
             and self.backend_args in (None, {'backend': 'local'}, atomic_backend)
@@ -190,7 +191,7 @@ class ResumableCheckpointHook(CheckpointHook):
         finally:
             self._gathered = None
         if is_main_process():
-            atomic.write(osp.join(runner.work_dir, 'last_checkpoint'), self.last_ckpt.encode())
+            storage.write(osp.join(runner.work_dir, 'last_checkpoint'), self.last_ckpt.encode())
             for old in outdated:
                 path = self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(old))
                 if self.file_backend.isfile(path):

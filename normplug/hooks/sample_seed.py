@@ -15,8 +15,8 @@ from mmengine.runner import Runner
 from mmengine.runner.loops import _InfiniteDataloaderIterator
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset, get_worker_info
 
+from normplug.random_state import get_random_state, set_random_state
 from normplug.resume.kept import caching_transforms
-from normplug.resume.random_state import get_random_state, set_random_state
 
 __all__ = ['SampleSeedHook']
 

@@ -3,14 +3,15 @@
 from numbers import Real
 
 import torch
-from mmengine.hooks import EMAHook, Hook
+from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from torch import nn
 
 from normplug.errors import UnsuitableModelError
 from normplug.hooks.mean_teacher import twins_in_student
-from normplug.hooks.of_runner import hook_of, unwrapped
+from normplug.hooks.of_runner import averaged_models, hook_of, unwrapped
+from normplug.models import wrappers
 from normplug.norms import SSN
 from normplug.norms.ssn import set_radius
 
@@ -86,7 +87,7 @@ class SSNRadiusHook(Hook):
             runner.logger.info(f'SSN: radius from {start:g} to {self.end:g} in {len(group)} layers')
         if len(starts) < len(layers):
             runner.logger.info(f'SSN: {len(layers) - len(starts)} layers have decided before')
-        averaged = [hook.ema_model.module for hook in runner.hooks if isinstance(hook, EMAHook)]
+        averaged = [wrappers.unwrapped(copy) for copy in averaged_models(runner)]
         copies = [
             (layer, copy.get_submodule(name)) for copy in averaged for name, layer in layers.items()
         ]

@@ -1,18 +1,18 @@
 """The running statistics of all ranks made one, before anybody uses them."""
 
-from mmengine.hooks import EMAHook, Hook
+from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
 from normplug.dist import synchronize_running_stats
+from normplug.hooks.of_runner import averaged_models
 
 __all__ = ['SyncNormStatsHook', 'synchronize_models']
 
 
 def synchronize_models(runner: Runner) -> None:
     """Make the running statistics of ``runner``'s model, and of its EMA, those of all ranks."""
-    averaged = [hook.ema_model for hook in runner.hooks if isinstance(hook, EMAHook)]
-    for model in (runner.model, *averaged):
+    for model in (runner.model, *averaged_models(runner)):
         synchronize_running_stats(model)
 
 

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from normplug.resume.random_state import get_random_state, set_random_state
+from normplug.random_state import get_random_state, set_random_state
 
 __all__ = ['undisturbed']
 

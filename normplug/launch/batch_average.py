@@ -12,22 +12,21 @@ from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.dist import is_main_process
 
+from normplug.errors import UserError, exit_code
+from normplug.files import write
 from normplug.population import (
     PopulationError,
     batches_of_all_ranks,
     estimate_population,
     population_loader,
 )
-from normplug.resume.atomic import CheckpointWriteError, write
+from normplug.preflight.checkpoint import check_strict, read_checkpoint
+from normplug.preflight.config import add_config_arguments, load_config
+from normplug.preflight.data import broken_json_explained, check_data, unreadable_files_explained
+from normplug.preflight.model import build_checked_model
+from normplug.preflight.types import check_types, unknown_types_explained
 
-from .checkpoint_check import check_strict, read_checkpoint
-from .config import load_config
-from .data_check import broken_json_explained, check_data, unreadable_files_explained
 from .distributed import errors_on_all_ranks, join_process_group
-from .errors import UserError, exit_code
-from .options import add_config_arguments
-from .runner import build_checked_model
-from .type_check import check_types, unknown_types_explained
 
 __all__ = ['main_batch_average']
 
@@ -97,7 +96,4 @@ def _check(cfg: Config, args: argparse.Namespace) -> None:
 def _save(state: dict, meta: dict, output: str) -> None:
     buffer = io.BytesIO()
     torch.save({'state_dict': state, 'meta': meta}, buffer)
-    try:
-        write(output, buffer.getvalue())
-    except CheckpointWriteError as error:
-        raise UserError(f'output: {output} cannot be written: {error.__cause__}') from error
+    write(output, buffer.getvalue(), 'output')

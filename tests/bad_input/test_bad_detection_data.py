@@ -9,7 +9,7 @@ from mmengine.registry import MODELS, DefaultScope
 from PIL import Image
 
 from normplug.launch import load_config
-from normplug.launch.data_check import check_data, check_num_classes
+from normplug.preflight.data import check_data, check_num_classes
 
 KEY = 'train_dataloader.dataset'
 FILE = f'{KEY}.ann_file data/boxes.json'
