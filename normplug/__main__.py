@@ -27,7 +27,7 @@ _TOOLS = {
     'batch-average': (
         'normplug.launch.batch_average',
         'main_batch_average',
-        'recompute running statistics (tools/batch_average.py)',
+        'precise BN: recompute running statistics (tools/batch_average.py)',
     ),
     'plot-ratios': (
         'normplug.reports.plot_ratios',

@@ -110,7 +110,7 @@ def precise_bn_report(model: nn.Module, hooks: Iterable[Hook]) -> str | None:
     types = ', '.join(sorted({_type_name(layer) for layer in ours}))
     return (
         f'PreciseBNHook recomputes the statistics of batch norms only, not those of {types}: use '
-        "dict(type='BatchAverageHook') in its place, which does it for both"
+        "dict(type='PreciseBNStatsHook') in its place, which does it for both"
     )
 
 
