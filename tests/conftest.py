@@ -21,6 +21,17 @@ def seed_every_test():
     torch.manual_seed(0)
 
 
+@pytest.fixture
+def poisoned_memory():
+    """New memory holds NaN, or the largest integer, so that what nobody writes is seen.
+
+    torch fills it when algorithms are to be deterministic, and warns of those that are not.
+    """
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
 @pytest.fixture(autouse=True)
 def nothing_of_a_runner_outlives_its_test():
     """The loggers, message hubs, visualizers and scopes that mmengine keeps by name.
