@@ -1,10 +1,10 @@
-"""What ends a training without being a bug."""
+"""Errors that end a training and are not bugs."""
 
 __all__ = ['TrainingError', 'UnsuitableModelError']
 
 
 class TrainingError(Exception):
-    """A training cannot go on, and its message says all: why, what is safe, what to do.
+    """A training cannot continue; the message says why, what is saved and what to do.
 
     The tools print the message alone, without traceback, and exit with 1.
     """

@@ -1,4 +1,4 @@
-"""A checkpoint file → its tensors by plain names."""
+"""Read the tensors of a checkpoint file, by plain names."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from torch import Tensor
 
 __all__ = ['KEPT', 'CheckpointError', 'Source', 'few', 'read']
 
-# Where a file in the released layout holds what that layout has no place for.
+# The key under which a file in the released layout holds tensors that do not fit it.
 KEPT = 'normplug_kept'
 _WRAPPERS = ('state_dict', 'model')  # in the released trainers 'model' is the network's name
 _PARALLEL = 'module.'
 
 
 class CheckpointError(ValueError):
-    """A checkpoint is not what it is taken for. The message names the file and what to do."""
+    """A checkpoint cannot be used. The message names the file and what to do."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,8 @@ def read(path: str) -> Source:
     """Read the checkpoint at ``path`` (a file or whatever mmengine can load) to the CPU.
 
     Raises:
-        CheckpointError: there is none; it cannot be read, or asks for code; it has no state dict,
-            or NaN or infinite values in it.
+        CheckpointError: the file does not exist, cannot be read, refers to code, has no state dict,
+            or has NaN or infinite values.
     """
     try:
         checkpoint = CheckpointLoader.load_checkpoint(path, map_location='cpu', logger='silent')
@@ -65,7 +65,7 @@ def read(path: str) -> Source:
 
 
 def few(names: Iterable[str], limit: int = 4) -> str:
-    """The first names, and dots if there are more."""
+    """Return the first names, and dots if there are more."""
     names = list(names)
     return ', '.join(names[:limit]) + (', ...' if len(names) > limit else '')
 

@@ -11,16 +11,16 @@ __all__ = ['hook_of', 'unwrapped']
 
 
 def hook_of(hooks: Iterable[Hook], kind: str) -> Hook | None:
-    """The first of ``hooks`` whose class is or derives from ``kind``.
+    """Return the first of ``hooks`` whose class is or inherits from ``kind``.
 
     Args:
         hooks: of a runner.
-        kind: name of a class; the package that has it may not be installed.
+        kind: name of a class, whose package may not be installed.
     """
     found = (h for h in hooks if any(base.__name__ == kind for base in type(h).__mro__))
     return next(found, None)
 
 
 def unwrapped(runner: Runner) -> nn.Module:
-    """The model as the config has it, whose names of layers have no ``module.`` in front."""
+    """Return the model without its wrapper, so that layer names do not start with ``module.``."""
     return runner.model.module if is_model_wrapper(runner.model) else runner.model

@@ -1,4 +1,4 @@
-"""What all normalizers share: parameters, running statistics, the mm contract, the forward."""
+"""The base of all norm types: parameters, running statistics, the mm contract, the forward."""
 
 import warnings
 from copy import deepcopy
@@ -21,11 +21,11 @@ _BATCH_NORM_NAMES = ('weight', 'bias', *RUNNING_STATS)
 
 
 class BaseNorm(Scripted, ResettableState):
-    """A normalizer that is a rule from (N, C) moments to a scale and an offset.
+    """A normalizer defined by a rule that maps (N, C) moments to a scale and an offset.
 
-    A subclass gives :meth:`rule` and, if the rule takes more parameters than weight and bias,
-    :meth:`rule_params`. It is not a ``torch.nn.modules.batchnorm._BatchNorm`` on purpose: tools
-    that fold, convert or revert batch norms would silently take it for one.
+    A subclass defines :meth:`rule` and, if the rule takes more parameters than weight and bias,
+    :meth:`rule_params`. The class does not inherit from ``torch.nn.modules.batchnorm._BatchNorm``:
+    tools that fold, convert or revert batch norms would silently treat it as one.
 
     Args:
         num_features: C, the number of channels; at least 1.
@@ -33,7 +33,7 @@ class BaseNorm(Scripted, ResettableState):
         momentum: weight of the new batch in the running statistics (PyTorch's convention);
             None for the average over all batches.
         frozen: always use the running statistics and train nothing. Parameters become buffers of
-            the same names, which no optimizer, DDP or ``requires_grad`` loop can revive.
+            the same names, so that no optimizer, DDP or ``requires_grad`` loop trains them.
         batch_from: the first channel whose batch statistics the rule uses; None if it uses none.
         virtual_batch_size: k, to take batch statistics over each k images in turn, as on ranks of
             k images each; it must divide N. None for all images of the rank. Running statistics
@@ -53,8 +53,8 @@ class BaseNorm(Scripted, ResettableState):
         ValueError: an argument is out of range, or the input does not fit, by name.
     """
 
-    _abbr_ = 'bn'  # mmcv names the layer by it, so that a BN checkpoint's `bn1.weight` fits
-    _on_foreign_checkpoint = ''  # what then becomes of the layer, and what to do
+    _abbr_ = 'bn'  # mmcv names the layer by it, so that the `bn1.weight` of a BN checkpoint loads
+    _on_foreign_checkpoint = ''  # for a warning: what the layer does then, and what to do
     synchronized = False
     process_group = None
 
@@ -88,7 +88,7 @@ class BaseNorm(Scripted, ResettableState):
         )
         self._require(
             virtual_batch_size is None or batch_from is not None,
-            'virtual_batch_size needs batch statistics, which this layer has none of',
+            'virtual_batch_size needs batch statistics, and this layer has none',
         )
         self._require(
             virtual_batch_size is None or not self.synchronized,
@@ -109,11 +109,11 @@ class BaseNorm(Scripted, ResettableState):
             self.add_state('num_batches_tracked', (), 0, torch.long)
 
     def rule(self, x: Tensor) -> Rule:
-        """The map from the moments of x and :meth:`rule_params` to scale and offset."""
+        """Return the map from the moments of x and :meth:`rule_params` to scale and offset."""
         raise NotImplementedError
 
     def rule_params(self) -> tuple[Tensor, ...]:
-        """The tensors that the rule takes after the moments."""
+        """Return the tensors that the rule takes after the moments."""
         return self.weight, self.bias
 
     def forward(self, x: Tensor) -> Tensor:
@@ -128,7 +128,7 @@ class BaseNorm(Scripted, ResettableState):
             return self._forward(x)
 
     def _forward(self, x: Tensor) -> Tensor:
-        if isinstance(x, torch.fx.Proxy):  # one call in a traced graph, as torch.nn's layers are
+        if isinstance(x, torch.fx.Proxy):  # a leaf of traced graphs, like the layers of torch.nn
             return x.tracer.create_proxy('call_module', x.tracer.path_of_module(self), (x,), {})
         if is_exporting():
             return self._exported(x)
@@ -136,7 +136,7 @@ class BaseNorm(Scripted, ResettableState):
         return self.normalized(x)
 
     def normalized(self, x: Tensor) -> Tensor:
-        """The forward of a tensor that was found to fit."""
+        """Normalize a checked tensor."""
         if self.takes_batch_statistics(x):
             return normalize(x, self.rule(x), self.rule_params(), **self.of_batch(x))
         running = None
@@ -146,7 +146,7 @@ class BaseNorm(Scripted, ResettableState):
         return normalize(x, self.rule(x), self.rule_params(), given=running, correction=correction)
 
     def of_batch(self, x: Tensor) -> dict[str, Any]:
-        """The keyword arguments of :func:`normalize` that make and record batch statistics."""
+        """Return the arguments of :func:`normalize` that concern batch statistics."""
         group = self.virtual_batch_size
         self._require(
             group is None or x.shape[0] % group == 0,
@@ -168,7 +168,7 @@ class BaseNorm(Scripted, ResettableState):
         )
 
     def _exported(self, x: Tensor) -> Tensor:
-        """The forward in evaluation as plain operators, without checks on a symbolic shape."""
+        """Normalize in evaluation by plain operators, without checks of a symbolic shape."""
         if self.training and not self.frozen:
             raise ValueError(
                 f'{type(self).__name__} is in training mode, and an exported graph would keep that '
@@ -185,36 +185,37 @@ class BaseNorm(Scripted, ResettableState):
 
     @property
     def moves_statistics(self) -> bool:
-        """Whether a training moves running statistics of this layer."""
+        """Whether training updates running statistics of this layer."""
         return self.batch_from is not None and not self.frozen
 
     def takes_batch_statistics(self, x: Tensor) -> bool:
         """Whether x's own batch statistics are used (and recorded), not the running ones.
 
-        An empty batch has none: the running statistics stand in, and nothing is recorded. But a
-        rank that synchronizes must not decide by its own samples, or the others wait for it.
+        An empty batch has no statistics: the running ones are used instead, and nothing is
+        recorded. A synchronized layer must not decide by the samples of its own rank: other ranks
+        would wait for it.
         """
         if not (self.training and self.moves_statistics):
             return False
         return x.shape[0] > 0 or self.reducer() is not None
 
     def reducer(self) -> Reducer | None:
-        """What reduces the batch statistics over ranks; None where they are local."""
+        """Return the reducer of batch statistics over ranks; None if they are local."""
         return group_reducer(self.process_group) if self.synchronized else None
 
     def __deepcopy__(self, memo: dict) -> 'BaseNorm':
-        """A copy, as averaging hooks make one; in the same process group, which has no copies."""
+        """Copy the layer, as averaging hooks do; the copy shares the process group."""
         memo[id(self.process_group)] = self.process_group
         twin = memo[id(self)] = self.__new__(type(self))
         twin.__setstate__(deepcopy(self.__dict__, memo))
         return twin
 
     def corrections(self, x: Tensor) -> tuple[int, bool]:
-        """What to subtract from H·W in instance variances; whether running ones get Bessel's."""
+        """Return the correction of instance variances, and whether running ones are unbiased."""
         return 0, True
 
     def extra_repr(self) -> str:
-        """The arguments that differ between layers."""
+        """Return the arguments for ``repr``."""
         frozen = ', frozen=True' if self.frozen else ''
         group = self.virtual_batch_size
         virtual = '' if group is None else f', virtual_batch_size={group}'
@@ -253,7 +254,7 @@ class BaseNorm(Scripted, ResettableState):
             raise ValueError(f'{name} got an input without pixels: {tuple(x.shape)}')
 
     def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
-        """Accept the layouts of the released checkpoints, and tell when a BN's was given.
+        """Accept the layouts of the released checkpoints, and warn about a BN checkpoint.
 
         Released parameters are (1, C, 1, 1) and released buffers (1, C, 1); ours are (C,).
         """
@@ -271,7 +272,7 @@ class BaseNorm(Scripted, ResettableState):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def own_names(self) -> tuple[str, ...]:
-        """Names in the state dict that a batch norm does not have."""
+        """Return the names in the state dict that a batch norm does not have."""
         return tuple(name for name in self.state_dict() if name not in _BATCH_NORM_NAMES)
 
     def _warn_of_foreign_checkpoint(self) -> None:

@@ -1,4 +1,4 @@
-"""What switchable normalizers share: instance, layer and batch statistics, mixed by ratios."""
+"""The base of SN and SSN: instance, layer and batch statistics, mixed by ratios."""
 
 from collections.abc import Callable
 from functools import partial
