@@ -12,6 +12,8 @@ import pytest
 import torch
 from mmengine.utils import ManagerMixin
 
+import normplug
+
 
 @pytest.fixture(autouse=True)
 def seed_every_test():
@@ -19,6 +21,13 @@ def seed_every_test():
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def compiled():
+    normplug.set_backend('compiled')
+    yield
+    normplug.set_backend('eager')
 
 
 @pytest.fixture

@@ -23,6 +23,7 @@ from tests.dist.scenarios import (
     collectives,
     local,
     own_part,
+    train_by_both,
 )
 
 
@@ -52,17 +53,7 @@ def distributed_data_parallel():
     net = network()
     one_process = local(net)
     split = (2, 1, 2)[: dist.get_world_size()]
-    ddp = MMDistributedDataParallel(net, broadcast_buffers=False, find_unused_parameters=False)
-    optimizers = [torch.optim.SGD(m.parameters(), lr=0.1) for m in (net, one_process)]
-    for seed in range(2):
-        x = random_input((sum(split), 5, 6, 5), torch.float64, seed)
-        for optimizer in optimizers:
-            optimizer.zero_grad()
-        ddp(own_part(x, split)).square().mean().backward()
-        losses = [y.square().mean() for y in one_process(x).split(split)]
-        (sum(losses) / len(losses)).backward()
-        for optimizer in optimizers:
-            optimizer.step()
+    train_by_both(net, one_process, split, (5, 6, 5), steps=2)
     assert_same(net.state_dict(), one_process.state_dict(), EXACT)
     assert_equal_on_all_ranks(net.state_dict().values())
 
