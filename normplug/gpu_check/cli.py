@@ -31,7 +31,7 @@ _MINUTES = 3.0
 
 
 class Group(NamedTuple):
-    """The checks of a group, and its seconds of three minutes: then no further one starts."""
+    """The checks of a group, and after how many of 180 seconds no further one starts."""
 
     checks: Callable[[Setting], Iterable[Check]]
     limit: float

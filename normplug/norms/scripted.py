@@ -53,7 +53,7 @@ class Scripted:
         raise NotImplementedError
 
     def of_running(self) -> tuple[Tensor, Tensor]:
-        """The ratios that take the running statistics alone, as batch norm does."""
+        """Return the ratios that use the running statistics only, as batch norm does."""
         ratios = single_source(2, self.weight)
         return ratios, ratios
 
