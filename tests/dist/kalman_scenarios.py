@@ -7,6 +7,7 @@ from torch import nn
 from normplug.kalman import link_kalman
 from normplug.norms.kn import KN, SyncKN
 from tests.cases import assert_same, random_input, run
+from tests.dist.model_scenarios import train_by_both
 from tests.dist.scenarios import (
     EXACT,
     GATHER,
@@ -16,7 +17,6 @@ from tests.dist.scenarios import (
     collectives,
     local,
     own_part,
-    train_by_both,
 )
 
 

@@ -23,7 +23,6 @@ from tests.dist.scenarios import (
     collectives,
     local,
     own_part,
-    train_by_both,
 )
 
 
@@ -46,6 +45,21 @@ def sequence(split):
         ours = run(net, own_part(x, split), own_part(dy, split))
     whole = run(one_process, x, dy)
     assert_matches(ours, whole, split)
+
+
+def train_by_both(net, one_process, split, shape, steps):
+    """Steps of SGD on the mean of the ranks' losses: ``net`` under DDP, ``one_process`` on all."""
+    ddp = MMDistributedDataParallel(net, broadcast_buffers=False, find_unused_parameters=False)
+    optimizers = [torch.optim.SGD(m.parameters(), lr=0.1) for m in (net, one_process)]
+    for seed in range(steps):
+        x = random_input((sum(split), *shape), torch.float64, seed)
+        for optimizer in optimizers:
+            optimizer.zero_grad()
+        ddp(own_part(x, split)).square().mean().backward()
+        losses = [y.square().mean() for y in one_process(x).split(split)]
+        (sum(losses) / len(losses)).backward()
+        for optimizer in optimizers:
+            optimizer.step()
 
 
 def distributed_data_parallel():

@@ -10,7 +10,6 @@ import pytest
 import torch
 import torch.distributed as dist
 from mmengine.dist import all_reduce_params
-from mmengine.model import MMDistributedDataParallel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
@@ -58,21 +57,6 @@ def local(module):
         if isinstance(layer, BaseNorm):
             layer.synchronized = False
     return twin
-
-
-def train_by_both(net, one_process, split, shape, steps):
-    """Steps of SGD on the mean of the ranks' losses: ``net`` under DDP, ``one_process`` on all."""
-    ddp = MMDistributedDataParallel(net, broadcast_buffers=False, find_unused_parameters=False)
-    optimizers = [torch.optim.SGD(m.parameters(), lr=0.1) for m in (net, one_process)]
-    for seed in range(steps):
-        x = random_input((sum(split), *shape), torch.float64, seed)
-        for optimizer in optimizers:
-            optimizer.zero_grad()
-        ddp(own_part(x, split)).square().mean().backward()
-        losses = [y.square().mean() for y in one_process(x).split(split)]
-        (sum(losses) / len(losses)).backward()
-        for optimizer in optimizers:
-            optimizer.step()
 
 
 def own_part(whole, split):
