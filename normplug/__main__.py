@@ -27,7 +27,7 @@ _TOOLS = {
     'batch-average': (
         'normplug.launch.batch_average',
         'main_batch_average',
-        'recompute running statistics (tools/batch_average.py)',
+        'precise BN: recompute running statistics (tools/batch_average.py)',
     ),
     'plot-ratios': (
         'normplug.reports.plot_ratios',
@@ -113,7 +113,7 @@ def _run_tool(command: str, argv: list[str]) -> int:
     try:
         tool = getattr(importlib.import_module(module), function)
     except ModuleNotFoundError as error:
-        # What pip can mend is no bug of ours; whatever lacks inside the package is.
+        # A missing package is for pip to install; a missing module of ours is a bug.
         if (error.name or 'normplug').split('.')[0] == 'normplug':
             raise
         print(f"{prog}: error: {error}; pip install 'normplug[mm,demo]'", file=sys.stderr)
@@ -122,7 +122,7 @@ def _run_tool(command: str, argv: list[str]) -> int:
 
 
 def _run_script(script: str, args: list[str]) -> None:
-    # Operators, checkpoint loading and norm types are in place: importing the package saw to it.
+    # Importing the package has set up operators, checkpoint loading and norm types.
     sys.argv = [script, *args]
     sys.path.insert(0, os.path.dirname(os.path.abspath(script)))
     runpy.run_path(script, run_name='__main__')

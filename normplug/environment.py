@@ -1,9 +1,9 @@
-"""The environment report of `python -m normplug`: what is installed, what does not fit together.
+"""The environment report of `python -m normplug`: installed packages and those that conflict.
 
-The checks take versions as arguments, a mapping of distribution name to version, or to None for
-what is not installed. `UNKNOWN` stands for an importable package without metadata, which no
-version check can judge. torch and mmengine are here: without them `_requirements` lets nothing of
-the package be imported, this report included.
+The checks take versions as arguments, a mapping of distribution name to version, or to None for a
+package that is not installed. `UNKNOWN` stands for an importable package without metadata, whose
+version cannot be checked. torch and mmengine are always installed here: without them
+`_requirements` stops the import of the package.
 """
 
 from __future__ import annotations
@@ -57,19 +57,19 @@ class Problem(NamedTuple):
     command: str
 
     def __str__(self) -> str:
-        """The line that is printed."""
+        """Return the line to print."""
         return f'{self.level}: {self.message} Run: {self.command}'
 
 
 class Operators(NamedTuple):
-    """Where mmcv.ops gets its operators, and why that fails, if it does."""
+    """Where mmcv.ops gets its operators; if that fails, why."""
 
     source: Literal['compiled', 'torchvision', 'none']
     failure: str | None = None
 
 
 def installed_versions() -> dict[str, str | None]:
-    """Versions of Python and of the packages that matter here. Imports none of them."""
+    """Return the versions of Python and of the packages used here, without importing them."""
     versions = {'python': platform.python_version()}
     for name, (module, distributions) in _PACKAGES.items():
         versions[name] = UNKNOWN if importlib.util.find_spec(module) else None
@@ -101,7 +101,7 @@ def find_operators(versions: Versions) -> Operators:
 
 
 def check(versions: Versions, operators: Operators) -> list[Problem]:
-    """Everything that does not fit together, errors first."""
+    """Return all conflicts, errors first."""
     problems = [
         *_check_core(versions),
         *_check_mmcv(versions),
@@ -112,7 +112,7 @@ def check(versions: Versions, operators: Operators) -> list[Problem]:
 
 
 def _below(version: str | None, bound: str) -> bool | None:
-    """Whether `version` < `bound`; None if there is no version to compare."""
+    """Return whether `version` < `bound`; None if there is no version to compare."""
     from mmengine.utils import digit_version
 
     if version in (None, UNKNOWN):

@@ -27,7 +27,7 @@ __all__ = ['main_convert']
 def main_convert(
     argv: Sequence[str] | None = None, prog: str = 'tools/convert_checkpoint.py'
 ) -> int:
-    """Convert as the command line says and return the exit code."""
+    """Convert a checkpoint by the command line; return the exit code."""
     args = _parser(prog).parse_args(argv)
     return exit_code(lambda: _convert(args), prog)
 

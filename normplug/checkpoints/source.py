@@ -1,4 +1,4 @@
-"""A checkpoint file → its tensors by plain names."""
+"""Read the tensors of a checkpoint file, by plain names."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from normplug.checkpoint_file import CheckpointError, few, load
 
 __all__ = ['KEPT', 'CheckpointError', 'Source', 'few', 'read']
 
-# Where a file in the released layout holds what that layout has no place for.
+# The key under which a file in the released layout holds tensors that do not fit it.
 KEPT = 'normplug_kept'
 _WRAPPERS = ('state_dict', 'model')  # in the released trainers 'model' is the network's name
 _PARALLEL = 'module.'
@@ -38,8 +38,8 @@ def read(path: str) -> Source:
     """Read the checkpoint at ``path`` (a file or whatever mmengine can load) to the CPU.
 
     Raises:
-        CheckpointError: there is none; it cannot be read, or asks for code; it has no state dict,
-            or NaN or infinite values in it.
+        CheckpointError: the file does not exist, cannot be read, refers to code, has no state dict,
+            or has NaN or infinite values.
     """
     checkpoint = load(path)
     state = _tensors(checkpoint, path)

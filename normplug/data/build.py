@@ -1,4 +1,4 @@
-"""The table of formats, and building them so that a folder is either complete or not there."""
+"""The table of formats, and building them so that a folder is either complete or missing."""
 
 import json
 import os
@@ -18,7 +18,7 @@ from .scene import SceneMaker, SceneSettings
 
 __all__ = ['FORMATS', 'RECORD', 'DigitsError', 'DigitsSettings', 'Format', 'build_digits']
 
-# Raise it when the same settings give other files.
+# Increase it when the same settings give different files.
 VERSION = 1
 RECORD = 'digits.json'
 # Below, the smallest digits are a few pixels; above, the photographs are a blur.

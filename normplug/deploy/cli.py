@@ -28,7 +28,7 @@ _SHAPES = [(2, 3, 64, 96), (1, 3, 129, 97), (1, 3, 224, 224)]
 
 
 def main_deploy(argv: Sequence[str] | None = None, prog: str = 'tools/deploy.py') -> int:
-    """Deploy as the command line says and return the exit code."""
+    """Deploy a model by the command line; return the exit code."""
     parser = _parser(
         prog, 'Turn the norms of a trained model into native layers, and fold them away.'
     )
@@ -45,7 +45,7 @@ def main_deploy(argv: Sequence[str] | None = None, prog: str = 'tools/deploy.py'
 
 
 def main_export(argv: Sequence[str] | None = None, prog: str = 'tools/export_onnx.py') -> int:
-    """Export as the command line says and return the exit code."""
+    """Export a model by the command line; return the exit code."""
     parser = _parser(
         prog,
         'Export backbone and neck of a detector, or a segmentor or classifier up to its logits.',
@@ -109,7 +109,7 @@ def _shape(args: argparse.Namespace) -> tuple[int, ...]:
 
 
 def _test_images(cfg: Config, model: nn.Module) -> tuple[list[Batch], str]:
-    """The first batch of the config's test set, if its data are there; and a note."""
+    """Return the first batch of the test set, if its data are there, and a note."""
     loader = cfg.get('test_dataloader')
     if not loader:
         return [], 'no test images (the config has no test_dataloader)'

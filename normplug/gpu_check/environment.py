@@ -1,4 +1,4 @@
-"""What this machine is, and whether it can compile."""
+"""Check the machine, and whether it can compile."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ _FAST_FLOAT64 = {(6, 0), (7, 0), (8, 0), (9, 0), (10, 0)}
 
 
 def environment_checks(setting: Setting) -> Iterator[Check]:
-    """What is there."""
+    """The hardware and software of the machine."""
     yield Check('GPU', _gpu, gpus=1)
     yield Check('versions', _versions)
     yield Check('compiler', partial(_compiler, setting))
 
 
 def float64_note(capability: tuple[int, int]) -> str:
-    """What to expect of statistics, which are float64."""
+    """Return how fast float64, the dtype of statistics, is on the card."""
     if capability in _FAST_FLOAT64:
         return 'float64 at half the rate of float32'
     return 'float64 is slow on such a card: small maps may take longer than shown elsewhere'

@@ -17,11 +17,11 @@ def averaged_models(runner: Runner) -> list[nn.Module]:
 
 
 def hook_of(hooks: Iterable[Hook], kind: str) -> Hook | None:
-    """The first of ``hooks`` whose class is or derives from ``kind``.
+    """Return the first of ``hooks`` whose class is or inherits from ``kind``.
 
     Args:
         hooks: of a runner.
-        kind: name of a class; the package that has it may not be installed.
+        kind: name of a class, whose package may not be installed.
     """
     found = (h for h in hooks if any(base.__name__ == kind for base in type(h).__mro__))
     return next(found, None)

@@ -1,4 +1,4 @@
-"""Checkpoints that a killed training continues from as if it had never stopped."""
+"""Checkpoints from which a killed training continues as if it had not stopped."""
 
 from __future__ import annotations
 
@@ -34,24 +34,24 @@ __all__ = ['ResumableCheckpointHook']
 
 @HOOKS.register_module()
 class ResumableCheckpointHook(CheckpointHook):
-    """mmengine's ``CheckpointHook``, whose options it takes, for trainings that get killed.
+    """mmengine's ``CheckpointHook``, with the same options, for trainings that may be killed.
 
     * A checkpoint holds the random state of every rank (``random_states``), and a resumed training
-      goes on with it. Validation does not move the random state.
-    * It holds the values that the data preprocessor has changed (``preprocessor_values``), as the
-      size of mmdet's BatchSyncRandomResize.
+      continues with it. Validation does not change the random state.
+    * It holds the values that the data preprocessor has changed (``preprocessor_values``), such as
+      the size of mmdet's BatchSyncRandomResize.
     * Checkpoints and ``last_checkpoint`` are written to a temporary file that is then renamed, and
       older checkpoints are deleted after that. (Into a local folder; ``backend_args`` and
       ``out_dir`` for a remote storage are used as they are.)
     * The folder's permissions and free space are checked before training.
-    * The ranks' running statistics are made one before they are saved.
+    * Running statistics are synchronized over the ranks before they are saved.
 
-    Checkpoints stay readable for mmengine: the states are one more key.
+    mmengine can read the checkpoints: the states are additional keys.
 
     Raises:
         OSError: before training: the folder of the checkpoints is not writable, or has less free
             space than one checkpoint needs.
-        CheckpointWriteError: while saving. The checkpoint before is whole.
+        CheckpointWriteError: while saving. The previous checkpoint is intact.
     """
 
     # No __init__, so that the signature stays mmengine's.
@@ -144,7 +144,7 @@ class ResumableCheckpointHook(CheckpointHook):
         self._before_val = get_random_state()
 
     def after_val(self, runner: Runner) -> None:
-        """Give it back."""
+        """Restore the random state."""
         if self._before_val is not None:
             set_random_state(self._before_val)
             self._before_val = None
@@ -152,7 +152,7 @@ class ResumableCheckpointHook(CheckpointHook):
     # Saving
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Add the random states; a best checkpoint, which nothing resumes from, has none."""
+        """Add the random states, except to a best checkpoint: no training resumes from that."""
         if self._gathered is not None:
             checkpoint['random_states'] = self._gathered
             checkpoint['preprocessor_values'] = {
@@ -261,7 +261,7 @@ class _DeferringBackend:
 
 
 def _misfit(states: list[dict[str, Any]] | None) -> str:
-    """Why this training cannot take up ``states``; '' if it can."""
+    """Return why this training cannot restore ``states``; '' if it can."""
     if states is None:
         return 'the checkpoint has none (it was not written by ResumableCheckpointHook)'
     if len(states) != get_world_size():

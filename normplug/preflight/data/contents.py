@@ -8,6 +8,7 @@ files are left alone. What was not looked at is noted.
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -233,7 +234,9 @@ class _Phase:
                 return error
 
         chosen = self._chosen(len(paths))
-        with ThreadPoolExecutor() as pool:  # decoding holds no lock
+        # Pillow warns of large images. The filters belong to the process: not in its threads.
+        with warnings.catch_warnings(), ThreadPoolExecutor() as pool:  # decoding holds no lock
+            warnings.simplefilter('ignore')
             found = list(pool.map(size_of, [paths[i] for i in chosen]))
         for i, size in zip(chosen, found, strict=True):
             if isinstance(size, UnreadableError):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import warnings
 
 import numpy as np
 
@@ -62,10 +61,8 @@ def _decode(path: str, flag: str, backend: str) -> np.ndarray:
     if not content:
         raise UnreadableError('is empty')
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore')  # of large images
-            image = Image.open(io.BytesIO(content), formats=_STRICT)
-            image.load()  # cv2 may decode a part of a truncated file
+        image = Image.open(io.BytesIO(content), formats=_STRICT)
+        image.load()  # cv2 may decode a part of a truncated file
     except (UnidentifiedImageError, Image.DecompressionBombError):
         pass  # TIFF and the like, and images too large for Pillow: mm reads them all the same
     except Exception as error:  # Pillow's decoders raise many kinds on damaged bytes

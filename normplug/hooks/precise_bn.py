@@ -1,4 +1,4 @@
-"""Running statistics of n batches of training data, before each validation."""
+"""Precise BN: recompute running statistics from training data before each validation."""
 
 from mmengine.hooks import EMAHook, Hook
 from mmengine.registry import HOOKS
@@ -15,28 +15,32 @@ from normplug.population import (
 )
 from normplug.random_state import get_random_state, set_random_state
 
-__all__ = ['BatchAverageHook']
+__all__ = ['BatchAverageHook', 'PreciseBNStatsHook']
 
 
-@HOOKS.register_module()
-class BatchAverageHook(Hook):
-    """Recompute the running statistics of all norms before validation ("batch average").
+# Not PreciseBNHook: mmpretrain has one, with other arguments, for torch's batch norms alone.
+@HOOKS.register_module(name=['PreciseBNStatsHook', 'BatchAverageHook'])
+class PreciseBNStatsHook(Hook):
+    """Recompute the running statistics of all norms before each validation ("precise BN").
 
-    Mean and variance over ``num_batches`` batches of each rank, without augmentation, in the place
-    of the moving averages: of ours and of torch's batch norms, unless they are frozen
-    (:func:`normplug.population.estimate_population`). Every time of the same samples. Training
-    goes on from these statistics, and with the random numbers that it would have had.
+    The hook replaces the moving averages by the mean and variance over ``num_batches`` batches of
+    each rank, without augmentation (:func:`normplug.population.estimate_population`). It does so
+    for our norms and for torch's batch norms, unless they are frozen, and takes the same samples
+    every time. Training continues from these statistics, with the random numbers that it would
+    have had without the hook.
 
-    The checkpoint of an epoch (or iteration) that is validated holds what was validated. With an
-    ``EMAHook`` that is the averaged model, whose statistics are recomputed then.
+    The checkpoint of a validated epoch (or iteration) holds the statistics that were validated.
+    With an ``EMAHook`` these are the statistics of the averaged model.
+
+    ``BatchAverageHook``, after the "batch average" of the SN paper, is another name of this hook.
 
     Args:
-        num_batches: on each rank; or one pass over the data, if that is less.
-        dataloader: config of the batches; by default the training data and batch size, with the
-            pipeline for validation.
+        num_batches: number of batches on each rank; one pass over the data, if that is less.
+        dataloader: config of the dataloader; by default that of the training, with the pipeline
+            of the validation.
 
     Raises:
-        ValueError: ``num_batches`` is no integer from 1.
+        ValueError: ``num_batches`` is not an integer, or is less than 1.
         PopulationError: the model has no such norm, or its features are NaN or infinite.
     """
 
@@ -45,34 +49,34 @@ class BatchAverageHook(Hook):
     def __init__(self, num_batches: int = 200, dataloader: dict | None = None) -> None:
         if type(num_batches) is not int or num_batches < 1:
             raise ValueError(
-                f'BatchAverageHook: num_batches must be an integer from 1, got {num_batches!r}'
+                f'PreciseBNStatsHook: num_batches must be an integer from 1, got {num_batches!r}'
             )
         self.num_batches = num_batches
         self.dataloader = dataloader
         self._loader: DataLoader | None = None
-        self._iteration: int | None = None  # for which the statistics are
+        self._iteration: int | None = None  # of the last recomputation
 
     def before_train(self, runner: Runner) -> None:
-        """Say at once if there is nothing to recompute."""
+        """Raise at once if there is nothing to recompute."""
         if not live_norms(unwrapped(runner)):
             raise PopulationError(
-                'BatchAverageHook: the model has no norm whose running statistics a training '
-                'moves; remove the hook'
+                'PreciseBNStatsHook: the model has no norm whose running statistics change in '
+                'training; remove the hook'
             )
 
     def after_train_iter(self, runner: Runner, *args, **kwargs) -> None:
-        """Before the checkpoint of an iteration that is validated."""
+        """Recompute before the checkpoint of an iteration that is validated."""
         done = runner.iter + 1
         if not _by_epoch(runner) and _is_validated(runner, done, runner.max_iters):
             self._recompute(runner, done)
 
     def after_train_epoch(self, runner: Runner, *args, **kwargs) -> None:
-        """Before the checkpoint of an epoch that is validated."""
+        """Recompute before the checkpoint of an epoch that is validated."""
         if _by_epoch(runner) and _is_validated(runner, runner.epoch + 1, runner.max_epochs):
             self._recompute(runner, runner.iter)
 
     def before_val(self, runner: Runner) -> None:
-        """Before a validation that could not be foreseen."""
+        """Recompute for a validation that the train loop does not schedule."""
         self._recompute(runner, runner.iter)
 
     def _recompute(self, runner: Runner, iteration: int) -> None:
@@ -95,12 +99,15 @@ class BatchAverageHook(Hook):
                     model.get_submodule(name).running_var.copy_(layer.running_var)
         finally:
             set_random_state(state)
-        runner.logger.info(f'running statistics recomputed from {number} batches')
+        runner.logger.info(f'precise BN: running statistics recomputed from {number} batches')
         if unseen:
             runner.logger.warning(
-                f'{len(unseen)} norms, {unseen[0]} among them, have no part in prediction: their '
-                'running statistics stay as they were'
+                f'precise BN: {len(unseen)} norms ({unseen[0]} first) are not used in prediction; '
+                'their running statistics are unchanged'
             )
+
+
+BatchAverageHook = PreciseBNStatsHook
 
 
 def _by_epoch(runner: Runner) -> bool:

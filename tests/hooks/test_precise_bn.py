@@ -1,4 +1,4 @@
-"""Population statistics in the course of a training."""
+"""Precise BN in the course of a training."""
 
 import copy
 
@@ -11,7 +11,7 @@ from mmengine.registry import DATASETS, HOOKS
 from torch import nn
 
 from normplug import SN
-from normplug.hooks import BatchAverageHook
+from normplug.hooks import PreciseBNStatsHook
 from normplug.population import PopulationError, estimate_population, population_loader
 from tests.hooks import tiny_training as tiny
 
@@ -79,7 +79,7 @@ def assert_population(state, cfg):
 @pytest.mark.parametrize('by_epoch', [True, False])
 def test_training_is_the_same_and_the_checkpoint_is_what_was_validated(tmp_path, by_epoch):
     tiny.build(config(tmp_path / 'without', by_epoch=by_epoch)).train()
-    cfg = config(tmp_path / 'with', 'BatchAverageHook', 'ValidatedHook', by_epoch=by_epoch)
+    cfg = config(tmp_path / 'with', 'PreciseBNStatsHook', 'ValidatedHook', by_epoch=by_epoch)
     runner = tiny.build(cfg)
     runner.train()
 
@@ -97,7 +97,7 @@ def test_training_is_the_same_and_the_checkpoint_is_what_was_validated(tmp_path,
 
 def test_validation_alone(tmp_path):
     """Statistics are there whoever asks for the validation."""
-    cfg = config(tmp_path / 'work', 'BatchAverageHook', 'ValidatedHook')
+    cfg = config(tmp_path / 'work', 'PreciseBNStatsHook', 'ValidatedHook')
     runner = tiny.build(cfg)
     hook_of(runner, 'ValidatedHook').states = []
     runner.val()
@@ -106,7 +106,7 @@ def test_validation_alone(tmp_path):
 
 @pytest.mark.parametrize('update_buffers', [True, False])
 def test_of_the_averaged_model(tmp_path, update_buffers):
-    cfg = config(tmp_path / 'work', 'BatchAverageHook', 'ValidatedHook')
+    cfg = config(tmp_path / 'work', 'PreciseBNStatsHook', 'ValidatedHook')
     ema = {'type': 'EMAHook', 'ema_type': 'ExponentialMovingAverage', 'momentum': 0.1}
     cfg.custom_hooks = [*cfg.custom_hooks, {**ema, 'update_buffers': update_buffers}]
     runner = tiny.build(cfg)
@@ -119,13 +119,13 @@ def test_of_the_averaged_model(tmp_path, update_buffers):
 
 
 def test_killed_and_resumed_is_the_same_to_the_last_bit(tmp_path):
-    alone = config(tmp_path / 'alone', 'BatchAverageHook')
+    alone = config(tmp_path / 'alone', 'PreciseBNStatsHook')
     tiny.build(alone).train()
     # The process ends after the validation of the second epoch: it took place for this one alone.
-    killed = config(tmp_path / 'killed', 'BatchAverageHook', 'Stop')
+    killed = config(tmp_path / 'killed', 'PreciseBNStatsHook', 'Stop')
     with pytest.raises(KeyboardInterrupt):
         tiny.build(killed).train()
-    resumed = config(tmp_path / 'killed', 'BatchAverageHook')
+    resumed = config(tmp_path / 'killed', 'PreciseBNStatsHook')
     tiny.build(resumed, resume=True).train()
     tiny.assert_same_training(tiny.load(tmp_path / 'alone'), tiny.load(tmp_path / 'killed'))
 
@@ -140,22 +140,27 @@ class Stop(Hook):
 
 
 def test_no_more_batches_than_asked_for(tmp_path):
-    cfg = config(tmp_path / 'work', 'BatchAverageHook')
+    cfg = config(tmp_path / 'work', 'PreciseBNStatsHook')
     cfg.custom_hooks[-1].num_batches = 2
     tiny.build(cfg).train()
-    assert 'running statistics recomputed from 2 batches' in tiny.log(tmp_path / 'work')
+    assert 'precise BN: running statistics recomputed from 2 batches' in tiny.log(tmp_path / 'work')
 
 
 @pytest.mark.parametrize('number', [0, '5', 2.0])
 def test_wrong_number(number):
     with pytest.raises(ValueError, match=f'num_batches must be an integer from 1, got {number!r}'):
-        BatchAverageHook(num_batches=number)
+        PreciseBNStatsHook(num_batches=number)
+
+
+def test_the_old_name_is_an_alias_and_the_name_in_mmpretrain_stays_free():
+    assert HOOKS.get('BatchAverageHook') is PreciseBNStatsHook is HOOKS.get('PreciseBNStatsHook')
+    assert 'PreciseBNHook' not in HOOKS.module_dict
 
 
 def test_nothing_to_recompute(tmp_path):
-    cfg = config(tmp_path / 'work', 'BatchAverageHook')
+    cfg = config(tmp_path / 'work', 'PreciseBNStatsHook')
     runner = tiny.build(cfg)
     runner.model.norm = SN(4, using_bn=False)
-    with pytest.raises(PopulationError, match='BatchAverageHook: the model has no norm'):
+    with pytest.raises(PopulationError, match='PreciseBNStatsHook: the model has no norm'):
         runner.train()
     assert not any(isinstance(m, nn.BatchNorm2d) for m in runner.model.modules())
