@@ -1,11 +1,11 @@
 """Normalizers of one research line for the OpenMMLab stack.
 
-``custom_imports = dict(imports=['normplug'])`` in a config is all that it takes: importing the
-package registers the norm types, the hooks and the optimizer constructor, and prepares mmcv and
-torch for each other where they need it.
+A config needs only ``custom_imports = dict(imports=['normplug'])``: importing the package registers
+the norm types, the hooks and the optimizer constructor, and makes mmcv and torch work together
+where they need help.
 """
 
-# The first says what is missing, before anything fails on it; the others register themselves.
+# _requirements comes first and names missing packages; the others register their types.
 from normplug import _requirements, checkpoints, compat, deploy, hooks, models, norms, optim  # noqa: F401
 from normplug.kalman import link_kalman
 from normplug.norms import *  # noqa: F403  # all norm types: normplug/norms has the one list

@@ -15,7 +15,7 @@ _TOOLS = {
     'train': ('normplug.launch.cli', 'main_train', 'train from a config (tools/train.py)'),
     'test': ('normplug.launch.cli', 'main_test', 'evaluate a checkpoint (tools/test.py)'),
     'check-data': (
-        'normplug.launch.data_check.command',
+        'normplug.preflight.cli',
         'main_check_data',
         'look for errors in all data of a config (tools/check_data.py)',
     ),
@@ -27,7 +27,7 @@ _TOOLS = {
     'batch-average': (
         'normplug.launch.batch_average',
         'main_batch_average',
-        'recompute running statistics (tools/batch_average.py)',
+        'precise BN: recompute running statistics (tools/batch_average.py)',
     ),
     'plot-ratios': (
         'normplug.reports.plot_ratios',
@@ -96,7 +96,7 @@ def main(argv: list[str] | None = None) -> int:
     run.add_argument('args', metavar='ARGS', nargs=argparse.REMAINDER)
     options = parser.parse_args(argv)
     if options.command is None:
-        from normplug.report import report
+        from normplug.environment import report
 
         text, works = report()
         print(text)
@@ -113,7 +113,7 @@ def _run_tool(command: str, argv: list[str]) -> int:
     try:
         tool = getattr(importlib.import_module(module), function)
     except ModuleNotFoundError as error:
-        # What pip can mend is no bug of ours; whatever lacks inside the package is.
+        # A missing package is for pip to install; a missing module of ours is a bug.
         if (error.name or 'normplug').split('.')[0] == 'normplug':
             raise
         print(f"{prog}: error: {error}; pip install 'normplug[mm,demo]'", file=sys.stderr)
@@ -122,7 +122,7 @@ def _run_tool(command: str, argv: list[str]) -> int:
 
 
 def _run_script(script: str, args: list[str]) -> None:
-    # Operators, checkpoint loading and norm types are in place: importing the package saw to it.
+    # Importing the package has set up operators, checkpoint loading and norm types.
     sys.argv = [script, *args]
     sys.path.insert(0, os.path.dirname(os.path.abspath(script)))
     runpy.run_path(script, run_name='__main__')

@@ -1,4 +1,4 @@
-"""Fail on import, with the command that mends it, where a package that all stands on is missing."""
+"""Raise on import if a required package is missing; the message has the command to install it."""
 
 from importlib.util import find_spec
 

@@ -1,10 +1,10 @@
 """Statistics over the ranks of a process group.
 
-Of a batch, one collective in each direction: the collectives stand outside the rule, so forward
-gathers the moments before the rule sees them merged, and backward sums the gradients of the merged
-moments after it. A rank without samples takes part in both, with a count of 0.
+The statistics of a batch take one collective in each direction. Collectives are outside of the
+rule: forward gathers and merges the moments before it calls the rule, and backward sums the
+gradients of the merged moments after it. A rank without samples takes part with a count of 0.
 
-Of a model's running statistics, one collective in all.
+The running statistics of a model take one collective for all layers.
 """
 
 import torch
@@ -32,21 +32,22 @@ class GroupReducer:
         self.group = group
 
     def gather(self, own: Tensor) -> Tensor:
-        """What all ranks give, stacked: (A, B) → (R, A, B)."""
+        """Stack the tensors of all ranks: (A, B) → (R, A, B)."""
         size = get_world_size(self.group)
         ranks = own.new_empty((size * own.shape[0], *own.shape[1:]))
         dist.all_gather_into_tensor(ranks, own, group=self.group)
         return ranks.unflatten(0, (size, -1))
 
     def sum(self, own: Tensor) -> Tensor:
-        """The sum over the ranks, in place."""
+        """Sum over the ranks, in place."""
         dist.all_reduce(own, group=self.group)
         return own
 
     def differentiable(self, local: Moments, count: int) -> tuple[Moments, Tensor]:
-        """Merge the ranks' (C,) moments of ``count`` values per channel; also the total count, ().
+        """Merge (C,) moments of ``count`` values per channel over the ranks.
 
-        By operators that autograd differentiates any number of times.
+        Returns the moments and the total count, (). Autograd can differentiate them any number of
+        times.
         """
         mean, var = local
         total = mean.new_full((), count)
@@ -58,7 +59,7 @@ class GroupReducer:
 
 
 class _Sum(torch.autograd.Function):
-    """The sum over ranks, whose gradient is the sum of the ranks' gradients."""
+    """Sum over ranks; the gradient is the sum of the gradients of the ranks."""
 
     @staticmethod
     def forward(ctx, own: Tensor, group: dist.ProcessGroup | None) -> Tensor:
@@ -73,18 +74,18 @@ class _Sum(torch.autograd.Function):
 
 
 def group_reducer(group: dist.ProcessGroup | None = None) -> GroupReducer | None:
-    """The reducer over a process group, None for the default one.
+    """Return the reducer over a process group; ``None`` means the default group.
 
     Returns:
-        None where statistics are local: no process group is initialized, or it has one rank.
+        None if statistics are local: no process group is initialized, or it has one rank.
 
     Raises:
         ValueError: this rank is not a member of the group.
     """
     size = get_world_size(group)
-    if size < 1:  # torch's answer for a group of other ranks
+    if size < 1:  # torch's marker for a group that this rank is not in
         raise ValueError(
-            'process_group is a group that this rank is no member of: give each rank the group '
+            'process_group is a group that this rank is not a member of: give each rank the group '
             'it belongs to (torch.distributed.new_subgroups makes one for every rank)'
         )
     return None if size == 1 else GroupReducer(group)
@@ -95,12 +96,13 @@ def synchronize_running_stats(model: nn.Module) -> None:
     """Give the running statistics of ``model`` the same values on all ranks, in place.
 
     Every layer with buffers ``running_mean`` and ``running_var`` takes part, torch's batch norms
-    too: means become the mean over the ranks, variances those of the ranks' union (the law of
-    total variance), both with equal weights, because an exponential average keeps no count;
-    ``num_batches_tracked`` becomes the largest. Nothing else of the model changes.
+    too. Means become the mean over the ranks, and variances those of the union of the ranks (law
+    of total variance), with equal weights, because an exponential average keeps no count.
+    ``num_batches_tracked`` becomes the maximum. Nothing else in the model changes.
 
-    One collective for all layers; every rank of the default group must call it, with models of
-    the same layers. Without a process group nothing happens. Calling it again changes nothing.
+    There is one collective for all layers. Every rank of the default group must call this, with
+    models of the same layers. Without a process group it does nothing. A second call changes
+    nothing.
     """
     size = get_world_size()
     layers = [layer for layer in model.modules() if _has_running_stats(layer)]
@@ -116,7 +118,7 @@ def synchronize_running_stats(model: nn.Module) -> None:
     dist.all_gather_into_tensor(ranks, own)
     width = sum(mean.numel() for mean in means)
     parts = ranks.view(size, -1).split([width, width, len(counts)], 1)
-    # Around the first rank: what the ranks already agree on stays as it is, to the last bit.
+    # Relative to the first rank, so that values that are equal on all ranks do not change at all.
     base = Moments(parts[0][0], parts[1][0])
     shifted = Moments(parts[0] - base.mean, parts[1] - base.var)
     merged = pool(shifted, 0)

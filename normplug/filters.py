@@ -1,4 +1,4 @@
-"""What may be done to the moments of a batch before a rule sees them: see ``normplug.ops.Filter``.
+"""Filters that change the moments of a batch before a rule gets them: see ``normplug.ops.Filter``.
 
 Wang, Peng, Luo et al., "Kalman Normalization: Normalizing Internal Representations Across Network
 Layers", NIPS 2018, in the notation of Luo, VALSE 2018: z and C are the batch's mean and variance,
@@ -22,20 +22,20 @@ def kalman_filter(
     gain: float | None = None,
     limit: float,
 ) -> Moments:
-    """Correct a prediction by what the batch shows: the moments of a mixture of the two.
+    """Correct a prediction by the batch: return the moments of a mixture of the two.
 
-    μ = μ⁻ + q (z − μ⁻) and Σ = Σ⁻ + q (C − Σ⁻) + (1 − q) q (z − μ⁻)²; where the prediction is far
-    off, the batch's own moments.
+    μ = μ⁻ + q (z − μ⁻) and Σ = Σ⁻ + q (C − Σ⁻) + (1 − q) q (z − μ⁻)².
 
-    Far off is, as released, a prior variance of ``limit`` times the batch's or more, on average
+    If the prediction is far off, the result is the batch's own moments. As in the released code,
+    it is far off if the prior variance is at least ``limit`` times that of the batch, averaged
     over the channels.
 
     Args:
         batch: z and C, (C,) or (groups, C).
         prior_mean, prior_var: μ⁻ and Σ⁻, likewise.
-        gain_logit: (), q before the sigmoid, where q is learned.
-        gain: q, where it is not.
-        limit: see above; infinity trusts any prediction.
+        gain_logit: (), q before the sigmoid, if q is learned.
+        gain: q, if it is not learned.
+        limit: see above; with infinity every prediction is used.
     """
     q = gain_logit.sigmoid() if gain is None else gain
     innovation = batch.mean - prior_mean
@@ -43,11 +43,11 @@ def kalman_filter(
     var = prior_var + q * (batch.var - prior_var) + (1 - q) * q * innovation.square()
     if limit == float('inf'):
         return Moments(mean, var)
-    # NaN, of 0 / 0, is no reason to trust.
+    # NaN (0 / 0) does not count as a good prediction.
     trusted = (prior_var / batch.var).mean(-1, keepdim=True) < limit
     return Moments(torch.where(trusted, mean, batch.mean), torch.where(trusted, var, batch.var))
 
 
 def observed(batch: Moments) -> Moments:
-    """The first of a chain: nothing is predicted."""
+    """Return the moments unchanged: the first layer of a chain has no prediction."""
     return Moments(batch.mean.clone(), batch.var.clone())

@@ -1,4 +1,4 @@
-"""Where in a forward pass the first NaN or Inf appears."""
+"""Find where in a forward pass the first NaN or Inf appears."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ __all__ = ['Search', 'all_finite']
 
 
 def all_finite(value: Any) -> bool:
-    """Whether no tensor in ``value`` (nested as mm's data and outputs are) has NaN or Inf."""
+    """Return whether all tensors in ``value`` (nested like mm's data and outputs) are finite."""
     return all(bool(torch.isfinite(tensor).all()) for tensor in _tensors(value))
 
 
 class Search:
-    """Watches a forward pass of ``model`` for the module where finite values end.
+    """Finds the module of ``model`` in which the first NaN or Inf of a forward pass appears.
 
-    The first module, in the order of execution and from the inside out, that gets finite inputs
-    and returns NaN or Inf.
+    That is the first module that gets finite inputs and returns NaN or Inf, in the order of
+    execution, inner modules before the outer ones.
 
     Args:
         model: the unwrapped model, whose own forward returns a dict of losses.
-        exempt: names of buffers that have such values on purpose.
+        exempt: names of buffers that contain such values on purpose.
     """
 
     def __init__(self, model: nn.Module, exempt: frozenset[str] = frozenset()) -> None:
@@ -41,7 +41,7 @@ class Search:
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Put hooks on all modules for the time of one forward pass."""
+        """Watch one forward pass, by hooks on all modules."""
         self._spoiled = [
             f'{name}.{key}'.removeprefix('.')
             for name, module in self._model.named_modules()
@@ -89,13 +89,13 @@ class Search:
         return text
 
     def result(self, steps: int) -> tuple[int, str]:
-        """When and where it began.
+        """Return when and where the first NaN or Inf appeared.
 
         Args:
-            steps: iterations before this one.
+            steps: number of iterations before this one.
 
         Returns:
-            How many modules had returned by then, to compare ranks by; a text.
+            The number of modules that had returned before it, to compare ranks, and a text.
         """
         if self._spoiled:
             few = ', '.join(self._spoiled[:3]) + ', ...' * (len(self._spoiled) > 3)
@@ -103,7 +103,7 @@ class Search:
             shown = f', and shows first in {self._origin}' if self._origin else ''
             return 0, f'the weights: NaN or Inf is in {few} ({cause}){shown}'
         if not self._data_finite:
-            return 0, 'the input: the batch has NaN or Inf when it comes to the model'
+            return 0, 'the input: the batch already has NaN or Inf when the model gets it'
         if self._origin is not None:
             return self._ended, self._origin
         if self._bad_losses:
@@ -112,12 +112,12 @@ class Search:
                 f'the computation of {", ".join(self._bad_losses)}{after}: every module returned '
                 'finite values'
             )
-        return self._ended, 'a place that was not found: repeated, the pass was finite'
+        return self._ended, 'an unknown place: the repeated forward pass was finite'
 
 
 def _own_state(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
     yield from module.named_parameters(recurse=False)
-    if not module.training:  # a training layer has just updated its buffers, from bad values too
+    if not module.training:  # a training layer updates its buffers from bad values too
         yield from module.named_buffers(recurse=False)
 
 

@@ -1,4 +1,4 @@
-"""Learning rates and weight decays of normalizers, by mmengine's ``paramwise_cfg``."""
+"""Set learning rates and weight decays of normalizers by mmengine's ``paramwise_cfg``."""
 
 import difflib
 from collections import Counter
@@ -30,12 +30,12 @@ _KEYS = (
 )
 
 
-# What mmengine's constructor takes for a norm.
+# The classes that mmengine's constructor treats as norms.
 _NORMS = (_BatchNorm, _InstanceNorm, nn.GroupNorm, nn.LayerNorm)
 
 
 class _AsLayerNorm(nn.LayerNorm):
-    """The parameters of another module, in a class that mmengine knows for a norm."""
+    """The parameters of another module, in a class that mmengine recognizes as a norm."""
 
     def __init__(self, module: nn.Module) -> None:
         nn.Module.__init__(self)
@@ -47,25 +47,25 @@ class _AsLayerNorm(nn.LayerNorm):
 class NormOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     """mmengine's default constructor, which also knows the normalizers of this package.
 
-    Its options treat them as they treat torch's norms; in particular ``norm_decay_mult`` reaches
-    all their parameters. Three options more, all overruled by ``custom_keys``. Two are for the
-    parameters that a batch norm does not have (SN's logits):
+    mmengine's options apply to them as to torch's norms; in particular ``norm_decay_mult`` applies
+    to all their parameters. There are three more options; ``custom_keys`` takes precedence over
+    all of them. Two are for the parameters that a batch norm does not have (SN's logits):
 
-    * ``ratio_lr_mult``: times the learning rate.
-    * ``ratio_decay_mult``: times the weight decay, instead of ``norm_decay_mult``.
+    * ``ratio_lr_mult``: multiplies the learning rate.
+    * ``ratio_decay_mult``: multiplies the weight decay, instead of ``norm_decay_mult``.
 
-    One is for beta of every norm, torch's too, which mmengine's ``bias_lr_mult`` leaves out and
-    Detectron's doubled rate of biases does not:
+    One is for beta of every norm, including torch's. mmengine's ``bias_lr_mult`` does not apply to
+    beta; Detectron's doubled learning rate of biases does:
 
-    * ``norm_bias_lr_mult``: times the learning rate.
+    * ``norm_bias_lr_mult``: multiplies the learning rate.
 
     Args:
         optim_wrapper_cfg: config of the optimizer wrapper, with ``optimizer`` in it.
         paramwise_cfg: the options.
 
     Raises:
-        ValueError: an option is unknown, is no multiple, or multiplies what ``optimizer`` does not
-            give.
+        ValueError: an option is unknown or not a number from 0, or ``optimizer`` does not have the
+            value that it multiplies.
     """
 
     def _validate_cfg(self) -> None:

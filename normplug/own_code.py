@@ -1,7 +1,7 @@
-"""What a layer does besides what its class in torch or in this package is known to compute.
+"""Tell whether a layer computes anything besides what its class in torch or here computes.
 
-``isinstance`` tells that a layer is a batch norm, not that it is nothing else: a subclass may add
-an activation, a hook may change the output, a parametrization the weight.
+``isinstance`` shows that a layer is a batch norm, but not that it is only that: a subclass may add
+an activation, a hook may change the output, and a parametrization may change the weight.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ __all__ = ['HOOKS', 'hooks_of', 'own_code']
 
 # mmcv's wrappers differ from torch's layers for empty inputs only.
 _KNOWN = ('torch.nn.modules.', 'normplug.', 'mmcv.cnn.bricks.wrappers')
-# By which a layer runs, keeps its tensors and its mode. (Not _check_input_dim, a mere check.)
+# Methods that run a layer, or hold its tensors and its mode. (_check_input_dim only checks.)
 _METHODS = (
     '__call__',
     '_call_impl',
@@ -48,14 +48,14 @@ HOOKS = (
 
 
 def own_code(layer: nn.Module, *more: str) -> str:
-    """How ``layer`` runs otherwise than the class it inherits from says; '' if it does not.
+    """Return how ``layer`` differs from the class that it inherits from; '' if it does not.
 
     Args:
-        layer: a subclass, or not, of one of torch's layers or of this package's.
-        more: names of methods that count too.
+        layer: a layer of torch or of this package, or of a subclass.
+        more: names of more methods to look at.
 
     Returns:
-        What it has, as the end of a sentence: 'has a forward of its own'.
+        The difference, as the end of a sentence: 'has a forward of its own'.
     """
     for name in (*_METHODS, *more):
         if name in vars(layer) and callable(vars(layer)[name]):
@@ -72,6 +72,6 @@ def own_code(layer: nn.Module, *more: str) -> str:
 
 
 def hooks_of(layer: nn.Module) -> str:
-    """The kinds of hooks that ``layer`` has, as the end of a sentence; '' without."""
+    """Return the kinds of hooks of ``layer`` as the end of a sentence; '' if it has none."""
     kinds = [kind.strip('_').replace('_', ' ') for kind in HOOKS if getattr(layer, kind)]
     return f'has {", ".join(kinds)}' if kinds else ''

@@ -15,12 +15,12 @@ def working_dtype(x: Tensor) -> torch.dtype:
 
 
 def small_dtype(x: Tensor) -> torch.dtype:
-    """The dtype of what is small beside ``x``: moments, the rule, sums over ranks.
+    """Return the dtype of small tensors that belong to ``x``: moments, rule, sums over ranks.
 
-    Float64. It is float32 where x's device has none: Apple's GPUs (MPS), some of Intel's (XPU),
-    and under a dispatch mode that refuses it. There, what is lost is the rounding of the means,
-    some 2⁻²⁴ · |mean|/std of the output, as in torch's own norms; and running statistics of more
-    than 2²⁴ values a channel count them up to rounding.
+    It is float64, or float32 if the device of x has no float64: Apple's GPUs (MPS), some of
+    Intel's (XPU), and under a dispatch mode that refuses it. In float32, means are rounded, which
+    changes the output by some 2⁻²⁴ · |mean|/std, as in torch's own norms; and counts of more than
+    2²⁴ values per channel are rounded.
     """
     if x.dtype == torch.float64:
         return torch.float64

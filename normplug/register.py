@@ -1,4 +1,4 @@
-"""Name → class, in mmengine's root registry, where every OpenMMLab scope finds it."""
+"""Register the norm types in mmengine's root registry, where every OpenMMLab scope finds them."""
 
 from mmengine.registry import MODELS
 

@@ -1,4 +1,4 @@
-"""Running statistics: when they are updated, and by how much."""
+"""Update running statistics."""
 
 from typing import NamedTuple
 
@@ -12,11 +12,11 @@ __all__ = ['Tracked', 'Tracking', 'in_recomputation', 'moved', 'store']
 
 
 def in_recomputation() -> bool:
-    """Whether this forward is activation checkpointing's second run of a block.
+    """Return whether activation checkpointing is recomputing a block in this forward.
 
     Both checkpoint modes recompute inside a backward pass, where autograd has a graph task;
-    ``torch.is_grad_enabled`` cannot tell. The function is private to torch: used here only, and
-    pinned by a test.
+    ``torch.is_grad_enabled`` cannot tell this. The function is private in torch: it is used only
+    here, and a test checks it.
     """
     if torch.compiler.is_compiling():  # a compiled graph saves or recomputes by its own rules
         return False
@@ -44,11 +44,11 @@ class Tracking(NamedTuple):
 
 
 def moved(tracked: Tracked, how: Tracking, batch: Moments, count: int | Tensor) -> Tracked:
-    """The running statistics moved towards a batch's, as ``nn.BatchNorm`` does.
+    """Return the running statistics after a batch, updated as in ``nn.BatchNorm``.
 
-    Nothing moves, and the batch does not count, when it holds fewer than two values per channel
-    (no variance can be estimated) or any statistic is NaN or infinite (an AMP step that
-    overflowed). All decisions stay on the device.
+    They do not change, and the batch is not counted, if it has fewer than two values per channel
+    (no variance can be estimated) or if a statistic is NaN or infinite (an AMP step overflowed).
+    All decisions are made on the device.
 
     Args:
         tracked: the statistics so far.
@@ -73,8 +73,8 @@ def moved(tracked: Tracked, how: Tracking, batch: Moments, count: int | Tensor) 
 
 @torch.no_grad()
 def store(tracked: Tracked, values: Tracked) -> None:
-    """Write ``values`` into the buffers, without a derivative of either direction."""
-    if forward_ad._current_level >= 0:  # no_grad stops a backward derivative only
+    """Write ``values`` into the buffers, outside of reverse-mode and forward-mode autograd."""
+    if forward_ad._current_level >= 0:  # no_grad stops reverse mode only
         values = Tracked(*(forward_ad.unpack_dual(value).primal for value in values))
     for buffer, value in zip(tracked, values, strict=True):
         buffer.copy_(value)

@@ -3,8 +3,8 @@
 Shao et al., "SSN: Learning Sparse Switchable Normalization via SparsestMax", CVPR 2019;
 Martins and Astudillo, "From Softmax to Sparsemax", ICML 2016, algorithm 1.
 
-Nothing here branches on the values of a tensor, so that nothing waits for the device and a
-network compiles, or is captured in a CUDA graph, with these functions inside.
+Nothing here branches on the values of a tensor. So the host never waits for the device, and a
+network that uses these functions can be compiled or captured in a CUDA graph.
 """
 
 import torch
@@ -16,11 +16,11 @@ __all__ = ['sparsestmax', 'sparsestmax_of_parts']
 def sparsestmax(logits: Tensor, radius: Tensor) -> Tensor:
     """Project onto the simplex outside a ball around its centre; one-hot once the radius is large.
 
-    Sparsemax, then: a result nearer to the centre of its face of the simplex than the radius is
-    pushed away from that centre as far as the radius; where it leaves the face so, it is
-    projected back, and the same begins on the smaller face, whose centre is so much farther from
-    the centre of the simplex. Of three nearly tied logits all are active up to radius sqrt(1/6),
-    and one is from sqrt(2/3) on.
+    The function first applies sparsemax. If the result is nearer to the centre of its face of the
+    simplex than the radius, it is pushed away from the centre to that distance. If it then leaves
+    the face, it is projected back, and the same is done on the smaller face, with radius² reduced
+    by the squared distance between the two centres. For three nearly tied logits, all are active
+    up to radius sqrt(1/6), and only one from sqrt(2/3) on.
 
     Logits that are tied (nearer than 1e-6 to the centre of a face) stay tied at any radius.
 
@@ -40,11 +40,12 @@ def sparsestmax(logits: Tensor, radius: Tensor) -> Tensor:
 def sparsestmax_of_parts(logits: list[Tensor], radius: Tensor) -> list[Tensor]:
     """:func:`sparsestmax` of K tensors of one shape; the radius is of that shape too, or ().
 
-    What a GPU computes of tensors of one shape is one kernel; (..., K) and (..., 1) would be two.
+    On a GPU, operations on tensors of one shape fuse into one kernel; (..., K) and (..., 1) would
+    take two.
     """
-    # Nearer than this, a point is at the boundary of a face, or at its centre: there, no direction
-    # in which to leave it is left but rounding. (The released code divides by that distance, and
-    # its result leaves the simplex.) No global: TorchScript takes none.
+    # A point nearer than this is at the boundary or the centre of a face, where its direction from
+    # the centre is only rounding. (The released code divides by that distance, and its result
+    # leaves the simplex.) Not a global: TorchScript does not accept those.
     tied = 1e-6
     radius = radius.to(logits[0].dtype)
     point = _sparsemax(logits)
@@ -59,8 +60,8 @@ def sparsestmax_of_parts(logits: list[Tensor], radius: Tensor) -> list[Tensor]:
         offset = [p - c for p, c in zip(point, centre)]
         squared = _total([o.square() for o in offset])
         near = (squared < radius.square()) & (squared > tied**2)
-        # Where it is not near, neither the value nor the gradient of what follows is used; but a
-        # gradient of infinity would still spoil the sum.
+        # If it is not near, neither value nor gradient of the following is used; but an infinite
+        # gradient would still make the sum NaN.
         length = torch.where(near, squared, 1.0).sqrt()
         pushed = _sparsemax([c + o * (radius / length) for c, o in zip(centre, offset)])
         point = [torch.where(near, new, old) for new, old in zip(pushed, point)]
@@ -70,8 +71,8 @@ def sparsestmax_of_parts(logits: list[Tensor], radius: Tensor) -> list[Tensor]:
 
 def _sparsemax(logits: list[Tensor]) -> list[Tensor]:
     """Euclidean projection onto the simplex."""
-    # All pairs instead of a sort: K is 3, and a sort would be an operator of its own, where
-    # everything else fuses. Tied logits count each other, and are all in the support or none.
+    # Compare all pairs instead of sorting: K is 3, and a sort would be a separate operator, while
+    # the rest fuses. Tied logits count each other, so all or none of them are in the support.
     support: list[Tensor] = []
     for one in logits:
         not_smaller = [(other >= one).to(one.dtype) for other in logits]

@@ -1,4 +1,4 @@
-"""A layer's parameters and buffers: what they start from, and how they get there again."""
+"""Initial values of the parameters and buffers of a layer, and resetting to them."""
 
 from collections.abc import Sequence
 from types import MappingProxyType
@@ -17,7 +17,7 @@ class ResettableState(nn.Module):
     """A layer that fills its parameters and buffers in one place, when built and when reset.
 
     Attributes:
-        frozen: whether what would be parameters are buffers.
+        frozen: whether parameters are registered as buffers.
     """
 
     frozen = False
@@ -40,8 +40,8 @@ class ResettableState(nn.Module):
     ) -> None:
         """Register a buffer; see :meth:`set_initial`.
 
-        What averages models may average their buffers too: whatever average of valid values the
-        buffer holds, the layer has to compute something valid.
+        Model averaging (EMA, SWA) may average buffers too: the layer must work with any average of
+        valid values of the buffer.
         """
         self.register_buffer(name, torch.empty(shape, dtype=dtype))
         self.set_initial(name, initial)
@@ -57,13 +57,13 @@ class ResettableState(nn.Module):
         self._reset(name)
 
     def reset_parameters(self) -> None:
-        """Make parameters and buffers what they are in a new layer; of a frozen layer, too.
+        """Reset parameters and buffers to those of a new layer; a frozen layer too.
 
-        torch's layers have this under the same name. It also fills a layer that was built on the
-        meta device and got its memory from ``to_empty``. Device and dtype stay.
+        It has the name of the method in torch's layers. It also initializes a layer that was built
+        on the meta device and got its memory from ``to_empty``. Device and dtype do not change.
 
         Raises:
-            NotImplementedError: the layer has a parameter or buffer that was registered otherwise.
+            NotImplementedError: a parameter or buffer was registered by another method.
         """
         unknown = [n for n in (*self._parameters, *self._buffers) if n not in self._initial]
         if unknown:
@@ -74,7 +74,7 @@ class ResettableState(nn.Module):
         self._reset(*self._initial)
 
     def reset_running_stats(self) -> None:
-        """Make the running statistics, if there are any, what they are in a new layer."""
+        """Reset the running statistics, if there are any, to those of a new layer."""
         self._reset(*(name for name in RUNNING_STATS if name in self._initial))
 
     @torch.no_grad()
@@ -89,7 +89,7 @@ class ResettableState(nn.Module):
 
 
 def _sharded_like(tensor: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-    """``value``, as FSDP 2 has it where ``tensor`` is one that it shards."""
+    """Return ``value``, sharded like ``tensor`` if FSDP 2 shards that."""
     if not hasattr(tensor, 'device_mesh'):
         return value
     from torch.distributed.tensor import distribute_tensor

@@ -35,7 +35,7 @@ class Affine(NamedTuple):
 
 
 def pool(moments: Moments, dim: int, keepdim: bool = False) -> Moments:
-    """Moments of the union of equally large sets that lie along ``dim``.
+    """Return the moments of the union of the equally large sets along ``dim``.
 
     ``dim=0`` of (N, C) instance moments gives batch moments, ``dim=1`` layer moments.
     """
@@ -45,7 +45,7 @@ def pool(moments: Moments, dim: int, keepdim: bool = False) -> Moments:
 
 
 def merge(moments: Moments, counts: Tensor) -> tuple[Moments, Tensor]:
-    """Moments of the union of sets of different sizes (Chan, Golub and LeVeque, 1979).
+    """Return the moments of the union of sets of different sizes (Chan, Golub and LeVeque, 1979).
 
     Args:
         moments: of shape (R, C), one row a set; a row whose count is 0 must be finite.
@@ -65,17 +65,17 @@ def merge(moments: Moments, counts: Tensor) -> tuple[Moments, Tensor]:
 
 
 def pack(moments: Moments, count: int) -> Tensor:
-    """One tensor (3, C), for one collective: mean, variance, and the count beside each."""
+    """Pack mean, variance and count into one tensor (3, C), for one collective."""
     return torch.stack([*moments, torch.full_like(moments.mean, count)])
 
 
 def mix(
     parts: list[Moments], mean_ratios: Sequence[Tensor], var_ratios: Sequence[Tensor]
 ) -> Moments:
-    """Σ_k ratio_k · part_k, the means and the variances each by K ratios () of their own."""
+    """Return Σ_k ratio_k · part_k; means and variances have their own K ratios ()."""
     if not len(mean_ratios) == len(var_ratios) == len(parts):
         raise ValueError(f'{len(mean_ratios)} and {len(var_ratios)} ratios of {len(parts)} moments')
-    # Expanded first: the gradients of all ratios are then sums over the same elements, one loop.
+    # Expanded first, so that the gradients of all ratios are sums in one loop.
     shape = torch.broadcast_shapes(*(part.mean.shape for part in parts))
     means = [r * part.mean.expand(shape) for r, part in zip(mean_ratios, parts, strict=True)]
     variances = [r * part.var.expand(shape) for r, part in zip(var_ratios, parts, strict=True)]
@@ -83,7 +83,7 @@ def mix(
 
 
 def standardize(instance: Moments, by: Moments, weight: Tensor, bias: Tensor, eps: float) -> Affine:
-    """The map y = weight · (x − by.mean) / sqrt(by.var + eps) + bias.
+    """Return the map y = weight · (x − by.mean) / sqrt(by.var + eps) + bias.
 
     Args:
         instance: moments of shape (N, C) of the input itself.

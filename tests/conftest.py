@@ -10,6 +10,9 @@ os.environ['NORMPLUG_BACKEND'] = 'eager'
 import numpy as np
 import pytest
 import torch
+from mmengine.utils import ManagerMixin
+
+import normplug
 
 
 @pytest.fixture(autouse=True)
@@ -18,3 +21,45 @@ def seed_every_test():
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def compiled():
+    normplug.set_backend('compiled')
+    yield
+    normplug.set_backend('eager')
+
+
+@pytest.fixture
+def poisoned_memory():
+    """New memory holds NaN, or the largest integer, so that what nobody writes is seen.
+
+    torch fills it when algorithms are to be deterministic, and warns of those that are not.
+    """
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture(autouse=True)
+def nothing_of_a_runner_outlives_its_test():
+    """The loggers, message hubs, visualizers and scopes that mmengine keeps by name.
+
+    Else the next test logs by the logger of this one, whose stream pytest has closed, and a test of
+    stderr finds a traceback there.
+    """
+    before = {kind: dict(kind._instance_dict) for kind in _kinds_kept(ManagerMixin)}
+    yield
+    for kind in _kinds_kept(ManagerMixin):
+        kept = before.get(kind, {})
+        for name in kind._instance_dict.keys() - kept.keys():
+            for handler in getattr(kind._instance_dict[name], 'handlers', ()):
+                handler.close()
+        kind._instance_dict.clear()
+        kind._instance_dict.update(kept)
+
+
+def _kinds_kept(kind):
+    yield kind
+    for subclass in kind.__subclasses__():
+        yield from _kinds_kept(subclass)

@@ -1,4 +1,4 @@
-"""Recompute running statistics: ``python tools/batch_average.py CONFIG CHECKPOINT OUTPUT``."""
+"""Precise BN for a checkpoint: ``python tools/batch_average.py CONFIG CHECKPOINT OUTPUT``."""
 
 import sys
 from collections.abc import Sequence

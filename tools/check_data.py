@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Sequence
 
-from normplug.launch.data_check.command import main_check_data
+from normplug.preflight.cli import main_check_data
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -3,18 +3,13 @@
 import sys
 
 import normplug  # noqa: F401  first: it prepares mmcv for this torch
-from normplug.data.build import DigitsError
+from normplug.errors import exit_code
 from normplug.reports.demo import run_demo
 
 
 def main() -> int:
     """Return the exit code: 0, or 2 where a step failed."""
-    try:
-        run_demo()
-    except (RuntimeError, DigitsError) as error:
-        print(f'tools/demo.py: error: {error}', file=sys.stderr)
-        return 2
-    return 0
+    return exit_code(run_demo, 'tools/demo.py')
 
 
 if __name__ == '__main__':

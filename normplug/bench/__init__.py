@@ -1,1 +1,1 @@
-"""What the normalizers cost beside torch's own: tools/benchmark.py."""
+"""Measure the normalizers beside those of torch: tools/benchmark.py."""

@@ -1,11 +1,11 @@
-"""On what the layers are measured: shapes, dtypes, memory layouts."""
+"""The inputs for measuring layers: shapes, dtypes, memory layouts."""
 
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from normplug.launch.errors import UserError
+from normplug.errors import UserError
 
 __all__ = ['DTYPES', 'LAYOUTS', 'QUICK', 'R50_FPN', 'Case', 'parse_shape']
 
@@ -56,7 +56,7 @@ class Case:
         return n * c * h * w * DTYPES[self.dtype].itemsize
 
     def __str__(self) -> str:
-        """Shape, dtype and layout, as messages have them."""
+        """Return shape, dtype and layout for messages."""
         return f'{"x".join(map(str, self.shape))} {self.dtype} {self.layout}'
 
 
@@ -64,7 +64,7 @@ def parse_shape(text: str) -> tuple[int, int, int, int]:
     """``'2,64,56,56'`` → (2, 64, 56, 56).
 
     Raises:
-        UserError: it is no shape that a batch norm can train on.
+        UserError: a batch norm cannot train on such a shape.
     """
     try:
         shape = tuple(int(size) for size in text.split(','))

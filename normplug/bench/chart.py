@@ -1,4 +1,4 @@
-"""Bars of what was measured, beside a line where batch norm is."""
+"""A bar chart of the measured times, with a line for batch norm."""
 
 from __future__ import annotations
 

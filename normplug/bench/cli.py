@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from normplug.launch.errors import UserError, exit_code
+from normplug.errors import UserError, exit_code
 from normplug.ops.backend import BACKENDS, get_backend, set_backend
 from normplug.ops.compiled import CompilationError
 from normplug.register import NORMS
@@ -22,9 +22,8 @@ from . import report
 from .cases import DTYPES, LAYOUTS, QUICK, R50_FPN, Case, parse_shape
 from .compilation import empty_cache
 from .layers import measure_layers
-from .models import DivergedError, measure_model
+from .models import measure_model
 from .networks import NETWORKS, Network
-from .parity import ParityError
 from .random_sizes import count_compilations
 
 __all__ = ['main_benchmark']
@@ -33,19 +32,16 @@ _OURS = ('SN', 'SyncSN', 'SSN', 'IBN')
 
 
 def main_benchmark(argv: Sequence[str] | None = None, prog: str = 'tools/benchmark.py') -> int:
-    """Measure as the command line says, write the report and return the exit code.
+    """Measure by the command line, write the report and return the exit code.
 
-    0; 1 where a layer disagrees with the reference or a network diverges, and then nothing is
-    written; 2 after an error by the user.
+    It is 0; 1 if a layer disagrees with the reference or a network diverges, and then nothing is
+    written; 2 after a user error.
     """
     argv = sys.argv[1:] if argv is None else argv
     args = _parser(prog).parse_args(argv)
     backend, threads = get_backend(), torch.get_num_threads()
     try:
         return exit_code(lambda: _benchmark(args, argv, prog), prog)
-    except (ParityError, DivergedError) as error:
-        print(f'{prog}: {error}', file=sys.stderr)
-        return 1
     finally:
         set_backend(backend)
         torch.set_num_threads(threads)
@@ -141,7 +137,7 @@ def _benchmark(args: argparse.Namespace, argv: Sequence[str], prog: str) -> None
 
 
 def _check(args: argparse.Namespace, device: str) -> None:
-    """Raise UserError, naming the option, for values that argparse lets through."""
+    """Raise UserError, naming the option, for bad values that argparse accepts."""
     for option in ('threads', 'images', 'random_sizes'):
         value = getattr(args, option)
         if value is not None and value < 1:
@@ -160,7 +156,7 @@ def _check(args: argparse.Namespace, device: str) -> None:
 
 
 def _rows(args: argparse.Namespace, device: str) -> tuple[str, list[dict[str, Any]]]:
-    """What was asked for: the name of its files, and the rows."""
+    """Return the name of the files and the rows of what was asked for."""
     forms = [(dtype, layout) for dtype in args.dtype for layout in args.layout]
     if args.model:
         network = Network(args.model, args.images, *args.image_size)

@@ -1,4 +1,4 @@
-"""Compilations counted, and from nothing: what the first user on a machine waits for."""
+"""Count compilations, and compile without a cache: what the first user on a machine waits for."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def compilations() -> int:
 
 
 def ran_by(backend: str, compiled: int) -> str:
-    """What 'auto' came to mean where ``compiled`` graphs were compiled; any other is itself."""
+    """Return the backend; for 'auto' the one in use, by the number of ``compiled`` graphs."""
     if backend != 'auto':
         return backend
     return 'compiled' if compiled else 'eager'

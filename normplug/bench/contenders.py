@@ -1,4 +1,4 @@
-"""Who is measured: a layer of ours under a backend, torch's own, or the naive one."""
+"""The layers that are measured: ours under a backend, those of torch, and the naive SN."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Contender:
         return f'{self.name} ({self.backend})' if self.backend else self.name
 
     def choose_backend(self) -> None:
-        """Make the backend this contender's; no part of what is timed."""
+        """Set the backend of this contender; this is not timed."""
         if self.backend not in (None, get_backend()):
             set_backend(self.backend)
 

@@ -1,4 +1,4 @@
-"""The table of layers: who takes how long on which input, all in turns."""
+"""The table of layers: times by layer and input, measured in turns."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ['measure_layers']
 
 Row = dict[str, Any]
 
-# Transfers of x's size that must happen. In training: forward reads x for its statistics, reads x,
+# Necessary transfers of x's size. In training: forward reads x for its statistics, reads x,
 # writes y; backward reads x and dy for two sums, reads them again, writes dx. In evaluation batch
 # norm has its statistics already.
 _TRANSFERS = {True: 8, False: 3}
@@ -114,7 +114,7 @@ def _base(field: Sequence[Contender], training: bool) -> str:
 
 
 def _prepare(contender: Contender, case: Case, training: bool, x: Tensor, dy: Tensor) -> Row:
-    """Use it for the first time, check it, and weigh it."""
+    """Run a layer for the first time, check it, and measure its memory."""
     contender.layer.train(training)
     contender.choose_backend()
     compiled = compilations()

@@ -1,4 +1,4 @@
-"""KN with its link, as a block of a ResNet has it: the prediction is part of what it costs."""
+"""KN with its link, as in a block of a ResNet: its cost includes the prediction."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class LinkedKN(nn.Module):
             self.register_buffer(name, value, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The output of the KN, predicted anew."""
+        """Return the output of the KN, with a new prediction."""
         if self.training:
             self.norm.link.session.open()  # as the forward of a whole model does
             state = Moments(self.state_mean, self.state_var)

@@ -1,4 +1,4 @@
-"""What a step keeps for its backward pass, and the peak on a GPU."""
+"""Measure the memory kept for backward, and the peak on a GPU."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ __all__ = ['kept_bytes', 'peak_bytes']
 
 
 def kept_bytes(forward: Callable[[], Any], module: nn.Module) -> int:
-    """Bytes of the distinct storages that autograd saves in ``forward``.
+    """Return the bytes of the distinct storages that autograd saves in ``forward``.
 
-    Without those of the parameters of ``module``, which are there anyway.
+    The parameters of ``module`` are not counted, because they exist anyway.
     """
     weights = {parameter.untyped_storage().data_ptr() for parameter in module.parameters()}
     storages = {}
@@ -32,7 +32,7 @@ def kept_bytes(forward: Callable[[], Any], module: nn.Module) -> int:
 
 
 def peak_bytes(step: Callable[[], Any], device: str) -> int | None:
-    """Bytes that ``step`` adds, at its peak, to what was allocated on the GPU; None on the CPU."""
+    """Return the peak of additional bytes on the GPU during ``step``; None on the CPU."""
     if device == 'cpu':
         return None
     torch.cuda.synchronize()

@@ -1,4 +1,4 @@
-"""Whole training steps of a network under each norm, in turns."""
+"""Time whole training steps of a network with each norm, in turns."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
 from mmengine.runner import set_random_seed
 
+from normplug.errors import NormplugError
 from normplug.ops.backend import get_backend, set_backend
 from normplug.register import NORMS
 
@@ -21,7 +22,7 @@ from .timing import in_turns, quantiles, seconds_of
 __all__ = ['DivergedError', 'measure_model']
 
 
-class DivergedError(Exception):
+class DivergedError(NormplugError):
     """A loss is not finite: such steps do less work than real ones."""
 
 
@@ -43,20 +44,20 @@ class _Trainer:
         return f'{self.norm} ({self.backend})' if self.backend else self.norm
 
     def prepare(self) -> list[Callable[[Any], Any]]:
-        """What is not timed; then the step."""
+        """Prepare a step, which is not timed, and return it."""
         if self.backend not in (None, get_backend()):
             set_backend(self.backend)
         set_random_seed(0)  # the samplers of boxes draw from it
         return [self.step]
 
     def forward(self) -> dict:
-        """The losses alone, as a step computes them."""
+        """Return the losses of a step."""
         with self.optim.optim_context(self.model):
             data = self.model.data_preprocessor(self.data, True)
             return self.model(**data, mode='loss')
 
     def step(self, _: Any = None) -> dict:
-        """One training step; gives the losses."""
+        """Take one training step; return the losses."""
         return self.model.train_step(self.data, self.optim)
 
 

@@ -12,7 +12,7 @@ __all__ = ['NaiveSN']
 
 
 class NaiveSN(nn.Module):
-    """What :class:`normplug.SN` computes, by the shortest way to write it.
+    """The function of :class:`normplug.SN`, in the shortest code.
 
     Args:
         num_features: C.

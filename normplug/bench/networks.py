@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.logging import MMLogger
 from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner import set_random_seed
 from torch import nn
 
-from normplug.launch.config_types import scope_of
+from normplug.preflight.config_types import scope_of
+from normplug.quiet import quiet_logger
 
 from .naive import NaiveSN
 
@@ -56,7 +54,7 @@ class Network:
         set_random_seed(0)
         with DefaultScope.overwrite_default_scope(scope_of(cfg)):
             built = MODELS.build(model)
-            with _quiet():
+            with quiet_logger():
                 built.init_weights()
         return built.train()
 
@@ -102,18 +100,6 @@ def _labels_of_image(height: int, width: int, draw: torch.Generator) -> Any:
 
     label = int(torch.randint(_CLASSES['mmpretrain'], (), generator=draw))
     return DataSample(metainfo=dict(img_shape=(height, width))).set_gt_label(label)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """init_weights tells mmengine's logger about every parameter."""
-    logger = MMLogger.get_current_instance()
-    level = logger.level
-    logger.setLevel('WARNING')
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
 
 
 def _detector(model: Config, norm_cfg: dict) -> None:

@@ -7,6 +7,7 @@ from copy import deepcopy
 import torch
 from torch import Tensor, nn
 
+from normplug.errors import NormplugError
 from normplug.norms import BaseNorm
 from normplug.ops import normalize_naive
 
@@ -22,7 +23,7 @@ __all__ = ['TOLERANCE', 'ParityError', 'check_parity', 'difference', 'reference'
 TOLERANCE = {'float32': 1e-4, 'bfloat16': 2**-8, 'float16': 2**-10}
 
 
-class ParityError(Exception):
+class ParityError(NormplugError):
     """A layer disagrees with the reference: its times mean nothing."""
 
 

@@ -1,4 +1,4 @@
-"""Released weights ↔ ours, and batch norm's to ours; the import registers the initializer."""
+"""Convert released and batch norm weights to ours, and ours to the released layout."""
 
 from normplug.checkpoints.convert import Conversion, convert
 from normplug.checkpoints.initializer import ReleasedPretrained

@@ -9,17 +9,17 @@ from collections.abc import Sequence
 
 import torch
 
-from normplug.launch.config import load_config
-from normplug.launch.config_types import package_of
-from normplug.launch.errors import UserError, exit_code
-from normplug.launch.runner import build_checked_model
-from normplug.resume.atomic import CheckpointWriteError, write
+from normplug.errors import UserError, exit_code
+from normplug.files import write
+from normplug.preflight.config import load_config
+from normplug.preflight.config_types import package_of
+from normplug.preflight.model import build_checked_model
 
 from .convert import Conversion, convert
 from .fit import check_fit, check_network, kinds_in
 from .layers import KINDS
 from .names import LAYOUTS, default_layout
-from .source import KEPT, CheckpointError, Source, read
+from .source import KEPT, Source, read
 
 __all__ = ['main_convert']
 
@@ -27,7 +27,7 @@ __all__ = ['main_convert']
 def main_convert(
     argv: Sequence[str] | None = None, prog: str = 'tools/convert_checkpoint.py'
 ) -> int:
-    """Convert as the command line says and return the exit code."""
+    """Convert a checkpoint by the command line; return the exit code."""
     args = _parser(prog).parse_args(argv)
     return exit_code(lambda: _convert(args), prog)
 
@@ -60,14 +60,11 @@ def _parser(prog: str) -> argparse.ArgumentParser:
 def _convert(args: argparse.Namespace) -> None:
     _check_output(args)
     cfg = None if args.config is None else load_config(args.config)
-    try:
-        source = read(args.source)
-        if cfg is None:
-            conversion = convert(source, args.to, args.norm, args.logit_init)
-        else:
-            conversion = _convert_for(cfg, source, args)
-    except CheckpointError as error:
-        raise UserError(str(error)) from error
+    source = read(args.source)
+    if cfg is None:
+        conversion = convert(source, args.to, args.norm, args.logit_init)
+    else:
+        conversion = _convert_for(cfg, source, args)
     _save(conversion, source, args.output)
     print(conversion.report)
     print(f'{len(conversion.state)} tensors written to {args.output}')
@@ -118,7 +115,4 @@ def _save(conversion: Conversion, source: Source, output: str) -> None:
         checkpoint[KEPT] = conversion.kept
     buffer = io.BytesIO()
     torch.save(checkpoint, buffer)
-    try:
-        write(output, buffer.getvalue())
-    except CheckpointWriteError as error:
-        raise UserError(f'output: {output} cannot be written: {error.__cause__}') from error
+    write(output, buffer.getvalue(), 'output')

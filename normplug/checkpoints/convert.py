@@ -1,4 +1,4 @@
-"""A checkpoint's tensors → those of a network with our normalizers, or of the released code."""
+"""Convert the tensors of a checkpoint to our normalizers, or to the released code."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Conversion:
         state: the tensors.
         report: what was done.
         network: the ResNet; None if the layout is 'model' and it has another backbone.
-        kept: by our names, tensors that the released layout has no place for.
+        kept: tensors, by our names, that the released layout cannot hold.
     """
 
     state: dict[str, Tensor]
@@ -51,7 +51,7 @@ def convert(
             'backbone'.
         norm: what norm layers become, one of :data:`.layers.KINDS`; 'IBN' stands where IBN-Net-a
             has it. None to leave them what they are.
-        logit_init: as SN's argument, for ratios that the file does not have.
+        logit_init: argument of SN, for ratios that the file does not have.
         kinds: layer name (without ``backbone.`` unless ``to`` is 'model') → normalizer in the
             model that is to be filled; what ``norm`` is if that is None.
 
@@ -122,7 +122,7 @@ def _network(state: dict[str, Tensor], path: str) -> Architecture:
 
 
 def _network_within(state: dict[str, Tensor]) -> Architecture | None:
-    """The ResNet that a whole model has for its backbone."""
+    """Return the ResNet that is the backbone of a whole model."""
     prefix = 'backbone.'
     below = {n.removeprefix(prefix): v for n, v in state.items() if n.startswith(prefix)}
     try:
@@ -132,7 +132,7 @@ def _network_within(state: dict[str, Tensor]) -> Architecture | None:
 
 
 def _restore(entries: Entries, kept: dict[str, Tensor], layer: str) -> None:
-    """Put back what a conversion to the released layout had put aside."""
+    """Restore the tensors that a conversion to the released layout kept aside."""
     for leaf, value in entries.items():
         own = kept.get(f'{layer}.{leaf}')
         if isinstance(own, Tensor) and own.shape == value.shape:
@@ -147,7 +147,7 @@ def _anew(layer: str, before: Entries, after: Entries) -> list[str]:
 def _with_layers(
     state: dict[str, Tensor], layers: dict[str, Entries], converted: dict[str, Entries]
 ) -> dict[str, Tensor]:
-    """``state`` with the tensors of every layer exchanged, in their place."""
+    """Return ``state`` with the tensors of every layer replaced, in the same order."""
     result = {}
     for name, value in state.items():
         layer = layer_of(name, layers)
@@ -159,7 +159,7 @@ def _with_layers(
 
 
 def _successor(name: str, state: dict[str, Tensor]) -> str:
-    """What a tensor of the file is called after its layer's conversion; the first, if split."""
+    """Return the name of a tensor of the file after conversion; the first one, if it is split."""
     if name in state:
         return name
     layer, _, leaf = name.rpartition('.')

@@ -1,4 +1,4 @@
-"""Does a converted checkpoint fill a model? Asked before anything is loaded or written."""
+"""Check that a converted checkpoint fills a model, before anything is loaded or written."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _KINDS = {SN: 'SN', SSN: 'SSN', IBN: 'IBN'}
 
 
 def kinds_in(model: nn.Module) -> dict[str, str]:
-    """Layer name → kind, of the layers that are SN, SSN or IBN, synchronized or not."""
+    """Return the kind of each SN, SSN and IBN layer by name, synchronized or not."""
     found = {}
     for name, module in model.named_modules():
         for cls, kind in _KINDS.items():

@@ -1,4 +1,4 @@
-"""One norm layer's tensors: of which normalizer, and turned into those of another."""
+"""Recognize the normalizer of one layer's tensors, and convert them to another normalizer."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Entries = dict[str, Tensor]
 HARD_SN = 'hard-SN'
 KINDS = ('SN', 'SSN', HARD_SN, 'IBN')
 _BATCH_NORM = ('weight', 'bias', 'running_mean', 'running_var', 'num_batches_tracked')
-# Without one of these a layer is damaged, not of another kind.
+# A layer that lacks one of these is damaged, not another kind of layer.
 _NEEDED = {
     'BN': ('weight', 'bias', 'running_mean', 'running_var'),
     'SN': ('weight', 'bias', 'mean_weight', 'var_weight'),
@@ -32,7 +32,7 @@ _HALVES = {'IN.weight', 'IN.bias', *(f'BN.{name}' for name in _BATCH_NORM)}
 
 
 def norm_layers(state: Entries) -> dict[str, Entries]:
-    """Layer name → its tensors, of every norm layer in ``state``, ours or released."""
+    """Return the tensors of every norm layer in ``state`` (ours or released) by layer name."""
     groups = defaultdict(dict)
     for name, value in state.items():
         layer, _, leaf = name.rpartition('.')
@@ -51,9 +51,9 @@ def norm_layers(state: Entries) -> dict[str, Entries]:
 
 
 def kind_of(entries: Entries) -> str | None:
-    """The normalizer whose tensors these are: SN, SSN, IBN, BN; None if it is none of them.
+    """Return the normalizer that has these tensors: SN, SSN, IBN or BN; None for any other.
 
-    Instance, group and layer norm have nothing to tell them by, and nothing to convert.
+    Instance, group and layer norm cannot be told apart, and need no conversion.
     """
     if 'radius' in entries:
         return 'SSN'
@@ -117,7 +117,7 @@ def _check_whole(entries: Entries, kind: str, where: str) -> None:
 
 
 def _same(entries: Entries, kind: str, channels: int) -> nn.Module:
-    """The layer with the options that its tensors show."""
+    """Build the layer with the options that its tensors show."""
     if kind == 'IBN':
         batch = entries['BN.weight' if 'BN.weight' in entries else 'running_mean'].numel()
         return IBN(channels, ratio=(channels - batch + 0.5) / channels)
@@ -135,7 +135,7 @@ def _load(build, entries: Entries, where: str, from_bn: bool) -> Entries:
     channels = sum(entries[name].numel() for name in parts)
     layer = build(channels).to(entries[parts[0]].dtype)
     with warnings.catch_warnings():
-        # What the layer warns of, ratios that stay as initialized, is what was asked for.
+        # The layer warns that ratios keep their initial values, which is intended here.
         warnings.simplefilter('ignore')
         try:
             missing, unexpected = layer.load_state_dict(entries, strict=False)
@@ -152,9 +152,9 @@ def _load(build, entries: Entries, where: str, from_bn: bool) -> Entries:
 
 
 def _ssn_of_sn(sn: Entries, hard: bool = False) -> Entries:
-    """SSN with the ratios of an SN; with the largest of them alone if ``hard``.
+    """Return an SSN with the ratios of an SN; if ``hard``, only the largest of them.
 
-    At radius 0 SparsestMax leaves what is on the simplex as it is: the ratios serve as logits.
+    At radius 0 SparsestMax does not change a point on the simplex: the ratios serve as logits.
     """
     ssn = dict(sn, radius=torch.full_like(sn['mean_weight'][0], float(hard)))
     for part in ('mean', 'var'):

@@ -1,4 +1,4 @@
-"""Names of whole networks' tensors: ours, which are mm's, and the released code's."""
+"""Names of the tensors of whole networks: ours (those of mm) and the released ones."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ _RELEASED = re.compile(r'(.*\.)?(sn\d\..*|bn\d\.IN\.\w+|(mean|var)_fixed)')
 
 
 def default_layout(state: Iterable[str]) -> str:
-    """The layout to convert to where none was asked for."""
+    """Return the default layout to convert to."""
     return 'model' if any(name.startswith(_BACKBONE) for name in state) else 'backbone'
 
 
 def is_released(state: Iterable[str]) -> bool:
-    """Whether some names are the released code's alone."""
+    """Return whether some names occur only in the released code."""
     return any(_RELEASED.fullmatch(name) for name in state)
 
 

@@ -1,4 +1,4 @@
-"""What the user of a converted checkpoint has to know: which config computes the same."""
+"""Tell the user of a converted checkpoint which config computes the same."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def _norm_cfg(kind: str, layers: dict[str, Entries], plan: dict[str, str], relea
 
 
 def _ssn(layers: dict[str, Entries]) -> list[str]:
-    """How many ratios are decided, and whether any is and has other ratios."""
+    """Return how many ratios are decided, and which decided ones are not one-hot."""
     decided, odd = 0, []
     for name, entries in layers.items():
         for part in ('mean', 'var'):
@@ -74,7 +74,7 @@ def _ssn(layers: dict[str, Entries]) -> list[str]:
 
 
 def _ties(layers: dict[str, Entries]) -> list[str]:
-    """Which SN layers have no largest ratio."""
+    """Return which SN layers have tied ratios."""
     tied = [
         f'{name}.{part}_weight'
         for name, entries in layers.items()

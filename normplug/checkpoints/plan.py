@@ -1,4 +1,4 @@
-"""What each norm layer of a file is to become, and whether that can be."""
+"""Decide what each norm layer of a file becomes, and check that this is possible."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ def planned(name: str, entries: Entries, norm: str | None, kinds: Mapping[str, s
 def check_plan(
     plan: dict[str, str], layers: dict[str, Entries], norm: str | None, path: str, has_in: bool
 ) -> None:
-    """Raise CheckpointError if there is nothing to convert, or not to ``norm``.
+    """Raise CheckpointError if there is nothing to convert, or nothing that can become ``norm``.
 
-    ``has_in``: the network has instance norms as IBN-Net-b, and thus a layout to convert.
+    ``has_in``: the network has instance norms like IBN-Net-b, and so a layout to convert.
     """
     found = sorted({kind_of(entries) for entries in layers.values()})
     if not layers:

@@ -1,4 +1,4 @@
-"""A norm layer of ours → as the released code keeps it; the way back is in the load hooks."""
+"""Convert a norm layer of ours to the released layout; load hooks convert it back."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ['released_layer']
 
 
 def released_layer(entries: Entries, where: str) -> tuple[Entries, Entries]:
-    """Return a layer of ours as the released code keeps it, and what it has no place for.
+    """Return a layer of ours in the released layout, and the tensors that this cannot hold.
 
     Args:
         entries: the layer's tensors, ours.

@@ -1,4 +1,4 @@
-"""What a conversion did, in words."""
+"""The report of a conversion."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ['Report']
 
 @dataclass
 class Report:
-    """What became of a checkpoint's tensors.
+    """What a conversion did with the tensors of a checkpoint.
 
     Attributes:
         path: the file.
@@ -21,8 +21,8 @@ class Report:
         norms: e.g. ``{'BN → SN': 53}``.
         renamed: old → new name.
         anew: names in the result that have no counterpart in the file.
-        unused: names in the file without place in the result.
-        lacking: names that the layout has, but neither the file nor the result.
+        unused: names in the file that the result does not use.
+        lacking: names in the layout that neither the file nor the result has.
         notes: further lines.
     """
 

@@ -1,4 +1,4 @@
-"""Which ResNet a state dict is of, told by its names (mm's), and what it lacks of it."""
+"""Recognize the ResNet of a state dict by its names (those of mm), and what it lacks."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def is_resnet_key(name: str) -> bool:
 
 
 def architecture(state: Mapping[str, Tensor], whose: str) -> Architecture:
-    """Tell the ResNet by the names and shapes of its tensors, without prefix.
+    """Recognize the ResNet by the names (without prefix) and shapes of its tensors.
 
     Args:
         state: tensors by mm's names.

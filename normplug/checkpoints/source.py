@@ -1,25 +1,20 @@
-"""A checkpoint file → its tensors by plain names."""
+"""Read the tensors of a checkpoint file, by plain names."""
 
 from __future__ import annotations
 
-import pickle
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import torch
-from mmengine.runner import CheckpointLoader
 from torch import Tensor
+
+from normplug.checkpoint_file import CheckpointError, few, load
 
 __all__ = ['KEPT', 'CheckpointError', 'Source', 'few', 'read']
 
-# Where a file in the released layout holds what that layout has no place for.
+# The key under which a file in the released layout holds tensors that do not fit it.
 KEPT = 'normplug_kept'
 _WRAPPERS = ('state_dict', 'model')  # in the released trainers 'model' is the network's name
 _PARALLEL = 'module.'
-
-
-class CheckpointError(ValueError):
-    """A checkpoint is not what it is taken for. The message names the file and what to do."""
 
 
 @dataclass(frozen=True)
@@ -43,16 +38,10 @@ def read(path: str) -> Source:
     """Read the checkpoint at ``path`` (a file or whatever mmengine can load) to the CPU.
 
     Raises:
-        CheckpointError: there is none; it cannot be read, or asks for code; it has no state dict,
-            or NaN or infinite values in it.
+        CheckpointError: the file does not exist, cannot be read, refers to code, has no state dict,
+            or has NaN or infinite values.
     """
-    try:
-        checkpoint = CheckpointLoader.load_checkpoint(path, map_location='cpu', logger='silent')
-    except FileNotFoundError as error:
-        raise CheckpointError(f'checkpoint {path} does not exist; correct the path') from error
-    except (RuntimeError, OSError, pickle.UnpicklingError) as error:
-        # normplug.compat's loader names the file and says what is wrong with it.
-        raise CheckpointError(str(error)) from error
+    checkpoint = load(path)
     state = _tensors(checkpoint, path)
     broken = [name for name, value in state.items() if not _is_finite(value)]
     if broken:
@@ -62,12 +51,6 @@ def read(path: str) -> Source:
         )
     kept, meta = (checkpoint.get(key) for key in (KEPT, 'meta'))
     return Source(path, state, *(part if isinstance(part, dict) else {} for part in (kept, meta)))
-
-
-def few(names: Iterable[str], limit: int = 4) -> str:
-    """The first names, and dots if there are more."""
-    names = list(names)
-    return ', '.join(names[:limit]) + (', ...' if len(names) > limit else '')
 
 
 def _tensors(checkpoint: object, path: str) -> dict[str, Tensor]:

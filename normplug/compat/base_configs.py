@@ -1,9 +1,9 @@
 """`_base_ = 'normplug::…'`: the configs that come with the package, wherever it is installed.
 
-mmengine knows such a prefix for a fixed list of packages only, takes it for a registry scope too,
+mmengine accepts such a prefix for a fixed list of packages only, uses it as a registry scope too,
 and does not find the files of an editable installation. Ours is not a scope: the types in our
-configs are those of mmdet, mmseg and mmpretrain. So a base of ours is treated as one given by its
-path: its types are looked up in the `default_scope` of the whole config.
+configs are those of mmdet, mmseg and mmpretrain. So a base of ours is treated like a path: its
+types are looked up in the `default_scope` of the whole config.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _mmengine_get_cfg_path = Config._get_cfg_path
 
 
 def install() -> None:
-    """Have mmengine resolve the prefix in `_base_`. Calling it again changes nothing."""
+    """Make mmengine resolve the prefix in `_base_`. Calling it again changes nothing."""
     Config._get_cfg_path = staticmethod(_get_cfg_path)
 
 

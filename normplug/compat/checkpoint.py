@@ -1,7 +1,7 @@
-"""Loading of mmengine's checkpoints with `weights_only=True`, torch's default since 2.6.
+"""Load mmengine's checkpoints with `weights_only=True`, torch's default since 2.6.
 
 mmengine 0.10.7 keeps its log history in a checkpoint: objects that torch refuses unless they are
-on its allow-list. `install` puts exactly those on it; what else a file asks for stays refused.
+on its allow-list. `install` adds exactly those; everything else in a file is still refused.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _STATISTICS = ('mean', 'max', 'min', 'current')
 
 
 def install() -> None:
-    """Extend torch's allow-list, and have mmengine load files and downloads by it alone."""
+    """Extend torch's allow-list, and make mmengine load files and downloads with it."""
     torch.serialization.add_safe_globals(_safe_globals())
     # Its loaders of http(s)://, torchvision:// and open-mmlab:// all call this one, whose default
     # would unpickle anything.

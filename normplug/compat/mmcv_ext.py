@@ -1,7 +1,7 @@
 """A stand-in for the module `mmcv._ext`, for an mmcv that was installed without compiled operators.
 
-`mmcv.ops` takes its kernels from `mmcv._ext` and fails to import when that is missing. Those that
-there are here, by torchvision or plain torch, are in `ops/`.
+`mmcv.ops` takes its kernels from `mmcv._ext` and cannot be imported without it. The kernels that
+this package has, by torchvision or plain torch, are in `ops/`.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from normplug.compat.ops import OPERATORS
 __all__ = ['ADVICE', 'TorchvisionExt', 'compiled_extension', 'install']
 
 _NAME = 'mmcv._ext'
-# What to do about an operator that is missing.
+# Advice for a missing operator.
 ADVICE = (
-    'this mmcv was installed without compiled operators, and normplug has none in its place. '
+    'this mmcv was installed without compiled operators, and normplug has no replacement. '
     f'Install an mmcv that was built with its operators for torch {torch.__version__} (from '
     'source, with MMCV_WITH_OPS=1), or use another layer in the config.'
 )
@@ -37,7 +37,7 @@ def install() -> None:
 
 
 def compiled_extension() -> str | None:
-    """Path of mmcv's compiled `_ext` for this Python, or None. Does not import mmcv."""
+    """Return the path of mmcv's compiled `_ext` for this Python, or None; does not import mmcv."""
     mmcv = importlib.util.find_spec('mmcv')
     if mmcv is None or mmcv.submodule_search_locations is None:
         return None
@@ -47,7 +47,7 @@ def compiled_extension() -> str | None:
 
 
 class TorchvisionExt(types.ModuleType):
-    """The module that stands for `mmcv._ext`: our operators, and a stub for each other.
+    """The module that replaces `mmcv._ext`: our operators, and a stub for every other one.
 
     A stub can be looked up, as `mmcv.ops` does at import, and raises NotImplementedError when
     called.
@@ -57,7 +57,7 @@ class TorchvisionExt(types.ModuleType):
     """
 
     def __init__(self) -> None:
-        """Take over the functions of `normplug.compat.ops`."""
+        """Add the functions of `normplug.compat.ops`."""
         super().__init__(_NAME, 'Operators of mmcv, computed by torchvision and plain torch.')
         self.__spec__ = importlib.machinery.ModuleSpec(_NAME, None, origin='torchvision')
         self.missing: set[str] = set()

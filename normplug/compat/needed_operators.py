@@ -1,7 +1,7 @@
-"""Which compiled operators a layer or function of `mmcv.ops` needs, read off its code.
+"""Find which compiled operators a layer or function of `mmcv.ops` needs, from its code.
 
 `mmcv.ops` calls them as `ext_module.name(...)`, from functions, from autograd Functions, and by
-`name = SomeFunction.apply`. So the names that a function's code refers to lead to them.
+`name = SomeFunction.apply`. So they can be found by the names in the code of a function.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ __all__ = ['missing_operators']
 
 
 def missing_operators(used: type | Callable, device: str, training: bool = True) -> set[str]:
-    """Return the operators that `used` needs and `mmcv._ext` lacks here; none if that is compiled.
+    """Return the operators that `used` needs and `mmcv._ext` lacks; none if that is compiled.
 
-    A function that asks whether its input is on a GPU, or whether it is training, has plain torch
-    for the other case: it needs none on a CPU, or in evaluation.
+    A function that tests whether its input is on a GPU, or whether it is training, uses plain torch
+    in the other case: it needs no operator on a CPU, or in evaluation.
 
     Args:
         used: A class of layers, or a function.

@@ -1,9 +1,9 @@
 """``torch.optim.swa_utils.update_bn`` for the norms of this package.
 
-It finds batch norms by ``isinstance``, and would leave out ours, and the statistics of an averaged
-model with them, without a word. They answer to all that it does to a layer: it calls
-``reset_running_stats``, sets ``momentum = None`` for the time of its pass over the data, and lets
-the layer count its batches. So it is enough that they are found.
+torch finds batch norms by ``isinstance`` and would silently leave out ours, and with them the
+statistics of an averaged model. Our norms support everything that it does to a layer: it calls
+``reset_running_stats``, sets ``momentum = None`` during its pass over the data, and lets the layer
+count its batches. So it only has to find them.
 """
 
 import builtins
@@ -17,16 +17,16 @@ __all__ = ['install']
 
 
 def install() -> None:
-    """Let ``update_bn`` find our norms, also where it was imported before; may be called again.
+    """Make ``update_bn`` find our norms, also if it was imported before; may be called again.
 
-    A name of a module comes before a builtin, for the functions of that module alone. torch's code
-    runs as it is, and a model without our norms is not affected.
+    A global name of a module hides a builtin for the functions of that module only. torch's code is
+    unchanged, and a model without our norms is not affected.
     """
     swa_utils.isinstance = _isinstance
 
 
 def _isinstance(value: object, kinds: object) -> bool:
-    """``isinstance``, but that a norm of ours whose statistics move is a batch norm."""
+    """As ``isinstance``, but our norms with moving statistics count as batch norms."""
     if kinds is not _BatchNorm or not builtins.isinstance(value, BaseNorm):
         return builtins.isinstance(value, kinds)
     if builtins.isinstance(value, KN) and value.moves_statistics and value.link is None:

@@ -1,4 +1,4 @@
-"""The table of formats, and building them so that a folder is either complete or not there."""
+"""The table of formats, and building them so that a folder is either complete or missing."""
 
 import json
 import os
@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
+from normplug.errors import UserError
+
 from .ade import write_ade
 from .cityscapes import day_settings, night_settings, write_cityscapes
 from .classification import crop_settings, write_classification
@@ -16,14 +18,14 @@ from .scene import SceneMaker, SceneSettings
 
 __all__ = ['FORMATS', 'RECORD', 'DigitsError', 'DigitsSettings', 'Format', 'build_digits']
 
-# Raise it when the same settings give other files.
+# Increase it when the same settings give different files.
 VERSION = 1
 RECORD = 'digits.json'
 # Below, the smallest digits are a few pixels; above, the photographs are a blur.
 SIZES = (64, 1024)
 
 
-class DigitsError(ValueError):
+class DigitsError(UserError, ValueError):
     """Nothing was written, or what was begun was removed; the message says what to do."""
 
 

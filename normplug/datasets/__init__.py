@@ -1,7 +1,7 @@
-"""What mmseg lacks for the published tables: the dataset GTA5, and Cityscapes' label ids.
+"""Types that mmseg lacks for the published tables: the dataset GTA5, and Cityscapes' label ids.
 
-It imports mmseg, so `import normplug` does not import it: a config that needs a type of these names
-it, ``custom_imports = dict(imports=['normplug', 'normplug.datasets'])``.
+This module imports mmseg, so `import normplug` does not import it. A config that needs one of its
+types has ``custom_imports = dict(imports=['normplug', 'normplug.datasets'])``.
 """
 
 from .cityscapes_metric import CityscapesIoUMetric

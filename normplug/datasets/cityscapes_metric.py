@@ -1,4 +1,4 @@
-"""mmseg's IoU, whose pictures of predictions the test server of Cityscapes takes."""
+"""mmseg's IoU with predictions in the form of the test server of Cityscapes."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,16 +20,16 @@ __all__ = ['CityscapesIoUMetric']
 class CityscapesIoUMetric(IoUMetric):
     """IoUMetric for models of train ids, which writes label ids.
 
-    mmseg's CityscapesMetric does too, but needs ``cityscapesscripts``.
+    mmseg's CityscapesMetric does so too, but needs ``cityscapesscripts``.
 
     Args:
-        output_dir: folder for one PNG an image, of its name and size; ``tools/test.py --out`` sets
-            it.
-        format_only: write, and score nothing: for images without labels.
+        output_dir: folder for one PNG per image, of the same name and size; ``tools/test.py --out``
+            sets it.
+        format_only: only write, for images without labels.
         kwargs: the other arguments of IoUMetric.
 
     Raises:
-        TrainingError: nothing is asked for.
+        TrainingError: ``format_only`` is set, but there is no ``output_dir``.
     """
 
     def __init__(self, output_dir: str | None = None, format_only: bool = False, **kwargs) -> None:

@@ -16,8 +16,8 @@ _IGNORED = 255
 class GTA5Dataset(BaseSegDataset):
     """``images/00001.png`` and ``labels/00001.png``, as they were released.
 
-    The released maps are palette PNGs of Cityscapes' label ids. They are read as such, and the 19
-    classes evaluated become train ids; the others are not evaluated.
+    The released maps are palette PNGs of Cityscapes' label ids. They are read as such. The 19
+    evaluated classes become train ids; the others are ignored.
 
     Args:
         ann_file: list of names (``00001``), one a line, below ``data_root``: a part of the released
@@ -25,7 +25,7 @@ class GTA5Dataset(BaseSegDataset):
         kwargs: arguments of mmseg's BaseSegDataset.
 
     Raises:
-        ValueError: ``ann_file`` is no such list, or the classes are others.
+        ValueError: ``ann_file`` is not such a list, or the classes differ.
     """
 
     METAINFO = CityscapesDataset.METAINFO

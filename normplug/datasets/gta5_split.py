@@ -1,4 +1,4 @@
-"""The released split of GTA5 → lists of names: ``python -m normplug.datasets.gta5_split SPLIT``.
+"""Write lists of names from GTA5's split: ``python -m normplug.datasets.gta5_split SPLIT``.
 
 Needs SciPy, which reads MATLAB's files.
 """
@@ -17,10 +17,10 @@ def write_lists(split: Path) -> dict[str, int]:
     """Write ``train.txt``, ``val.txt`` and ``test.txt`` beside ``split``, the ``split.mat``.
 
     Returns:
-        How many names each got: 12403, 6382 and 6181 for the released file.
+        The number of names in each: 12403, 6382 and 6181 for the released file.
 
     Raises:
-        ValueError: it is no such file.
+        ValueError: the file is not the split of GTA5.
     """
     from scipy.io import loadmat
 
@@ -28,7 +28,7 @@ def write_lists(split: Path) -> dict[str, int]:
         try:
             found = loadmat(file)
             numbers = {part: found[f'{part}Ids'].ravel().tolist() for part in _PARTS}
-        except Exception as error:  # SciPy fails in many ways on what is no such file
+        except Exception as error:  # SciPy raises many kinds of errors for other files
             raise ValueError(f'{split} is not the split.mat of GTA5: {error!r}') from error
     for part, chosen in numbers.items():
         names = [f'{number:05d}\n' for number in chosen]

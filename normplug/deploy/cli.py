@@ -12,12 +12,11 @@ from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 from torch import nn
 
-from normplug.launch.config import load_config
-from normplug.launch.config_types import scope_of
-from normplug.launch.data_check import broken_json_explained, unreadable_files_explained
-from normplug.launch.errors import UserError, exit_code
-from normplug.launch.options import add_config_arguments
-from normplug.launch.type_check import unknown_types_explained
+from normplug.errors import UserError, exit_code
+from normplug.preflight.config import add_config_arguments, load_config
+from normplug.preflight.config_types import scope_of
+from normplug.preflight.data import broken_json_explained, unreadable_files_explained
+from normplug.preflight.types import unknown_types_explained
 
 from .convert import TOLERANCE, deploy
 from .network import Batch, load_model, random_batch
@@ -29,7 +28,7 @@ _SHAPES = [(2, 3, 64, 96), (1, 3, 129, 97), (1, 3, 224, 224)]
 
 
 def main_deploy(argv: Sequence[str] | None = None, prog: str = 'tools/deploy.py') -> int:
-    """Deploy as the command line says and return the exit code."""
+    """Deploy a model by the command line; return the exit code."""
     parser = _parser(
         prog, 'Turn the norms of a trained model into native layers, and fold them away.'
     )
@@ -46,7 +45,7 @@ def main_deploy(argv: Sequence[str] | None = None, prog: str = 'tools/deploy.py'
 
 
 def main_export(argv: Sequence[str] | None = None, prog: str = 'tools/export_onnx.py') -> int:
-    """Export as the command line says and return the exit code."""
+    """Export a model by the command line; return the exit code."""
     parser = _parser(
         prog,
         'Export backbone and neck of a detector, or a segmentor or classifier up to its logits.',
@@ -110,7 +109,7 @@ def _shape(args: argparse.Namespace) -> tuple[int, ...]:
 
 
 def _test_images(cfg: Config, model: nn.Module) -> tuple[list[Batch], str]:
-    """The first batch of the config's test set, if its data are there; and a note."""
+    """Return the first batch of the test set, if its data are there, and a note."""
     loader = cfg.get('test_dataloader')
     if not loader:
         return [], 'no test images (the config has no test_dataloader)'

@@ -1,4 +1,4 @@
-"""SSN without SparsestMax, which is of use in training only."""
+"""Replace SSN by SN of constant ratios: SparsestMax is needed in training only."""
 
 import copy
 
@@ -14,7 +14,7 @@ __all__ = ['with_constant_ratios']
 
 @torch.no_grad()
 def with_constant_ratios(model: nn.Module) -> nn.Module:
-    """A copy of ``model`` in evaluation mode, where each SSN is the SN of the same ratios.
+    """Return a copy of ``model`` in evaluation mode, with an SN of the same ratios for each SSN.
 
     An exporter folds the softmax of constants, but leaves the sorting inside SparsestMax, some
     sixty nodes a layer, in the graph.

@@ -1,4 +1,4 @@
-"""A trained model → the same network of native layers, as a config and a checkpoint."""
+"""Convert a trained model to native layers, and write its config and checkpoint."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ import torch
 from mmengine.config import Config, ConfigDict
 from torch import Tensor, nn
 
-from normplug.launch.config_types import name_of, name_operators, written
-from normplug.launch.errors import UserError
+from normplug.errors import UserError
+from normplug.preflight.config_types import name_of, name_operators, written
 
 from .dataflow import record
 from .description import names_of
@@ -46,7 +46,7 @@ def deploy(
     ``batches``; only then the folder gets its name.
 
     Returns:
-        What became of each norm; the largest relative difference of the outputs.
+        The plan with what each norm became, and the largest relative difference of the outputs.
 
     Raises:
         UserError: the model is deployed already or fails on a batch, a norm that has to be folded
@@ -128,7 +128,7 @@ def _keep(state: dict[str, Tensor], layer_names: list[str], kept: set[str]) -> N
 
 
 def _fold(conv: nn.Conv2d, norm: nn.Module) -> nn.Conv2d:
-    """The convolution that does both; computed in float64, given in the convolution's dtype."""
+    """Fold the norm into the convolution, in float64; the result has the old dtype."""
     from mmcv.cnn import fuse_conv_bn
 
     native = nn.BatchNorm2d(norm.num_features, norm.eps)
@@ -140,7 +140,7 @@ def _fold(conv: nn.Conv2d, norm: nn.Module) -> nn.Conv2d:
 
 @contextmanager
 def _whole_or_absent(out_dir: str) -> Iterator[str]:
-    """A folder beside ``out_dir`` that takes its name if the block ends without an error."""
+    """Yield a folder beside ``out_dir``, which gets that name if the block raises no error."""
     out = Path(out_dir).absolute()
     folder = None
     try:

@@ -1,7 +1,7 @@
-"""Which tensors go from a convolution to a norm, seen on real inputs.
+"""Find which tensors go from a convolution to a norm, by running the model.
 
-The order in which a model declares its layers says little about that: a convolution may be shared,
-or its output read twice.
+The order in which a model declares its layers does not tell: a convolution may be shared, or its
+output may be read twice.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = ['Dataflow', 'record']
 
 @dataclass
 class _Output:
-    """What one call of a convolution gave; held, so that no other tensor gets its identity."""
+    """The output of one call of a convolution; held, so that its id is not used again."""
 
     conv: nn.Conv2d
     tensor: Tensor
@@ -33,7 +33,7 @@ class _Output:
 
 @dataclass
 class Dataflow:
-    """What was seen; a layer that did not run is in none of the fields.
+    """The observed dataflow; a layer that did not run is in none of the fields.
 
     Attributes:
         shapes: the shapes of each norm's inputs.
@@ -63,7 +63,7 @@ def record(model: nn.Module, run: Callable[[], Any]) -> tuple[Dataflow, Any]:
 
 
 class _Recorder(TorchDispatchMode):
-    """Sees every operator, and by hooks within which convolution or norm it runs."""
+    """Observes every operator, and by hooks in which convolution or norm it runs."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The model of a config that tools/deploy.py has written."""
+"""Build the model of a config that tools/deploy.py has written."""
 
 from collections.abc import Mapping
 
@@ -12,7 +12,7 @@ __all__ = ['deployed_model', 'names_of']
 
 
 def deployed_model(deployed: Mapping | None = None, **model) -> nn.Module:
-    """Build a model, other norms in it, and without those that are folded: ``DeployedModel``.
+    """Build a model, replace its norms, and remove the folded ones: ``DeployedModel``.
 
     Args:
         deployed: a dict of ``type``, the trained model's; ``norms``, as in

@@ -1,4 +1,4 @@
-"""A trained model, what it is run on, and what it gives: the same for all three packages."""
+"""Build a trained model, its inputs and its outputs, in one way for all three packages."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from normplug.launch import checkpoint_check as ckpt
-from normplug.launch.config_types import PACKAGES, package_of, scope_of
-from normplug.launch.errors import UserError
-from normplug.launch.runner import build_checked_model
+from normplug.errors import UserError
+from normplug.preflight import checkpoint as ckpt
+from normplug.preflight.config_types import PACKAGES, package_of, scope_of
+from normplug.preflight.model import build_checked_model
 
 __all__ = ['Batch', 'largest_difference', 'load_model', 'random_batch', 'run']
 
@@ -30,7 +30,7 @@ class Batch:
 def load_model(cfg: Config, path: str) -> tuple[nn.Module, dict]:
     """Build the model of ``cfg`` with the weights at ``path``, in evaluation mode.
 
-    And what the checkpoint says about the data that it was trained on, such as names of classes.
+    Also return what the checkpoint says about its training data, such as names of classes.
 
     Raises:
         UserError: the config is none of mmdet, mmseg and mmpretrain, its model cannot be built, or
@@ -50,7 +50,7 @@ def load_model(cfg: Config, path: str) -> tuple[nn.Module, dict]:
 
 
 def random_batch(cfg: Config, shape: tuple[int, int, int, int], seed: int = 0) -> Batch:
-    """Standard normal values, as normalized images have."""
+    """Return inputs of standard normal values, similar to normalized images."""
     inputs = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
     if package_of(cfg) != 'mmdet':
         return Batch(inputs, [])
@@ -64,7 +64,7 @@ def random_batch(cfg: Config, shape: tuple[int, int, int, int], seed: int = 0) -
 
 @torch.no_grad()
 def run(cfg: Config, model: nn.Module, batch: Batch, proposals: list | None = None) -> dict:
-    """Run all of the network before the post-processing, which chooses by thresholds.
+    """Run the network without its post-processing, which chooses by thresholds.
 
     Args:
         cfg: the model's config.
@@ -93,7 +93,7 @@ def _run_detector(model: nn.Module, batch: Batch, proposals: list | None) -> dic
     if not (isinstance(model, TwoStageDetector) and isinstance(model.rpn_head, BaseDenseHead)):
         outputs = model(batch.inputs, batch.samples, mode='tensor')
         return dict(outputs=(features, outputs), proposals=None)
-    # Which boxes are proposed hangs on thresholds: two runs are compared on the same.
+    # Proposals depend on thresholds: two runs are compared with the same proposals.
     if proposals is None:
         proposals = model.rpn_head.predict(features, batch.samples, rescale=False)
     outputs = (
@@ -105,7 +105,7 @@ def _run_detector(model: nn.Module, batch: Batch, proposals: list | None) -> dic
 
 
 def largest_difference(got: Any, want: Any) -> float:
-    """Of all tensors, the largest |got − want| / max |want|; infinite where a value is NaN."""
+    """Return the largest |got − want| / max |want| of all tensors; infinite if one has NaN."""
     pairs = zip(_floats(got), _floats(want), strict=True)
     return max((_difference(a, b) for a, b in pairs), default=0.0)
 

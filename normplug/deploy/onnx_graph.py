@@ -1,4 +1,4 @@
-"""A trained model → an ONNX file, compared with the model in onnxruntime."""
+"""Export a trained model to ONNX and compare it with the model in onnxruntime."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import torch
 from mmengine.config import Config
 from torch import Tensor, nn
 
-from normplug.launch.config_types import package_of
-from normplug.launch.errors import UserError
-from normplug.resume.atomic import CheckpointWriteError, write
+from normplug.errors import UserError
+from normplug.files import write
+from normplug.preflight.config_types import package_of
 
 from .constant_ratios import with_constant_ratios
 from .network import largest_difference
@@ -23,10 +23,10 @@ _NEEDED = ('onnx', 'onnxruntime', 'onnxscript')
 
 
 class ExportedNetwork(nn.Module):
-    """What of a model is a graph: without data preprocessor and post-processing.
+    """The part of a model that is exported: without data preprocessor and post-processing.
 
-    Of a detector backbone and neck, which gives (N, C, H, W) features by level; of a segmentor the
-    logits (N, classes, H, W) of an image; of a classifier the logits (N, classes).
+    For a detector it is backbone and neck, with (N, C, H, W) features by level; for a segmentor the
+    logits (N, classes, H, W); for a classifier the logits (N, classes).
     """
 
     def __init__(self, model: nn.Module, package: str) -> None:
@@ -56,7 +56,7 @@ def check_installed() -> None:
 def export_onnx(
     cfg: Config, model: nn.Module, out: str, shape: tuple[int, int, int, int], fixed: bool
 ) -> float:
-    """Write the network of ``model`` to ``out``, once onnxruntime agrees with it.
+    """Write the network of ``model`` to ``out``, after comparing onnxruntime with it.
 
     Args:
         cfg: the model's config.
@@ -90,10 +90,7 @@ def export_onnx(
             f'the outputs of onnxruntime differ by {difference:.1e} of the largest (allowed: '
             f'{TOLERANCE:.0e}); nothing was written{hint}'
         )
-    try:
-        write(out, data)
-    except CheckpointWriteError as error:
-        raise UserError(f'OUT.onnx: {out} cannot be written: {error.__cause__}') from error
+    write(out, data, 'OUT.onnx')
     return difference
 
 

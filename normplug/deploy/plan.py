@@ -1,4 +1,4 @@
-"""Which native layer each norm becomes, and into which convolution it is folded, or why not."""
+"""Decide which native layer each norm becomes, and into which convolution it is folded."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class DeployPlan:
     kinds: Counter = field(default_factory=Counter)
 
     def lines(self) -> list[str]:
-        """How many layers became what, and which stay, and why."""
+        """Return lines: how many layers became what, and which stay for which reason."""
         lines = [f'{number} {kind}' for kind, number in self.kinds.items()]
         reasons: dict[str, list[str]] = {}
         for name, reason in self.kept.items():
@@ -89,7 +89,7 @@ def make_plan(model: nn.Module, flow: Dataflow, must_fold: Iterable[str] = ()) -
 
 
 def _native(layer: nn.Module, flow: Dataflow, references: References) -> tuple[str | None, str]:
-    """'bn', 'in' or 'ln' where a native layer computes the same; else None and why not."""
+    """Return 'bn', 'in' or 'ln' if a native layer computes the same; else None and why not."""
     if layer not in flow.shapes:
         return None, 'not part of the inference'
     own = own_code(layer, 'rule', 'rule_params', 'instance_correction') or references.beside_names(
@@ -129,7 +129,7 @@ def _norm_cfg(native: str, layer: BaseNorm) -> dict:
 def _convolution(
     norm: nn.Module, flow: Dataflow, owners: Counter
 ) -> tuple[nn.Conv2d | None, str | None]:
-    """The convolution that ``norm`` can be folded into; else None and why not."""
+    """Return the convolution into which ``norm`` can be folded; else None and why not."""
     sources = set(flow.sources[norm])
     conv = sources.pop()
     if sources:

@@ -1,1 +1,1 @@
-"""What a user with a GPU runs once: is everything right there, and how fast is it?"""
+"""Check once on a GPU that results are right, and how fast the normalizers are."""

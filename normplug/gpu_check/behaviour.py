@@ -1,4 +1,4 @@
-"""What a training does around a layer: streams, graphs, AMP, torch.compile, checkpointing."""
+"""Check layers with streams, CUDA graphs, AMP, torch.compile and activation checkpointing."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ['behaviour_checks']
 _SHAPE = (2, 32, 20, 28)
 _REPLAYS = 2
 _SLEEP = 50_000_000  # cycles, some 30 ms: longer than it takes to queue a step
-# By design, KN's states travel from layer to layer outside of any graph, and are gone when a
+# By design, KN's states pass between layers outside of any graph, and are gone when a
 # checkpointed block runs again.
 _WITHOUT_STATES = [name for name in LOCAL if name != 'KN']
 

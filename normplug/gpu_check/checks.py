@@ -1,4 +1,4 @@
-"""Checks, run one after the other: none stops the others."""
+"""Run checks one after the other; a failed check does not stop the others."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _LONGEST = 500  # characters of an exception; compilers write pages
 
 
 class FailedError(Exception):
-    """What a check looks for is wrong; the message says what was seen."""
+    """A check failed; the message says what it found."""
 
 
 class SkippedError(Exception):
-    """A check cannot be made here; the message says why."""
+    """A check cannot run here; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,8 @@ class Check(NamedTuple):
 
     Attributes:
         name: of the check, within its group.
-        run: gives what was seen; raises where that is wrong.
-        gpus: how many it needs.
+        run: returns what it found; raises FailedError if that is wrong.
+        gpus: number of GPUs that it needs.
     """
 
     name: str
@@ -54,7 +54,7 @@ class Check(NamedTuple):
 
 
 class Result(NamedTuple):
-    """What came of a check."""
+    """The result of a check."""
 
     group: str
     name: str
@@ -69,11 +69,11 @@ def perform(
     """Run the checks of one group.
 
     Args:
-        group: its name.
-        checks: of the group.
+        group: name of the group.
+        checks: checks of the group.
         device: 'cpu' or 'cuda'.
-        limit: seconds after which no further check begins.
-        say: takes a line for each check.
+        limit: seconds after which no further check starts.
+        say: function that gets a line for each check.
     """
     gpus = torch.cuda.device_count() if device == 'cuda' else 0
     start = time.perf_counter()
@@ -100,7 +100,7 @@ def _run(group: str, check: Check, device: str) -> tuple[Literal['ok', 'failed',
     try:
         if device == 'cuda':
             torch.cuda.synchronize()
-    except RuntimeError:  # after an illegal access the process's context takes no more work
+    except RuntimeError:  # after an illegal access the CUDA context of the process cannot be used
         return 'skipped', f'an earlier check broke the GPU for this process: --only {group}'
     try:
         seen = check.run()

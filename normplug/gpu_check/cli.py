@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import torch
 
-from normplug.launch.errors import UserError, exit_code
+from normplug.errors import UserError, exit_code
 from normplug.ops.backend import get_backend, set_backend
 from normplug.reports.output import write_all
 from normplug.reports.provenance import provenance
@@ -31,7 +31,7 @@ _MINUTES = 3.0
 
 
 class Group(NamedTuple):
-    """The checks of a group, and after how many seconds of three minutes no further one begins."""
+    """The checks of a group, and after how many of 180 seconds no further one starts."""
 
     checks: Callable[[Setting], Iterable[Check]]
     limit: float
@@ -53,9 +53,9 @@ GROUPS = {
 
 
 def main_gpu_check(argv: Sequence[str] | None = None, prog: str = 'tools/gpu_check.py') -> int:
-    """Check as the command line says, write the report and return the exit code.
+    """Run the checks of the command line, write the report and return the exit code.
 
-    0; 1 where a check failed, or none could be made; 2 after an error by the user, such as no GPU.
+    It is 0; 1 if a check failed or none could run; 2 after a user error, such as no GPU.
     """
     argv = sys.argv[1:] if argv is None else argv
     args = _parser(prog).parse_args(argv)
@@ -102,7 +102,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         '--minutes',
         type=float,
         default=_MINUTES,
-        help='for all groups; what is not reached in the share of its group is skipped, and told '
+        help='for all groups; checks beyond the share of their group are skipped, and listed '
         '(default: %(default)g)',
     )
     parser.add_argument(
@@ -142,7 +142,7 @@ def _gpu_check(args: argparse.Namespace, argv: Sequence[str], prog: str) -> list
 
 
 def _check(args: argparse.Namespace) -> None:
-    """Raise UserError, naming the option, for what argparse lets through."""
+    """Raise UserError, naming the option, for bad values that argparse accepts."""
     if args.device == 'cuda' and not torch.cuda.is_available():
         build = torch.version.cuda or torch.version.hip
         reason = f'torch {torch.__version__} '

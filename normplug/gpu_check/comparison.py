@@ -1,4 +1,4 @@
-"""A layer on the device beside float64 on the CPU."""
+"""Compare a layer on the device with float64 on the CPU."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ RUNNING_TOLERANCE = 1e-5
 
 
 class Outcome(NamedTuple):
-    """What a layer gives, by name.
+    """The results of a layer, by name.
 
     Attributes:
         tensors: the output and the gradients.
@@ -43,7 +43,7 @@ class Outcome(NamedTuple):
 
 
 def norm_of(layer: nn.Module) -> BaseNorm:
-    """The normalizer: of a KN, the one behind its link."""
+    """Return the normalizer; for a KN, the one behind its link."""
     return layer.norm if isinstance(layer, LinkedKN) else layer
 
 
@@ -62,7 +62,7 @@ def expected(layer: nn.Module, x: Tensor, dy: Tensor, training: bool) -> Outcome
 
 
 def _running(layer: nn.Module, x: Tensor) -> dict[str, Tensor]:
-    """As ``nn.BatchNorm`` moves them; KN's follow the filtered moments."""
+    """Update as ``nn.BatchNorm`` does; KN uses the filtered moments."""
     norm = norm_of(layer)
     if norm.batch_from is None:
         return {}
@@ -89,7 +89,7 @@ def run(
     call: Callable[[Tensor], Tensor] | None = None,
     by_backward: bool = False,
 ) -> Outcome:
-    """What the layer gives as it is, on its device.
+    """Return the results of the layer on its device.
 
     Args:
         layer: with its parameters; of a model, its first normalizer tells the statistics.
@@ -121,7 +121,7 @@ def run(
 
 
 def compare(got: Outcome, want: Outcome, x: Tensor, dtype: str) -> float:
-    """The largest error, as a share of what is allowed.
+    """Return the largest error, as a fraction of the allowed one.
 
     Args:
         got: of the device.

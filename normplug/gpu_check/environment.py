@@ -1,4 +1,4 @@
-"""What this machine is, and whether it can compile."""
+"""Check the machine, and whether it can compile."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from functools import partial
 import torch
 
 from normplug.bench.compilation import compilations, empty_cache, forget_compiled
-from normplug.report import installed_versions
+from normplug.environment import gpus, installed_versions
 
 from .checks import Check, FailedError, Setting, SkippedError
 from .comparison import layer_of, run, tensors_of
@@ -24,14 +24,14 @@ _FAST_FLOAT64 = {(6, 0), (7, 0), (8, 0), (9, 0), (10, 0)}
 
 
 def environment_checks(setting: Setting) -> Iterator[Check]:
-    """What is there."""
+    """The hardware and software of the machine."""
     yield Check('GPU', _gpu, gpus=1)
     yield Check('versions', _versions)
     yield Check('compiler', partial(_compiler, setting))
 
 
 def float64_note(capability: tuple[int, int]) -> str:
-    """What to expect of statistics, which are float64."""
+    """Return how fast float64, the dtype of statistics, is on the card."""
     if capability in _FAST_FLOAT64:
         return 'float64 at half the rate of float32'
     return 'float64 is slow on such a card: small maps may take longer than shown elsewhere'
@@ -39,8 +39,7 @@ def float64_note(capability: tuple[int, int]) -> str:
 
 def _gpu() -> str:
     told = []
-    for index in range(torch.cuda.device_count()):
-        card = torch.cuda.get_device_properties(index)
+    for card in gpus():
         capability = (card.major, card.minor)
         told.append(
             f'{card.name}, {card.total_memory / 2**30:.0f} GiB, capability '

@@ -1,4 +1,4 @@
-"""Right results: every type, backend, dtype, layout, mode; sizes of all classes; odd memory."""
+"""Check results for every type, backend, dtype, layout, mode and class of sizes; odd memory."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def _odd_start(device: str) -> list[Tensor]:
 
 
 def _shifted(tensor: Tensor) -> Tensor:
-    """The same values from the second element of a storage on: no multiple of 16 bytes."""
+    """Return the values at an address that is not a multiple of 16 bytes."""
     storage = torch.empty(tensor.numel() + 1, dtype=tensor.dtype, device=tensor.device)
     return storage[1:].view(tensor.shape).copy_(tensor)
 

@@ -1,4 +1,4 @@
-"""Two processes that share a batch, beside one process that has all of it."""
+"""Compare two processes that share a batch with one process that has all of it."""
 
 from __future__ import annotations
 

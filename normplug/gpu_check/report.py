@@ -15,7 +15,7 @@ __all__ = ['NAME', 'files', 'summary', 'verdict']
 
 NAME = 'gpu_check'
 _STATES = ('ok', 'failed', 'skipped')
-# Of these groups each row tells something; of the others those that are not ok.
+# All rows of these groups are reported; of the other groups those that are not ok.
 _TELLING = ('environment', 'waits', 'order', 'launches', 'ranks', 'layers', 'model')
 
 

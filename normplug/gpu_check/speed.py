@@ -1,4 +1,4 @@
-"""How fast: code made for another size, layers beside batch norm, a step of Mask R-CNN."""
+"""Time code made for another size, layers beside batch norm, and a step of Mask R-CNN."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What makes the host wait for the device, and how many kernels a layer launches."""
+"""Count host waits for the device, and the kernels that a layer launches."""
 
 from __future__ import annotations
 

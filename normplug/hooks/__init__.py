@@ -1,10 +1,10 @@
 """Hooks for mmengine's runner, one file a hook; registered by the import."""
 
-from normplug.hooks.batch_average import BatchAverageHook
 from normplug.hooks.kalman_link import KalmanLinkHook
 from normplug.hooks.nonfinite_loss import NonFiniteLossHook
 from normplug.hooks.norm_ratio import NormRatioHook
 from normplug.hooks.norm_report import NormReportHook
+from normplug.hooks.precise_bn import BatchAverageHook, PreciseBNStatsHook
 from normplug.hooks.ratio_grad_clip import RatioGradClipHook
 from normplug.hooks.resumable_checkpoint import ResumableCheckpointHook
 from normplug.hooks.sample_seed import SampleSeedHook
@@ -17,6 +17,7 @@ __all__ = [
     'NonFiniteLossHook',
     'NormRatioHook',
     'NormReportHook',
+    'PreciseBNStatsHook',
     'RatioGradClipHook',
     'ResumableCheckpointHook',
     'SSNRadiusHook',

@@ -1,4 +1,4 @@
-"""Links between KN layers, found in the first batch."""
+"""Link KN layers by means of the first batch."""
 
 from copy import deepcopy
 from typing import Any
@@ -20,9 +20,9 @@ __all__ = ['KalmanLinkHook']
 class KalmanLinkHook(Hook):
     """Link the model's KN layers, before the first iteration of each run of the program.
 
-    The first batch goes through the model's loss once more, without gradients, and its dataflow is
-    followed: see :func:`normplug.link_kalman`. Weights, buffers, random numbers and the batch are
-    as before then. The log shows the predecessor of each layer, or why it has none.
+    The hook passes the first batch through the model's loss once more, without gradients, and
+    follows its dataflow: see :func:`normplug.link_kalman`. Weights, buffers, random numbers and
+    the batch do not change. The log shows the predecessor of each layer, or why it has none.
 
     ``tools/train.py`` adds the hook to a model with KN; elsewhere, add
     ``custom_hooks=[dict(type='KalmanLinkHook')]``.
@@ -65,7 +65,7 @@ class KalmanLinkHook(Hook):
 
         reports = link_kalman(model, forward)
         plain = sum(not report.predecessors for report in reports)
-        # In vain, if no layer has found another.
+        # The hook has no effect if no layer has found another.
         log = runner.logger.info if plain < len(reports) else runner.logger.warning
         log(
             f'KN: {len(reports) - plain} layers are predicted by others, {plain} are plain batch '

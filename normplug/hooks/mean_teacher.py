@@ -1,4 +1,4 @@
-"""A semi-supervised model's teacher, the moving average of its student, and its norms."""
+"""The norms of the teacher of a semi-supervised model, the moving average of its student."""
 
 from torch import nn
 

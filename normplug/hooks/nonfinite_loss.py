@@ -1,4 +1,4 @@
-"""A training whose loss became NaN or Inf stops, and says where that began."""
+"""Stop a training whose loss is NaN or Inf, and say where that began."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from torch import Tensor
 from normplug.errors import TrainingError
 from normplug.hooks.of_runner import unwrapped
 from normplug.nonfinite import Search, all_finite
-from normplug.resume.random_state import get_random_state, set_random_state
+from normplug.random_state import get_random_state, set_random_state
 
 __all__ = ['NonFiniteLossError', 'NonFiniteLossHook']
 
@@ -32,23 +32,23 @@ class NonFiniteLossError(TrainingError):
 class NonFiniteLossHook(Hook):
     """Stop when the loss is NaN or Inf, before the step that would spoil the weights.
 
-    The forward pass is then repeated, on the same batch and with the same random numbers, with a
-    watch on every module, to name the first one whose inputs are finite and whose output is not;
-    or the weights, the input or the term of the loss, if it was those. Until then no module is
-    watched. Independently of ``interval``, no checkpoint with NaN or Inf in its weights is written
-    (buffers that begin with such values, as masks do, may keep them).
+    The hook then repeats the forward pass, with the same batch and the same random numbers, and
+    watches every module, to name the first one whose inputs are finite and whose output is not. It
+    may also be the weights, the input or a term of the loss. Before that it watches no module.
+    Independently of ``interval``, no checkpoint with NaN or Inf in its weights is written (buffers
+    that have such values from the start, like masks, may keep them).
 
-    Where there are several ranks, one number is reduced over them, so that all of them stop and
-    none is left waiting. On a CPU the check comes before backward. On a GPU it is begun there and
-    read after backward was launched, still before the step: the host waits for the forward pass
-    while the device has the backward pass to do, and never idles. (mmengine's ``RuntimeInfoHook``
+    With several ranks, one number is reduced over them, so that all of them stop and none waits
+    forever. On a CPU the check is made before backward. On a GPU it starts there and is read after
+    backward was launched, but before the step: the host waits for the forward pass while the device
+    runs the backward pass, and the device never idles. (mmengine's ``RuntimeInfoHook``
     waits for the whole iteration, at its end.) An optimizer wrapper whose ``update_params`` does
     not call its ``backward`` is checked after its step on a GPU; the message then names the
     weights. Gradients of NaN from a finite loss are seen in the next iteration that is checked.
 
     Args:
-        interval: check every so many iterations. With more than 1, a step of NaN may be taken
-            before the check; the message then names the weights that it spoiled.
+        interval: number of iterations between checks. With more than 1, the optimizer may step with
+            NaN before the check; the message then names the weights that became NaN.
 
     Raises:
         NonFiniteLossError: on all ranks.
@@ -78,16 +78,16 @@ class NonFiniteLossHook(Hook):
                 one.backward = self._read_after(runner, type(one).backward.__get__(one))
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
-        """Keep what a repetition needs."""
+        """Keep what is needed to repeat the forward pass."""
         if (runner.iter + 1) % self.interval == 0:
             self._batch, self._state = data_batch, get_random_state()
 
     def after_train_iter(self, runner: Runner, *args, **kwargs) -> None:
-        """Let go of the batch."""
+        """Release the batch."""
         self._batch = self._state = None
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Refuse to save weights of NaN or Inf."""
+        """Raise instead of saving weights of NaN or Inf."""
         states = [checkpoint['state_dict'], checkpoint.get('ema_state_dict') or {}]
         spoiled = [
             name
@@ -99,7 +99,7 @@ class NonFiniteLossHook(Hook):
             raise NonFiniteLossError(
                 f'{len(spoiled)} tensors of the model, {spoiled[0]} among them, have NaN or Inf '
                 f'after {runner.iter} to {runner.iter + 1} iterations: a step had such gradients. '
-                f'No checkpoint of them was written. {_advice(runner)}'
+                f'They were not written to a checkpoint. {_advice(runner)}'
             )
 
     def _checked(self, runner: Runner, update_params: Callable) -> Callable:
@@ -119,13 +119,13 @@ class NonFiniteLossHook(Hook):
         def backward_and_read(*args: Any, **kwargs: Any) -> None:
             try:
                 backward(*args, **kwargs)
-            finally:  # an error that the NaN led to is not the one to tell
+            finally:  # an error caused by the NaN is not the one to report
                 self._read(runner)
 
         return backward_and_read
 
     def _read(self, runner: Runner, steps: int = 0) -> None:
-        """Stop, if the check that was begun says so; after so many steps since it began."""
+        """Raise if the started check found NaN or Inf; ``steps`` were taken since it started."""
         check, self._pending = self._pending, None
         if check is not None and check.is_bad():
             self._stop(runner, check.loss, runner.iter + steps)
@@ -163,7 +163,7 @@ class _Check:
 
     Attributes:
         loss: of this rank.
-        is_copying: whether :meth:`is_bad` waits for the device, and had better be asked later.
+        is_copying: whether :meth:`is_bad` waits for the device, and should be called later.
     """
 
     def __init__(self, loss: Tensor) -> None:
@@ -183,7 +183,7 @@ class _Check:
 
 
 class _RepeatedError(Exception):
-    """The repeated pass has come to the step."""
+    """Raised when the repeated pass reaches the step."""
 
 
 def _advice(runner: Runner) -> str:

@@ -1,4 +1,4 @@
-"""The learned ratios of SN and SSN, in the records of a training."""
+"""Log the learned ratios of SN and SSN during a training."""
 
 import torch
 from mmengine.hooks import Hook
@@ -17,16 +17,16 @@ __all__ = ['NormRatioHook']
 class NormRatioHook(Hook):
     """Log the ratios of every SN and SSN through the runner's visualizer.
 
-    Scalars, to every backend of it (``LocalVisBackend`` writes vis_data/scalars.json):
+    It writes these scalars to every backend (``LocalVisBackend`` writes vis_data/scalars.json):
     ``ratio/<layer>/mean_in`` and so on for the ``mean`` and the ``var`` of ``in``, ``ln`` and
     ``bn``, after the softmax or SparsestMax; and with SSN ``ratio/decided_layers``, the number of
     layers that have chosen one normalizer for the mean and one for the variance. The step is the
     number of iterations done; those before the first have step 0.
 
-    All values come from the device at once.
+    All values are copied from the device at once.
 
     Args:
-        interval: log every so many iterations.
+        interval: number of iterations between logs.
 
     Raises:
         ValueError: ``interval`` is below 1.

@@ -1,4 +1,4 @@
-"""Which normalizers a training really trains, in its log."""
+"""Log which normalizers a training really trains."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -31,7 +31,7 @@ _STATES = ('training', 'evaluating', 'frozen', 'averaged', _LOST)
 
 
 def norm_state(layer: nn.Module) -> str:
-    """``'frozen'`` if neither a parameter nor a statistic of ``layer`` moves, or else its mode.
+    """Return ``'frozen'`` if no parameter or statistic of ``layer`` changes, else its mode.
 
     A batch norm of ``requires_grad=False`` in training mode is ``'training'``: its statistics
     move. With ``norm_eval=True`` and trainable parameters it is ``'evaluating'``.
@@ -49,7 +49,7 @@ def _moves_statistics(layer: nn.Module) -> bool:
 
 
 def norm_report(model: nn.Module, mean_teacher: Hook | None = None) -> str:
-    """One line: how many norm layers of each type are in which state, our types first.
+    """Return a line with the number of norm layers of each type and state, our types first.
 
     Args:
         model: any.
@@ -74,7 +74,7 @@ def norm_report(model: nn.Module, mean_teacher: Hook | None = None) -> str:
 def _teacher_state(
     layer: nn.Module, student: nn.Module | None, mean_teacher: Hook | None
 ) -> str | None:
-    """The state of a norm of a teacher, where that is another than its own mode says."""
+    """Return the state of a norm of a teacher, if its mode does not show it."""
     if student is None:
         return None
     if has_lost_statistics(layer, student):
@@ -87,22 +87,22 @@ def _teacher_state(
 
 
 def teacher_report(model: nn.Module, mean_teacher: Hook | None = None) -> str | None:
-    """What is wrong with the norms of ``model.teacher``, and the key to set; None if nothing is."""
+    """Return what is wrong with the norms of ``model.teacher`` and the key to set, or None."""
     twins = twins_in_student(model, _NORMS)
     lost = [t for t, s in twins.items() if _teacher_state(t, s, mean_teacher) == _LOST]
     if not lost:
         return None
     types = ', '.join(sorted({_type_name(layer) for layer in lost}))
     return (
-        f'the teacher does not get the running statistics of its student, which move: {len(lost)} '
-        f'norms of the type {types} go on with those that they began with, so that pseudo labels '
-        'and tests of the teacher are wrong. MeanTeacherHook leaves buffers out unless the config '
+        f'the teacher does not get the changing running statistics of its student: {len(lost)} '
+        f'norms of the type {types} keep their initial statistics, so that pseudo labels and tests '
+        'of the teacher are wrong. MeanTeacherHook leaves buffers out unless the config '
         "has custom_hooks=[dict(type='MeanTeacherHook', skip_buffer=False)]"
     )
 
 
 def precise_bn_report(model: nn.Module, hooks: Iterable[Hook]) -> str | None:
-    """Which norms of ours mmpretrain's ``PreciseBNHook`` leaves out; None without it."""
+    """Return which norms of ours mmpretrain's ``PreciseBNHook`` leaves out, or None."""
     ours = [m for m in model.modules() if isinstance(m, BaseNorm) and m.moves_statistics]
     ours = [layer for layer in ours if not isinstance(layer, _NormBase)]
     if not (ours and hook_of(hooks, 'PreciseBNHook')):
@@ -110,12 +110,12 @@ def precise_bn_report(model: nn.Module, hooks: Iterable[Hook]) -> str | None:
     types = ', '.join(sorted({_type_name(layer) for layer in ours}))
     return (
         f'PreciseBNHook recomputes the statistics of batch norms only, not those of {types}: use '
-        "dict(type='BatchAverageHook') in its place, which does it for both"
+        "dict(type='PreciseBNStatsHook') in its place, which does it for both"
     )
 
 
 def norms_under_norm_eval(model: nn.Module) -> dict[str, set[str]]:
-    """Names of the modules with ``norm_eval=True`` → types of ours in them that still train."""
+    """Return, for each module with ``norm_eval=True``, our norm types in it that still train."""
     found = {}
     for name, module in model.named_modules():
         if getattr(module, 'norm_eval', False) is True:
@@ -127,7 +127,7 @@ def norms_under_norm_eval(model: nn.Module) -> dict[str, set[str]]:
 
 
 def sync_bn_report(model: nn.Module, sync_bn: str) -> str | None:
-    """What ``sync_bn`` in a config does not do to the norms of ours in ``model``; None without."""
+    """Return which of our norms in ``model`` are not converted by ``sync_bn``, or None."""
     ours = [layer for layer in model.modules() if isinstance(layer, BaseNorm)]
     ours = [layer for layer in ours if not isinstance(layer, _NormBase)]  # a converted SyncBN
     if not ours:
@@ -153,10 +153,10 @@ def _type_name(layer: nn.Module) -> str:
 class NormReportHook(Hook):
     """Log, once a training has begun, the norm layers by type and state.
 
-    Warns of ``norm_eval=True`` where it meets normalizers of this package, which it does not
-    reach: mm's models apply it to torch's batch norms only. Says the same of ``sync_bn`` and of
-    mmpretrain's ``PreciseBNHook``. Warns of a semi-supervised teacher whose norms do not get the
-    statistics of the student, at the start and before it is validated or tested.
+    Warns if a part with ``norm_eval=True`` has normalizers of this package: mm's models apply it to
+    torch's batch norms only. Says the same of ``sync_bn`` and of mmpretrain's ``PreciseBNHook``.
+    Warns of a semi-supervised teacher whose norms do not get the statistics of the student, at the
+    start and before it is validated or tested.
     """
 
     def __init__(self) -> None:
@@ -193,7 +193,7 @@ class NormReportHook(Hook):
             )
 
     def before_val(self, runner: Runner) -> None:
-        """Warn of a teacher that lost its statistics, whatever averages it."""
+        """Warn of a teacher without statistics, whichever hook averages it."""
         self._warn_of_teacher(runner)
 
     before_test = before_val

@@ -2,25 +2,31 @@
 
 from collections.abc import Iterable
 
-from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
+from mmengine.hooks import EMAHook, Hook
 from mmengine.runner import Runner
 from torch import nn
 
-__all__ = ['hook_of', 'unwrapped']
+from normplug.models import wrappers
+
+__all__ = ['averaged_models', 'hook_of', 'unwrapped']
+
+
+def averaged_models(runner: Runner) -> list[nn.Module]:
+    """The averages of the model that ``EMAHook`` keeps, in their wrappers."""
+    return [hook.ema_model for hook in runner.hooks if isinstance(hook, EMAHook)]
 
 
 def hook_of(hooks: Iterable[Hook], kind: str) -> Hook | None:
-    """The first of ``hooks`` whose class is or derives from ``kind``.
+    """Return the first of ``hooks`` whose class is or inherits from ``kind``.
 
     Args:
         hooks: of a runner.
-        kind: name of a class; the package that has it may not be installed.
+        kind: name of a class, whose package may not be installed.
     """
     found = (h for h in hooks if any(base.__name__ == kind for base in type(h).__mro__))
     return next(found, None)
 
 
 def unwrapped(runner: Runner) -> nn.Module:
-    """The model as the config has it, whose names of layers have no ``module.`` in front."""
-    return runner.model.module if is_model_wrapper(runner.model) else runner.model
+    """The runner's model by :func:`normplug.models.wrappers.unwrapped`."""
+    return wrappers.unwrapped(runner.model)

@@ -1,4 +1,4 @@
-"""A bound on the gradient of the ratios alone."""
+"""Clip the gradient of the ratios alone."""
 
 from mmengine.hooks import Hook
 from mmengine.optim import OptimWrapper, OptimWrapperDict
@@ -18,12 +18,12 @@ __all__ = ['RatioGradClipHook']
 class RatioGradClipHook(Hook):
     """Clip the 2-norm of the gradient over all logits of SN and SSN together.
 
-    Part of the released recipe for SSN, with 1. ``optim_wrapper.clip_grad``, which is over all
-    parameters of the model, comes before it. With accumulated gradients the sum is clipped. Of
-    several optimizers, in mmengine's ``OptimWrapperDict``, one has to train all the logits.
+    The released recipe of SSN has it with ``max_norm=1``. ``optim_wrapper.clip_grad``, which covers
+    all parameters of the model, is applied before. With accumulated gradients the sum is clipped.
+    In an ``OptimWrapperDict`` of mmengine, one optimizer must train all the logits.
 
     Args:
-        max_norm: the norm that is left at most.
+        max_norm: maximum norm of the gradient.
 
     Raises:
         ValueError: ``max_norm`` is not positive, or the model has no logits that train.
@@ -36,7 +36,7 @@ class RatioGradClipHook(Hook):
         self.max_norm = max_norm
 
     def before_train(self, runner: Runner) -> None:
-        """Have the optimizer clip right before its step, when ranks and AMP are done with them."""
+        """Make the optimizer clip right before its step, after all-reduce and unscaling (AMP)."""
         logits = [
             parameter
             for layer in runner.model.modules()
@@ -62,12 +62,12 @@ class RatioGradClipHook(Hook):
         self._handle = wrapper.optimizer.register_step_pre_hook(clip)
 
     def after_train(self, runner: Runner) -> None:
-        """Leave the optimizer as it was."""
+        """Restore the optimizer."""
         self._handle.remove()
 
 
 def _wrapper_of(logits: list[Tensor], wrappers: OptimWrapperDict) -> OptimWrapper:
-    """The wrapper whose optimizer steps the logits: their norm is known when all gradients are."""
+    """Return the wrapper whose optimizer trains the logits; one step must have all gradients."""
     wanted = {id(parameter) for parameter in logits}
     found = {}
     for key, wrapper in wrappers.items():

@@ -1,4 +1,4 @@
-"""Checkpoints that a killed training continues from as if it had never stopped."""
+"""Checkpoints from which a killed training continues as if it had not stopped."""
 
 from __future__ import annotations
 
@@ -16,41 +16,42 @@ from mmengine.optim import OptimWrapperDict
 from mmengine.registry import HOOKS
 from mmengine.runner import CheckpointLoader, Runner, save_checkpoint
 
+from normplug.files import remove_leftovers
 from normplug.hooks.of_runner import unwrapped
 from normplug.hooks.sample_seed import SampleSeedHook
 from normplug.hooks.sync_norm_stats import synchronize_models
-from normplug.resume import atomic
+from normplug.random_state import get_random_state, set_random_state
+from normplug.resume import storage
 from normplug.resume.disk import check_room, check_writable, checkpoint_bytes
 from normplug.resume.kept import (
     caching_transforms,
     preprocessor_values,
     set_preprocessor_values,
 )
-from normplug.resume.random_state import get_random_state, set_random_state
 
 __all__ = ['ResumableCheckpointHook']
 
 
 @HOOKS.register_module()
 class ResumableCheckpointHook(CheckpointHook):
-    """mmengine's ``CheckpointHook``, whose options it takes, for trainings that get killed.
+    """mmengine's ``CheckpointHook``, with the same options, for trainings that may be killed.
 
     * A checkpoint holds the random state of every rank (``random_states``), and a resumed training
-      goes on with it. Validation does not move the random state.
-    * It holds the values that the data preprocessor has changed (``preprocessor_values``), as the
-      size of mmdet's BatchSyncRandomResize.
+      continues with it. Validation does not change the random state.
+    * It holds the values that the data preprocessor has changed (``preprocessor_values``), such as
+      the size of mmdet's BatchSyncRandomResize.
     * Checkpoints and ``last_checkpoint`` are written to a temporary file that is then renamed, and
       older checkpoints are deleted after that. (Into a local folder; ``backend_args`` and
       ``out_dir`` for a remote storage are used as they are.)
     * The folder's permissions and free space are checked before training.
-    * The ranks' running statistics are made one before they are saved.
+    * Running statistics are synchronized over the ranks before they are saved.
 
-    Checkpoints stay readable for mmengine: the states are one more key.
+    mmengine can read the checkpoints: the states are additional keys.
 
     Raises:
         OSError: before training: the folder of the checkpoints is not writable, or has less free
             space than one checkpoint needs.
-        CheckpointWriteError: while saving. The checkpoint before is whole.
+        CheckpointWriteError: while saving. The previous checkpoint is intact.
     """
 
     # No __init__, so that the signature stays mmengine's.
@@ -79,7 +80,7 @@ class ResumableCheckpointHook(CheckpointHook):
             check_writable(self.out_dir)
             check_room(self.out_dir, _expected_size(runner))
             for folder in {self.out_dir, runner.work_dir}:
-                for name in atomic.remove_leftovers(folder):
+                for name in remove_leftovers(folder):
                     runner.logger.info(f'removed {osp.join(folder, name)} of a killed training')
         self._built = preprocessor_values(unwrapped(runner))
         loaded, self._loaded = self._loaded, None
@@ -88,7 +89,7 @@ class ResumableCheckpointHook(CheckpointHook):
 
     def _choose_storage(self) -> bool:
         """Write local files by the atomic backend; return whether they are local."""
-        atomic_backend = {'backend': atomic.BACKEND}
+        atomic_backend = {'backend': storage.BACKEND}
         is_local = (
             self.file_client_args is None
             and self.backend_args in (None, {'backend': 'local'}, atomic_backend)
@@ -143,7 +144,7 @@ class ResumableCheckpointHook(CheckpointHook):
         self._before_val = get_random_state()
 
     def after_val(self, runner: Runner) -> None:
-        """Give it back."""
+        """Restore the random state."""
         if self._before_val is not None:
             set_random_state(self._before_val)
             self._before_val = None
@@ -151,7 +152,7 @@ class ResumableCheckpointHook(CheckpointHook):
     # Saving
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Add the random states; a best checkpoint, which nothing resumes from, has none."""
+        """Add the random states, except to a best checkpoint: no training resumes from that."""
         if self._gathered is not None:
             checkpoint['random_states'] = self._gathered
             checkpoint['preprocessor_values'] = {
@@ -190,7 +191,7 @@ class ResumableCheckpointHook(CheckpointHook):
         finally:
             self._gathered = None
         if is_main_process():
-            atomic.write(osp.join(runner.work_dir, 'last_checkpoint'), self.last_ckpt.encode())
+            storage.write(osp.join(runner.work_dir, 'last_checkpoint'), self.last_ckpt.encode())
             for old in outdated:
                 path = self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(old))
                 if self.file_backend.isfile(path):
@@ -260,7 +261,7 @@ class _DeferringBackend:
 
 
 def _misfit(states: list[dict[str, Any]] | None) -> str:
-    """Why this training cannot take up ``states``; '' if it can."""
+    """Return why this training cannot restore ``states``; '' if it can."""
     if states is None:
         return 'the checkpoint has none (it was not written by ResumableCheckpointHook)'
     if len(states) != get_world_size():

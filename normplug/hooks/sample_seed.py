@@ -1,4 +1,4 @@
-"""Random augmentation that depends on the sample's place in the training, not on the workers."""
+"""Seed augmentation by the place of a sample in the training, not by the worker."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from mmengine.runner import Runner
 from mmengine.runner.loops import _InfiniteDataloaderIterator
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset, get_worker_info
 
+from normplug.random_state import get_random_state, set_random_state
 from normplug.resume.kept import caching_transforms
-from normplug.resume.random_state import get_random_state, set_random_state
 
 __all__ = ['SampleSeedHook']
 
@@ -25,16 +25,16 @@ __all__ = ['SampleSeedHook']
 class SampleSeedHook(Hook):
     """Seed python, numpy and torch for each training sample before its pipeline runs.
 
-    A sample's seed is made of the run's seed, the rank, the pass over the data, the number of the
-    batch in it and the place in the batch. So ``num_workers``, persistent workers and a resumed
-    training make no difference to the samples, and loading in the main process
-    (``num_workers=0``) does not move the random state of training. mmengine seeds a worker when it
-    starts: each epoch then begins with the same random numbers, and a worker's history counts.
+    The seed of a sample is computed from the seed of the run, the rank, the pass over the data, the
+    number of the batch in the pass and the place in the batch. So the samples do not depend on
+    ``num_workers``, persistent workers or a resumption, and loading in the main process
+    (``num_workers=0``) does not change the random state of training. (mmengine seeds a worker when
+    it starts: each epoch then begins with the same random numbers.)
 
     An iteration-based training that resumes skips the samples that were used without loading them.
 
-    What a transform draws from a generator of its own is not seeded, and one that keeps earlier
-    samples (mmdet's CachedMosaic and CachedMixUp) gets others: the log warns of the latter.
+    Transforms with a generator of their own are not seeded. Those that cache earlier samples
+    (mmdet's CachedMosaic and CachedMixUp) still depend on the workers, and the log warns of them.
 
     Raises:
         ValueError: the training data is an ``IterableDataset``, or has no batches.
@@ -80,13 +80,13 @@ class SampleSeedHook(Hook):
             loop.dataloader_iterator = _SkippingIterator(loader, loop.iter, passes)
 
     def before_train_epoch(self, runner: Runner) -> None:
-        """Number the pass, whoever else has iterated over the dataloader."""
+        """Set the number of the pass, even if other code has iterated over the dataloader."""
         if not self._is_infinite:
             self._batches.number = runner.epoch
 
 
 class _Draw(NamedTuple):
-    """What the batch sampler hands to the dataset, in place of an index."""
+    """An index with a seed, which the batch sampler passes to the dataset."""
 
     index: Any
     seed: tuple[int, ...]
@@ -97,7 +97,7 @@ class SeededBatches:
 
     Args:
         batch_sampler: yields lists of indices.
-        seed: what the seeds begin with; integers from 0.
+        seed: first integers of each seed, from 0.
     """
 
     def __init__(self, batch_sampler: BatchSampler, seed: tuple[int, ...]) -> None:

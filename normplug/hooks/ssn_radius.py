@@ -1,16 +1,17 @@
-"""The radius of SSN, from the progress of training."""
+"""Set the radius of SSN by the progress of training."""
 
 from numbers import Real
 
 import torch
-from mmengine.hooks import EMAHook, Hook
+from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from torch import nn
 
 from normplug.errors import UnsuitableModelError
 from normplug.hooks.mean_teacher import twins_in_student
-from normplug.hooks.of_runner import hook_of, unwrapped
+from normplug.hooks.of_runner import averaged_models, hook_of, unwrapped
+from normplug.models import wrappers
 from normplug.norms import SSN
 from normplug.norms.ssn import set_radius
 
@@ -22,16 +23,16 @@ _STATE = ('radius', 'mean_choice', 'var_choice')
 
 @HOOKS.register_module()
 class SSNRadiusHook(Hook):
-    """Raise the radius of every SSN linearly, from where it stands to ``end``.
+    """Raise the radius of every SSN linearly, from its current value to ``end``.
 
-    As published: the radius is the share of the iterations that is done, and all layers have
-    decided after 81.65 % (sqrt(2/3)) of them. Layers that have decided stay as they are. A layer
-    loaded in the middle of its decision goes on from the radius in the checkpoint, beside others
-    that begin at 0; ``SSN.reset_ratios`` makes a layer begin anew. A resumed training goes on as
-    if it had not been interrupted.
+    As in the paper, the radius is the fraction of iterations done, and all layers have decided
+    after 81.65 % (sqrt(2/3)) of them. Layers that have decided do not change. A layer loaded before
+    its decision continues from the radius in the checkpoint, while other layers start at 0;
+    ``SSN.reset_ratios`` makes a layer start again. A resumed training continues as if it had not
+    been interrupted.
 
-    The copy of the model in an ``EMAHook``, and the teacher of a ``MeanTeacherHook``, get the same
-    radius and choices: they are no numbers to average.
+    The copy of the model in an ``EMAHook`` and the teacher of a ``MeanTeacherHook`` get the same
+    radius and choices, which are not averaged.
 
     Args:
         end: radius at the end of training, in [0, 1].
@@ -50,7 +51,7 @@ class SSNRadiusHook(Hook):
         self.end = end
 
     def before_train(self, runner: Runner) -> None:
-        """Find where each layer starts from; once, as the checkpoints of this training keep it."""
+        """Find the radius from which each layer starts, once: checkpoints keep it."""
         model = unwrapped(runner)
         mean_teacher = hook_of(runner.hooks, 'MeanTeacherHook')
         twins = twins_in_student(model, (SSN,)) if mean_teacher else {}
@@ -86,7 +87,7 @@ class SSNRadiusHook(Hook):
             runner.logger.info(f'SSN: radius from {start:g} to {self.end:g} in {len(group)} layers')
         if len(starts) < len(layers):
             runner.logger.info(f'SSN: {len(layers) - len(starts)} layers have decided before')
-        averaged = [hook.ema_model.module for hook in runner.hooks if isinstance(hook, EMAHook)]
+        averaged = [wrappers.unwrapped(copy) for copy in averaged_models(runner)]
         copies = [
             (layer, copy.get_submodule(name)) for copy in averaged for name, layer in layers.items()
         ]
@@ -103,7 +104,7 @@ class SSNRadiusHook(Hook):
             set_radius(layers, start + (self.end - start) * progress)
 
     def after_train_iter(self, *args, **kwargs) -> None:
-        """Hand radius and choices to the averaged models."""
+        """Copy radius and choices to the averaged models."""
         for own, values in self._copies:
             if own:
                 torch._foreach_copy_(own, values)

@@ -1,4 +1,4 @@
-"""Links between Kalman-normalized layers, and what the states that travel over them become."""
+"""Links between Kalman-normalized layers, and the states that pass over them."""
 
 from normplug.kalman.links import LinkReport, link_kalman, refuse_checkpointing
 

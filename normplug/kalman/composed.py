@@ -1,6 +1,6 @@
-"""Elementwise functions of one tensor, as a model composes them of torch's.
+"""Elementwise functions of one tensor, which a model composes of functions of torch.
 
-Which of torch's operators work elementwise, torch's own tags tell, and not a list of names.
+The tags of torch's operators, and not a list of names, tell which of them are elementwise.
 """
 
 from __future__ import annotations
@@ -18,31 +18,31 @@ from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 __all__ = ['Composed', 'Operand', 'compose', 'elementwise_only']
 
-# Their slopes, (C,), are those of axis 1.
+# Their slopes, (C,), belong to axis 1.
 _PRELU = {F.prelu, torch.prelu, Tensor.prelu}
 # Elementwise, and without a tag.
 _UNTAGGED = {'hardswish', 'leaky_relu', 'log_sigmoid_forward'}
 
 
 class Operand:
-    """A tensor argument: a function of the followed tensor, or a constant, read at each call."""
+    """A tensor argument: a function of the followed tensor, or a constant (read at each call)."""
 
     def __init__(self, value: Callable[[Tensor], Tensor] | Tensor) -> None:
         self._value = value
 
     def of(self, x: Tensor) -> Tensor:
-        """Its value where the followed tensor is x."""
+        """Return its value for the followed tensor x."""
         if not isinstance(self._value, Tensor):
             return self._value(x)
         return self._value.to(x.dtype) if self._value.is_floating_point() else self._value
 
     def has_tensors(self) -> bool:
-        """Whether a constant is part of it."""
+        """Return whether it contains a constant."""
         value = self._value
         return value.has_tensors() if isinstance(value, Composed) else isinstance(value, Tensor)
 
     def __eq__(self, other: object) -> bool:
-        """Whether it is the same function; of constants, the same tensor."""
+        """Return whether it is the same function; for constants, the same tensor."""
         return isinstance(other, Operand) and (
             self._value is other._value
             if isinstance(self._value, Tensor) or isinstance(other._value, Tensor)
@@ -61,18 +61,18 @@ class Composed:
         self._func, self._leaves, self._spec = func, leaves, spec
 
     def __call__(self, x: Tensor) -> Tensor:
-        """The value, of the shape of x, which has channels on axis 1; x is not changed."""
+        """Return the value, of the shape of x (channels on axis 1); x does not change."""
         values = [leaf.of(x) if isinstance(leaf, Operand) else leaf for leaf in self._leaves]
         args, kwargs = tree_unflatten(values, self._spec)
         return self._func(*args, **kwargs)
 
     def has_tensors(self) -> bool:
-        """Whether a parameter or a buffer is part of it."""
+        """Return whether it contains a parameter or a buffer."""
         return any(isinstance(leaf, Operand) and leaf.has_tensors() for leaf in self._leaves)
 
     # Layers with the same activation share compiled code.
     def __eq__(self, other: object) -> bool:
-        """Whether it is the same function."""
+        """Return whether it is the same function."""
         return isinstance(other, Composed) and (
             (self._func, self._spec, self._leaves) == (other._func, other._spec, other._leaves)
         )
@@ -89,12 +89,12 @@ def compose(
     function_of: Callable[[Tensor], Callable[[Tensor], Tensor] | None],
     is_constant: Callable[[Tensor], bool],
 ) -> Composed | None:
-    """``func(*args, **kwargs)`` as a function; None where an argument is data of another kind.
+    """Return ``func(*args, **kwargs)`` as a function; None if an argument is other data.
 
     Args:
-        func: called with tensors of one shape; whether it works elementwise is to be seen.
+        func: a function that may be elementwise, called with tensors of one shape.
         args: its arguments.
-        kwargs: those by keyword.
+        kwargs: its keyword arguments.
         function_of: a tensor → the function that it is of the followed tensor, or None.
         is_constant: whether another tensor is a parameter or a buffer.
     """
@@ -121,7 +121,7 @@ def compose(
 
 
 def _is_of_channels(constant: Tensor, shape: torch.Size) -> bool:
-    """Whether ``constant`` meets a tensor of ``shape`` as one number, or one a channel."""
+    """Return whether ``constant`` broadcasts to ``shape`` as one number, or one per channel."""
     if constant.numel() == 1:
         return True
     axis = constant.dim() - len(shape) + 1  # of the channels, in the constant
@@ -130,7 +130,7 @@ def _is_of_channels(constant: Tensor, shape: torch.Size) -> bool:
 
 @contextmanager
 def elementwise_only(func: Callable) -> Iterator[Callable[[], bool]]:
-    """Watch what ``func`` runs; gives a function that tells whether all of it was elementwise."""
+    """Watch the operators in ``func``; yields a function that tells if all were elementwise."""
     seen = _Operators()
     with seen:
         yield lambda: func in _PRELU or (bool(seen.kinds) and all(seen.kinds))

@@ -1,4 +1,4 @@
-"""Moments of a convolution's output over its map, of an input that is independent noise."""
+"""Moments of the output map of a convolution whose input is independent noise."""
 
 from functools import lru_cache, reduce
 from typing import NamedTuple
@@ -20,7 +20,7 @@ def output_size(conv: Conv, size: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def convolved(conv: Conv, moments: Moments, size: tuple[int, ...]) -> Moments:
-    """Mean and expected biased variance, over one output map, of each output channel.
+    """Return mean and expected biased variance of each output channel over one output map.
 
     The input is a map of independent values with the moments of their channel. Then, of output
     channel o with P positions, tap t standing for input channel and offset, and sums over the taps
@@ -29,10 +29,10 @@ def convolved(conv: Conv, moments: Moments, size: tuple[int, ...]) -> Moments:
         mean = avg_p Σ_t w_t m_t,
         var = avg_p Σ_t w_t² v_t  +  Var_p(Σ_t w_t m_t)  −  Var(avg_p Σ_t w_t x_{p,t}).
 
-    The first term of the variance is the limit for large maps; the second is the border's, whose
-    mean is another; the third is the variance of the map's mean, which the map's own variance
-    does not contain. (Where padding repeats a value, two taps may see the same one: their weights
-    are added before they are squared.)
+    The first term of the variance is the limit for large maps. The second comes from the border,
+    which has a different mean. The third is the variance of the map's mean, which the map's own
+    variance does not contain. (If padding repeats a value, two taps may see the same one: their
+    weights are added before they are squared.)
 
     Args:
         conv: any stride, padding, dilation and number of groups; its bias shifts the mean.
@@ -51,7 +51,7 @@ def convolved(conv: Conv, moments: Moments, size: tuple[int, ...]) -> Moments:
 
 
 class _Coverage(NamedTuple):
-    """What the taps see, over all output positions; float64.
+    """Which values the taps see, over all output positions; float64.
 
     Attributes:
         share: (taps,), the share of positions at which a tap sees a value.
@@ -66,7 +66,7 @@ class _Coverage(NamedTuple):
 
 
 class _Sums(torch.autograd.Function):
-    """The sums of :func:`convolved`, with as few passes over the weights as there can be.
+    """The sums of :func:`convolved`, with as few passes over the weights as possible.
 
     Tensors: weight (G, O, I, T) of G groups of channels and T taps; mean and var (G, R, I) of R
     groups of images; both results (G, O, R).
@@ -89,11 +89,11 @@ class _Sums(torch.autograd.Function):
         return *run(_sums_backward, *inputs, by_tap, of_var, *upstream), None
 
 
-# Steps for a backend. What is as large as the weights is in their precision, all else in float64.
+# Steps for a backend. Tensors as large as the weights have their dtype, all others are float64.
 def _sums(
     weight: Tensor, mean: Tensor, var: Tensor, cover: _Coverage
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Both results; for backward, Σ_i w m by tap (G, O, R, T), and w V w (G, O, I)."""
+    """Return both results and, for backward, Σ_i w m by tap (G, O, R, T) and w V w (G, O, I)."""
     like = weight.dtype
     by_tap = torch.matmul(mean.to(like).unsqueeze(1), weight).double()
     of_var = (_times(weight, cover.variance) * weight).sum(-1)
@@ -114,7 +114,7 @@ def _sums_backward(
     to_var: Tensor,
     needs_weight: bool,
 ) -> tuple[Tensor | None, Tensor, Tensor]:
-    """Gradients of weight, if it needs one, mean and var."""
+    """Return the gradients of weight (if it needs one), mean and var."""
     like = weight.dtype
     to_tap = to_mean.unsqueeze(-1) * cover.share
     if cover.border is not None:
@@ -136,8 +136,8 @@ def _times(weight: Tensor, matrix: Tensor) -> Tensor:
 
 
 def convolved_sample(conv: Conv, x_n: Tensor) -> Moments:
-    """Moments of the convolution of one drawn map a group, (groups, C_in, *size)."""
-    # Not a call of the module: its hooks, and what a subclass adds, are followed by themselves.
+    """Return moments of the convolution of one random map per group, (groups, C_in, *size)."""
+    # Not a call of the module: its hooks and the code of subclasses are followed separately.
     kind = next(cls for cls in (nn.Conv1d, nn.Conv2d, nn.Conv3d) if isinstance(conv, cls))
     y_n = kind._conv_forward(conv, x_n.to(conv.weight.dtype), conv.weight, conv.bias).double()
     axes = tuple(range(2, y_n.dim()))
@@ -146,7 +146,7 @@ def convolved_sample(conv: Conv, x_n: Tensor) -> Moments:
 
 
 def working_dtype(weight: Tensor) -> torch.dtype:
-    """Float64 for float64, else float32: half precision is for the large tensors."""
+    """Return float64 for float64, else float32: only large tensors are in half precision."""
     return torch.float64 if weight.dtype == torch.float64 else torch.float32
 
 
@@ -188,7 +188,7 @@ def _plain(axis: _Axis) -> _Axis:
 
 @lru_cache(4096)
 def _coverage(axes: tuple[_Axis, ...], device: torch.device) -> _Coverage:
-    # On the device, from the numbers alone: nothing is copied, and a new size waits for nothing.
+    # Computed on the device from plain numbers: no copy, and no wait for a new size.
     seen = any(axis.padding == 'zeros' and (axis.left or axis.right) for axis in axes)
     where = torch.empty(1, dtype=torch.float64, device=device)
     share, border, variance = run(_covered, where, axes)
@@ -207,7 +207,7 @@ def _covered(where: Tensor, axes: tuple[_Axis, ...]) -> tuple[Tensor, Tensor, Te
 
 
 def _coverage_of_axis(axis: _Axis, where: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Of one axis: what all axes' are Kronecker products of, (taps, taps) each.
+    """Return the matrices of one axis, (taps, taps) each; all axes are their Kronecker product.
 
     Returns:
         The share of positions at which two taps both see a value; at which they see the same one;
@@ -234,7 +234,7 @@ def _coverage_of_axis(axis: _Axis, where: Tensor) -> tuple[Tensor, Tensor, Tenso
 
 
 def _coverage_of_repeated(axis: _Axis, where: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """As :func:`_coverage_of_axis`, where the padding repeats values: every tap always sees one."""
+    """As :func:`_coverage_of_axis`, for padding that repeats values: each tap always sees one."""
     positions = torch.arange(axis.positions(), device=where.device)
     taps = torch.arange(axis.kernel, device=where.device)
     i = positions.unsqueeze(1) * axis.stride - axis.left + taps * axis.dilation
@@ -253,5 +253,5 @@ def _coverage_of_repeated(axis: _Axis, where: Tensor) -> tuple[Tensor, Tensor, T
 
 
 def _kron(a: Tensor, b: Tensor) -> Tensor:
-    """The Kronecker product; torch's fails on some strides."""
+    """Return the Kronecker product; torch.kron fails on some strides."""
     return (a[:, None, :, None] * b[:, None]).flatten(2).flatten(0, 1)

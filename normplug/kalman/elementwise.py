@@ -1,4 +1,4 @@
-"""Moments of a Gaussian after an activation, or after a pool over windows of them.
+"""Moments of a Gaussian after an activation, or after pooling over windows.
 
 All tensors are of shape (..., C), float64.
 """
@@ -16,16 +16,16 @@ from normplug.stats import Moments
 __all__ = ['activated', 'averaged', 'largest', 'rectified', 'transformed']
 
 _TINY = 1e-30
-_REACH = 8.0  # standard deviations; what lies beyond has a probability of 1e-15
+_REACH = 8.0  # standard deviations; values beyond have a probability of 1e-15
 _POINTS = 513
 
 
 def rectified(gaussian: Moments) -> Moments:
-    """Moments of max(X, 0) for X ~ N(mean, var).
+    """Return the moments of max(X, 0) for X ~ N(mean, var).
 
     E[max(X, 0)] = m Φ(m/s) + s φ(m/s), and E[max(X, 0)²] = (m² + s²) Φ(m/s) + m s φ(m/s): integrals
-    of the normal density φ, whose integral is Φ. Where m > 0, max(X, 0) = X + max(−X, 0), and the
-    two are computed for −m: the variance would be the difference of two squares otherwise.
+    of the normal density φ, whose integral is Φ. For m > 0, max(X, 0) = X + max(−X, 0), and both
+    are computed for −m: otherwise the variance would be a difference of two squares.
     """
     m, var = gaussian
     s = var.clamp(min=_TINY).sqrt()
@@ -46,12 +46,14 @@ def rectified(gaussian: Moments) -> Moments:
 def transformed(
     gaussian: Moments, function: Callable[[Tensor], Tensor] | None = None, window: int = 1
 ) -> Moments:
-    """Moments of the largest of ``window`` independent f(X), X ~ N(mean, var), by quadrature.
+    """Return moments of the largest of ``window`` independent f(X), X ~ N(mean, var).
+
+    They are computed by quadrature.
 
     Args:
         gaussian: (..., C).
         function: f, elementwise and, where ``window`` exceeds 1, increasing; None for the identity.
-        window: how many values the maximum is taken of.
+        window: number of values of which the maximum is taken.
     """
     # Made where it is used: a constant would have to be copied to the device.
     like = dict(dtype=gaussian.mean.dtype, device=gaussian.mean.device)
@@ -68,9 +70,9 @@ def transformed(
 
 
 def activated(function: Callable[[Tensor], Tensor], axes: int) -> Callable[..., Moments]:
-    """The function of mean and var that gives the moments after ``function``, of a map.
+    """Return a function that maps mean and var to the moments after ``function``.
 
-    ReLU in closed form, others by quadrature.
+    ReLU has a closed form; other functions use quadrature.
 
     Args:
         function: (N, C, *size) → the same, elementwise; may have parameters of each channel.
@@ -89,7 +91,7 @@ def _transformed(
     mean: Tensor, var: Tensor, *, function: Callable[[Tensor], Tensor], axes: int
 ) -> Moments:
     def of_points(value: Tensor) -> Tensor:
-        """The function of (..., C, points), as of a map: learned slopes are of axis 1."""
+        """Apply ``function`` to (..., C, points) as to a map: learned slopes belong to axis 1."""
         x = value.reshape(-1, *value.shape[-2:], *[1] * (axes - 1))
         return function(x).reshape(value.shape)
 
@@ -103,11 +105,11 @@ def largest(
     *,
     function: Callable[[Tensor], Tensor] | None,
 ) -> Moments:
-    """Moments of the maxima over windows of f(X), over all windows.
+    """Return the moments of the maxima of f(X) over all windows.
 
     Args:
         mean, var: of X.
-        windows: the number of values in a window, and how many windows have so many.
+        windows: pairs (number of values in a window, number of such windows).
         function: f, see :func:`transformed`.
     """
     gaussian = Moments(mean, var)
@@ -118,7 +120,7 @@ def largest(
 def averaged(
     mean: Tensor, var: Tensor, windows: Sequence[tuple[int, int]], *, divisor: int | None
 ) -> Moments:
-    """Moments of the averages over windows; ``divisor`` where it is not the number of values."""
+    """Return moments of averages over windows; ``divisor`` replaces the number of values."""
     parts = []
     for count, times in windows:
         by = count if divisor is None else divisor
@@ -129,7 +131,7 @@ def averaged(
 def _mixture(parts: Sequence[tuple[Moments, int]]) -> Moments:
     """Of so many windows each."""
     total = sum(times for _, times in parts)
-    # Around the mean of the first, and not around 0: no digits are lost.
+    # Relative to the mean of the first, not to 0, so that no digits are lost.
     base = parts[0][0].mean
     shift = sum(times / total * (m - base) for (m, _), times in parts)
     square = sum(times / total * (v + (m - base).square()) for (m, v), times in parts)

@@ -1,4 +1,4 @@
-"""Who precedes whom: the links between the Kalman-normalized layers of a model."""
+"""The links between the Kalman-normalized layers of a model."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ _handles: WeakKeyDictionary[nn.Module, tuple[RemovableHandle, ...]] = WeakKeyDic
 
 
 class LinkReport(NamedTuple):
-    """What became of one layer.
+    """The result of linking one layer.
 
     Attributes:
-        name: of the layer in the model.
-        predecessors: the layers whose posteriors its prediction is made of; none for a plain
-            batch norm.
-        through: the convolutions on the way, from the farthest to the nearest.
+        name: name of the layer in the model.
+        predecessors: the layers from whose posteriors its prediction is computed; none for a
+            plain batch norm.
+        through: the convolutions on the path, from the farthest to the nearest.
         reason: why there is no predecessor; '' if there is one.
     """
 
@@ -42,7 +42,7 @@ class LinkReport(NamedTuple):
     reason: str
 
     def __str__(self) -> str:
-        """One line for the log."""
+        """Return a line for the log."""
         if self.reason:
             return f'{self.name}: plain batch norm, {self.reason}'
         beside = self.name.rpartition('.')[0] + '.'
@@ -52,7 +52,7 @@ class LinkReport(NamedTuple):
 
 
 class Session:
-    """The forward of a linked model that is under way: states live as long as it does.
+    """The running forward of a linked model: states exist until it ends.
 
     Copies of the model, and pickled ones, have none.
 
@@ -65,7 +65,7 @@ class Session:
         self._nodes = tuple(nodes)
 
     def watch(self, model: nn.Module) -> None:
-        """Open and close with the forwards of ``model``, in place of the session before."""
+        """Open and close with the forwards of ``model``; replaces the previous session."""
         for handle in _handles.pop(model, ()):
             handle.remove()
         _handles[model] = (
@@ -74,7 +74,7 @@ class Session:
         )
 
     def open(self, *_: Any) -> None:
-        """States may travel from here on."""
+        """Allow states to pass from here on."""
         self.is_open = True
 
     def close(self, *_: Any) -> None:
@@ -114,7 +114,7 @@ class Link:
         if not self.session.is_open:
             raise RuntimeError(
                 f'KN layer {self._name} runs outside of the forward of the '
-                f'{type(self._model).__name__} that was linked, where no states travel. Call that '
+                f'{type(self._model).__name__} that was linked, so it gets no states. Call that '
                 'model in training, or link the one that you call: normplug.link_kalman(model, ...)'
             )
         for node in self._convolutions:
@@ -146,22 +146,22 @@ class Link:
 
 
 def link_kalman(model: nn.Module, forward: Callable[[], Any]) -> list[LinkReport]:
-    """Link the KN layers of ``model``, by following one forward of it; once, before training.
+    """Link the KN layers of ``model`` by following one forward of it; call it once before training.
 
-    Followed are convolutions, elementwise functions of one tensor and of parameters of its channels
-    (activations), max and average pooling, sums and concatenations; what else there is, and a layer
-    that runs several times in a forward, ends a chain, and so does the border between two parts of
-    an OpenMMLab model (backbone, neck, each head). Linking again
-    replaces the links. Copies of the model (deepcopy, pickle) have none.
+    It follows convolutions, elementwise functions of one tensor and of parameters of its channels
+    (activations), max and average pooling, sums and concatenations. A chain ends at any other
+    operation, at a layer that runs several times in a forward, and at the border between two parts
+    of an OpenMMLab model (backbone, neck, each head). Linking again replaces the links. Copies of
+    the model (deepcopy, pickle) have no links.
 
     Args:
-        model: on its device and in training mode; its buffers and the random numbers are as before
-            afterwards. States are dropped at the end of each of its forwards.
-        forward: runs the model as a training step does, on a batch of any size: for instance
+        model: the model, on its device and in training mode. Its buffers and the random numbers do
+            not change. States are dropped at the end of each of its forwards.
+        forward: runs the model like a training step, on a batch of any size, for example
             ``lambda: model(images)``.
 
     Returns:
-        What became of each layer, in the order of ``model.named_modules()``; none without KN.
+        The result for each layer, in the order of ``model.named_modules()``; empty without KN.
 
     Raises:
         ValueError: KN layers under activation checkpointing (``with_cp=True``).
@@ -214,7 +214,7 @@ def _report(name: str, prior: Node | None, reason: str) -> LinkReport:
 def _reason(
     name: str, layer: KN, seen: Observation | None, trace: Trace, layers: dict[str, KN]
 ) -> str:
-    """Why a layer is a plain batch norm; '' where it is not."""
+    """Return why a layer is a plain batch norm; '' if it is not."""
     if seen is None:
         return 'it did not run in the forward that was followed'
     if name in trace.shared:
@@ -237,14 +237,14 @@ def _reason(
 
 
 def _part_of(name: str) -> str:
-    """The innermost part of an OpenMMLab model that a layer is in."""
+    """Return the innermost part of an OpenMMLab model that contains a layer."""
     segments = name.split('.')
     last = max((i for i, segment in enumerate(segments) if _PART.fullmatch(segment)), default=-1)
     return '.'.join(segments[: last + 1])
 
 
 def refuse_checkpointing(model: nn.Module) -> None:
-    """Raise ``ValueError`` where a part of ``model`` with KN is run again in backward."""
+    """Raise ``ValueError`` if a part of ``model`` with KN is recomputed in backward."""
     for name, module in model.named_modules():
         if getattr(module, 'with_cp', False) and any(isinstance(m, KN) for m in module.modules()):
             raise ValueError(
@@ -261,7 +261,7 @@ def _module(model: nn.Module, name: str) -> nn.Module | None:
 
 
 def _short(name: str, beside: str) -> str:
-    """A module's name as one near it would call it; never a bare index."""
+    """Return the short name of a module near another one; never a bare index."""
     short = name.removeprefix(beside)
     return '.'.join(name.split('.')[-2:]) if short.isdigit() else short
 

@@ -1,4 +1,4 @@
-"""A forward that leaves no traces."""
+"""Run a forward without changing the model."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,20 +6,20 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from normplug.resume.random_state import get_random_state, set_random_state
+from normplug.random_state import get_random_state, set_random_state
 
 __all__ = ['undisturbed']
 
 
 @contextmanager
 def undisturbed(model: nn.Module) -> Iterator[None]:
-    """Run forwards of ``model`` without gradients, and leave it as it was.
+    """Run forwards of ``model`` without gradients, then restore it.
 
-    That is its parameters, its buffers, and all random numbers; what a forward keeps elsewhere,
-    such as a counter in a plain attribute, stays changed. Compiled models run uncompiled.
+    Parameters, buffers and all random numbers are restored. Other state that a forward changes,
+    such as a counter in a plain attribute, is not. Compiled models run uncompiled.
     """
-    # Weights too: a momentum encoder moves in forward. And the very tensors, for buffers that are
-    # registered anew there.
+    # Weights too: a momentum encoder changes in forward. The tensors themselves are kept, because a
+    # forward may register buffers again.
     tensors = [
         (owner, name, tensor, tensor.detach().clone())
         for module in model.modules()

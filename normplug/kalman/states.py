@@ -1,8 +1,8 @@
-"""The states that travel between Kalman-normalized layers, as a graph of what happens to them.
+"""The states that pass between Kalman-normalized layers, as a graph of operations.
 
-A node stands for a tensor of the model; its value in a forward is the mean and variance of each
+A node stands for a tensor of the model. Its value in a forward is the mean and variance of each
 channel, as the layers before it estimate them. Leaves are the posteriors of normalizers, set in
-each forward; the other nodes are computed when they are asked for, once in a forward.
+each forward; the other nodes are computed on demand, once per forward.
 """
 
 from __future__ import annotations
@@ -60,21 +60,21 @@ class Node:
         self._cache: dict[bool, tuple[int, State]] = {}
 
     def tick(self) -> int:
-        """When the newest of the leaves below was set."""
+        """The time at which the newest of its leaves was set."""
         return max(part.tick() for part in self.parts)
 
     def leaves(self) -> Iterator[Posterior]:
-        """The posteriors that the state is computed from."""
+        """Return the posteriors from which the state is computed."""
         for part in self.parts:
             yield from part.leaves()
 
     def convolutions(self) -> Iterator[Convolved]:
-        """The convolutions between the leaves and here, the nearest first."""
+        """Return the convolutions between the leaves and this node, the nearest first."""
         for part in self.parts:
             yield from part.convolutions()
 
     def state(self, sampled: bool = False) -> State:
-        """The state in this forward; ``sampled`` as the released code has it.
+        """Return the state in this forward; ``sampled`` computes it as the released code does.
 
         Raises:
             MissingStateError: a leaf was not set.
@@ -86,23 +86,23 @@ class Node:
         return known[1]
 
     def _compute(self, sampled: bool) -> State:
-        """The state, of those of the parts: what a kind of node is."""
+        """Compute the state from those of the parts; defined by each kind of node."""
         raise NotImplementedError
 
     def draw(self, sampled: bool) -> Tensor:
-        """A map of independent values for each group, (groups, C, *size)."""
+        """Draw a map of independent values for each group, (groups, C, *size)."""
         (mean, var), size = self.state(sampled)
         mean, var = (torch.atleast_2d(t)[(..., *[None] * len(size))] for t in (mean, var))
         noise = torch.randn((*mean.shape[:2], *size), dtype=mean.dtype, device=mean.device)
         return mean + var.clamp(min=1e-30).sqrt() * noise
 
     def forget(self) -> None:
-        """Drop what this forward computed."""
+        """Drop the state of this forward."""
         self._cache.clear()
 
 
 class Posterior(Node):
-    """A normalizer's own estimate: of its input, before it normalizes."""
+    """The estimate of a normalizer for its input, before normalization."""
 
     def __init__(self, name: str) -> None:
         super().__init__()
@@ -110,15 +110,15 @@ class Posterior(Node):
         self._set: tuple[int, State] | None = None
 
     def set(self, state: State) -> None:
-        """Set what this forward found."""
+        """Set the posterior of this forward."""
         self._set = next(_ticks), state
 
     def tick(self) -> int:
-        """When it was set."""
+        """The time at which it was set."""
         return self._known()[0]
 
     def state(self, sampled: bool = False) -> State:
-        """What was set."""
+        """Return the posterior."""
         return self._known()[1]
 
     def _known(self) -> tuple[int, State]:
@@ -131,7 +131,7 @@ class Posterior(Node):
         yield self
 
     def forget(self) -> None:
-        """Drop what this forward found."""
+        """Drop the posterior of this forward."""
         self._set = None
 
 
@@ -155,7 +155,7 @@ class Activated(Node):
         return State(Moments(*stepped(of_moments, moments)), size)
 
     def draw(self, sampled: bool) -> Tensor:
-        """The map before, activated."""
+        """Draw the map of the part and apply the activation."""
         return self.function(self.parts[0].draw(sampled))
 
 
@@ -173,8 +173,8 @@ class Window(NamedTuple):
 class Pooled(Node):
     """After max or average pooling over windows of independent values.
 
-    A maximum is taken of what was before an activation, and then activated: they commute where the
-    activation increases, as ReLU does. Windows at the border hold fewer values; overlaps, and the
+    The maximum is taken before an activation, which is then applied: the two commute if the
+    activation is increasing, like ReLU. Windows at the border hold fewer values; overlaps, and the
     variance of the map's own mean, are neglected.
     """
 
@@ -196,7 +196,7 @@ class Pooled(Node):
         return State(Moments(*stepped(of_moments, moments, windows)), positions)
 
     def draw(self, sampled: bool) -> Tensor:
-        """The map before, pooled."""
+        """Draw the map of the part and pool it."""
         window, drawn = self.window, self.parts[0].draw(sampled)
         options = dict(ceil_mode=window.ceil_mode)
         if self.is_max:
@@ -210,7 +210,7 @@ class Pooled(Node):
 def _filled(
     window: Window, size: tuple[int, ...]
 ) -> tuple[tuple[int, ...], tuple[tuple[int, int], ...]]:
-    """Spatial size after pooling; values in a window and how many such, the most frequent first."""
+    """Return the size after pooling, and (values per window, windows), most frequent first."""
     axes = []
     for i, n in enumerate(size):
         kernel, stride, padding, dilation = (part[i] for part in window[:4])
@@ -229,7 +229,7 @@ def _filled(
 
 
 class Summed(Node):
-    """Of tensors that are taken for independent: means add, and variances."""
+    """The sum of tensors, taken as independent: means and variances add."""
 
     def _compute(self, sampled: bool) -> State:
         states = [part.state(sampled) for part in self.parts]
@@ -238,7 +238,7 @@ class Summed(Node):
 
 
 class Concatenated(Node):
-    """Along the channels."""
+    """The concatenation along the channels."""
 
     def _compute(self, sampled: bool) -> State:
         states = [part.state(sampled) for part in self.parts]
@@ -247,7 +247,7 @@ class Concatenated(Node):
 
 
 class Convolved(Node):
-    """After a convolution, whose weights are read anew in each forward."""
+    """The output of a convolution, whose weights are read in each forward."""
 
     def __init__(self, part: Node, name: str, conv: Conv) -> None:
         super().__init__(part)

@@ -49,12 +49,12 @@ _AVERAGE_POOLS = {F.avg_pool1d: 1, F.avg_pool2d: 2, F.avg_pool3d: 3}
 
 
 class Observation(NamedTuple):
-    """What one normalizer saw in the traced forward.
+    """What the trace found for one normalizer.
 
     Attributes:
-        prior: the node of its input, None where no path could be followed.
-        posterior: its own.
-        lost: where the path of its input ended; '' where there was none.
+        prior: the node of its input; None if no path could be followed.
+        posterior: the node of its posterior.
+        lost: where the path of its input ended; '' if there was none.
     """
 
     prior: Node | None
@@ -66,8 +66,8 @@ class Trace(TorchFunctionMode):
     """Follows states through the forward that runs in its context.
 
     Attributes:
-        observations: of each normalizer that ran, in order.
-        shared: names of those that ran more than once.
+        observations: one for each normalizer that ran, in order.
+        shared: names of the normalizers that ran more than once.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -87,7 +87,7 @@ class Trace(TorchFunctionMode):
         }
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
-        """Run ``func``, and note what its result is of the states of its arguments."""
+        """Run ``func``, and record the node of its result."""
         kwargs = kwargs or {}
         lost = self._where_lost(func, args, kwargs)
         node = self._after(func, args, kwargs)
@@ -106,7 +106,7 @@ class Trace(TorchFunctionMode):
         return result
 
     def _after(self, func: Callable, args: tuple, kwargs: dict[str, Any]) -> Node | None:
-        """The node of ``func``'s result, where it is no elementwise function of one tensor."""
+        """Return the node of the result of ``func``, if that is not elementwise in one tensor."""
         if func in _CONVOLUTIONS:
             return self._convolved(*args, **kwargs)
         if func in (torch.cat, torch.concat):
@@ -128,7 +128,7 @@ class Trace(TorchFunctionMode):
         return None
 
     def _composed(self, func: Callable, args: tuple, kwargs: dict[str, Any]) -> tuple:
-        """The node that all tensors of ``func`` are functions of, and what ``func`` is of it."""
+        """Return the node of which all tensors of ``func`` are functions, and that function."""
         roots = {_root(node) for t in tree_leaves((args, kwargs)) if (node := self._get(t))}
         if len(roots) != 1:
             return None, None
@@ -145,14 +145,14 @@ class Trace(TorchFunctionMode):
         )
 
     def _where_lost(self, func: Callable, args: tuple, kwargs: dict[str, Any]) -> str:
-        """Where the path ends, if it cannot be followed through ``func`` or was lost before."""
+        """Return where the path ends: at ``func``, or where it was lost before."""
         tensors = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
         if any(self._get(tensor) is not None for tensor in tensors):
             return resolve_name(func) or getattr(func, '__name__', str(func))
         return next(filter(None, map(self.lost, tensors)), '')
 
     def lost(self, tensor: Tensor) -> str:
-        """Where the path of a tensor that is not followed ended; '' where there was none."""
+        """Return where the path of a tensor ended; '' if it had none."""
         if tensor in self._nodes and self._get(tensor) is None:
             return 'a change in place'
         return self._lost.get(tensor, '')
@@ -173,7 +173,7 @@ class Trace(TorchFunctionMode):
         conv = known[1]
         axes = weight.dim() - 2
         given = _wide(stride, axes), _wide(padding, axes), _wide(dilation, axes), groups
-        # A subclass may convolve otherwise than its attributes say.
+        # A subclass may compute something else than its attributes say.
         as_built = given == (conv.stride, _wide(conv.padding, axes), conv.dilation, conv.groups)
         return Convolved(node, *known) if as_built and bias is conv.bias else None
 
@@ -250,7 +250,7 @@ def _x(args: tuple, kwargs: dict[str, Tensor]) -> Tensor:
 
 
 def _root(node: Node | None) -> Node | None:
-    """What an elementwise function is taken of."""
+    """The argument of an elementwise function."""
     return node.parts[0] if isinstance(node, Activated) else node
 
 

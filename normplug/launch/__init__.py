@@ -1,7 +1,9 @@
 """What the tools train and test with; usable from a script through ``build_runner``."""
 
-from .config import load_config, set_work_dir
-from .errors import UserError
+from normplug.errors import UserError
+from normplug.preflight.config import load_config
+
+from .options import set_work_dir
 from .runner import build_runner
 
 __all__ = ['UserError', 'build_runner', 'load_config', 'set_work_dir']

@@ -1,4 +1,4 @@
-"""The command line of tools/batch_average.py."""
+"""The command line of tools/batch_average.py: precise BN for a checkpoint."""
 
 from __future__ import annotations
 
@@ -12,22 +12,21 @@ from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.dist import is_main_process
 
+from normplug.errors import UserError, exit_code
+from normplug.files import write
 from normplug.population import (
     PopulationError,
     batches_of_all_ranks,
     estimate_population,
     population_loader,
 )
-from normplug.resume.atomic import CheckpointWriteError, write
+from normplug.preflight.checkpoint import check_strict, read_checkpoint
+from normplug.preflight.config import add_config_arguments, load_config
+from normplug.preflight.data import broken_json_explained, check_data, unreadable_files_explained
+from normplug.preflight.model import build_checked_model
+from normplug.preflight.types import check_types, unknown_types_explained
 
-from .checkpoint_check import check_strict, read_checkpoint
-from .config import load_config
-from .data_check import broken_json_explained, check_data, unreadable_files_explained
 from .distributed import errors_on_all_ranks, join_process_group
-from .errors import UserError, exit_code
-from .options import add_config_arguments
-from .runner import build_checked_model
-from .type_check import check_types, unknown_types_explained
 
 __all__ = ['main_batch_average']
 
@@ -35,18 +34,22 @@ __all__ = ['main_batch_average']
 def main_batch_average(
     argv: Sequence[str] | None = None, prog: str = 'tools/batch_average.py'
 ) -> int:
-    """Recompute as the command line says and return the exit code."""
+    """Recompute the running statistics of a checkpoint; return the exit code."""
     parser = argparse.ArgumentParser(
         prog=prog,
-        description='Replace the running statistics of all norms in a checkpoint, of ours and of '
-        'batch norms that are not frozen, by those of training data without augmentation. The '
-        'output has the weights and the meta data, not the state of the optimizer.',
+        description='Precise BN: replace the running statistics of all norms in a checkpoint by '
+        'those of training data without augmentation. Frozen norms keep theirs. The output has the '
+        'weights and the meta data, not the state of the optimizer.',
     )
     add_config_arguments(parser)
     parser.add_argument('checkpoint', help='the checkpoint; must be of the model of the config')
     parser.add_argument('output', help='the file to write')
     parser.add_argument(
-        '--batches', type=int, default=200, metavar='N', help='on each process (default: 200)'
+        '--batches',
+        type=int,
+        default=200,
+        metavar='N',
+        help='batches of each process (default: 200)',
     )
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     args = parser.parse_args(argv)
@@ -77,9 +80,9 @@ def _recompute(args: argparse.Namespace) -> None:
         raise UserError(f'{args.checkpoint}: {error}') from error
     if is_main_process():
         _save(model.cpu().state_dict(), checkpoint.get('meta') or {}, args.output)
-        print(f'{args.output}: running statistics of {number} batches a process')
+        print(f'{args.output}: precise BN, running statistics of {number} batches a process')
         if unseen:
-            print(f'unchanged, because they have no part in prediction: {", ".join(unseen)}')
+            print(f'unchanged, because prediction does not use them: {", ".join(unseen)}')
 
 
 def _check(cfg: Config, args: argparse.Namespace) -> None:
@@ -97,7 +100,4 @@ def _check(cfg: Config, args: argparse.Namespace) -> None:
 def _save(state: dict, meta: dict, output: str) -> None:
     buffer = io.BytesIO()
     torch.save({'state_dict': state, 'meta': meta}, buffer)
-    try:
-        write(output, buffer.getvalue())
-    except CheckpointWriteError as error:
-        raise UserError(f'output: {output} cannot be written: {error.__cause__}') from error
+    write(output, buffer.getvalue(), 'output')

@@ -9,21 +9,21 @@ from contextlib import contextmanager
 
 from mmengine.config import Config
 
-from .config import (
+from normplug.errors import exit_code
+from normplug.preflight.config import add_config_arguments, load_config
+from normplug.preflight.data import broken_json_explained, unreadable_files_explained
+from normplug.preflight.types import unknown_types_explained
+
+from .last_evaluation import train
+from .options import (
     enable_amp,
     enable_auto_scale_lr,
     enable_tta,
-    load_config,
     save_pictures,
     save_predictions,
     set_work_dir,
 )
-from .data_check import broken_json_explained, unreadable_files_explained
-from .errors import exit_code
-from .last_evaluation import train
-from .options import add_config_arguments
 from .runner import build_runner
-from .type_check import unknown_types_explained
 
 __all__ = ['main_test', 'main_train', 'read_test_config', 'read_train_config']
 

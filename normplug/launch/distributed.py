@@ -23,8 +23,9 @@ from mmengine.utils.dl_utils import set_multi_processing
 from torch.distributed.constants import default_pg_timeout
 from torch.nn.parallel import DistributedDataParallel
 
-from .config_types import class_of, scope_of
-from .errors import UserError
+from normplug.errors import UserError
+from normplug.preflight.config_types import class_of, scope_of
+
 from .portable_ddp import PortableDistributedDataParallel
 from .rank_lifetime import die_with_launcher
 

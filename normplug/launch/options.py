@@ -1,31 +1,173 @@
-"""The command-line arguments that all tools with a config take."""
+"""Command-line options → changes of the config. Nothing here leaves anything on the disk."""
 
 from __future__ import annotations
 
-import argparse
+import inspect
+import os.path as osp
+from os import rmdir
+from pathlib import Path
+from tempfile import mkdtemp
 
-from mmengine.config import DictAction
+from mmengine.config import Config, ConfigDict
+from mmengine.device import get_device
+from mmengine.registry import HOOKS
 
-__all__ = ['add_config_arguments']
+from normplug.errors import UserError
+from normplug.preflight.config import iter_datasets
+from normplug.preflight.config_types import built_by, name_of, package_of, scope_of
+from normplug.resume.disk import check_writable
+
+__all__ = [
+    'enable_amp',
+    'enable_auto_scale_lr',
+    'enable_tta',
+    'save_pictures',
+    'save_predictions',
+    'set_work_dir',
+]
 
 
-class _KeyValues(DictAction):
-    """mmengine's, with an error instead of a traceback for what is not KEY=VALUE."""
+def set_work_dir(cfg: Config, work_dir: str | None) -> None:
+    """Set ``cfg.work_dir``: the option, else the config's own, else work_dirs/<config's name>.
 
-    def __call__(self, parser, namespace, values, option_string=None):
-        for value in values:
-            if not value.partition('=')[1]:
-                raise argparse.ArgumentError(self, f'{value!r} is not KEY=VALUE')
-        super().__call__(parser, namespace, values, option_string)
+    Raises:
+        UserError: it is a file, or cannot be written to.
+    """
+    if work_dir is not None:
+        cfg.work_dir = work_dir
+    elif cfg.get('work_dir') is None:
+        cfg.work_dir = osp.join('work_dirs', osp.splitext(osp.basename(cfg.filename))[0])
+    if osp.isfile(cfg.work_dir):
+        raise UserError(f'--work-dir: {cfg.work_dir} is a file; name a folder')
+    try:
+        check_writable(cfg.work_dir)
+    except OSError as error:
+        raise UserError(
+            f'--work-dir: nothing can be written to {cfg.work_dir}: {error.strerror}; name another '
+            'folder'
+        ) from error
 
 
-def add_config_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add CONFIG and ``--cfg-options``."""
-    parser.add_argument('config', help='config file, or normplug::NAME')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=_KeyValues,
-        metavar='KEY=VALUE',
-        help='change the config, e.g. randomness.seed=1 "a.b=[1,2]" (no spaces in a value)',
-    )
+def enable_amp(cfg: Config) -> None:
+    """Train in mixed precision.
+
+    Raises:
+        UserError: there is no GPU (mmengine's AmpOptimWrapper refuses to work without one), or the
+            config's optimizer wrapper is neither OptimWrapper nor AmpOptimWrapper.
+    """
+    wrapper = cfg.get('optim_wrapper') or {}
+    kind = name_of(wrapper.get('type', 'OptimWrapper'))
+    if kind not in ('OptimWrapper', 'AmpOptimWrapper'):
+        raise UserError(
+            f'--amp needs optim_wrapper.type to be OptimWrapper or AmpOptimWrapper, not {kind}; '
+            'drop --amp'
+        )
+    if get_device() == 'cpu':
+        raise UserError(
+            '--amp needs a GPU: mmengine has no AmpOptimWrapper for the CPU; drop --amp'
+        )
+    wrapper['type'] = 'AmpOptimWrapper'
+    wrapper.setdefault('loss_scale', 'dynamic')
+
+
+def enable_auto_scale_lr(cfg: Config) -> None:
+    """Scale the learning rate by the real batch size over ``auto_scale_lr.base_batch_size``.
+
+    Raises:
+        UserError: the config does not have that key.
+    """
+    if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
+        raise UserError(
+            '--auto-scale-lr: the config has no auto_scale_lr.base_batch_size. Set it to the batch '
+            "size (all GPUs together) that the config's learning rate was chosen for, e.g. "
+            'auto_scale_lr = dict(base_batch_size=16)'
+        )
+    cfg.auto_scale_lr.enable = True
+
+
+def enable_tta(cfg: Config) -> None:
+    """Wrap the model in ``tta_model`` and test it on ``tta_pipeline``.
+
+    Raises:
+        UserError: the config lacks one of the two.
+    """
+    for key in ('tta_model', 'tta_pipeline'):
+        if key not in cfg:
+            raise UserError(
+                f'--tta: the config has no {key}. It needs tta_model and tta_pipeline; '
+                'the configs of mmdet, mmseg and mmpretrain with test-time augmentation show how'
+            )
+    cfg.model = ConfigDict(cfg.tta_model, module=cfg.model)
+    for _, dataset in iter_datasets(cfg.test_dataloader, 'test_dataloader'):
+        dataset.pipeline = cfg.tta_pipeline
+
+
+def save_pictures(cfg: Config, folder: str) -> None:
+    """Draw the prediction for every test image into ``folder``, in all three packages.
+
+    Raises:
+        UserError: the config has no visualization hook, or ``folder`` cannot be written to.
+    """
+    _check_place('--show-dir', folder, is_file=False)
+    hook = (cfg.get('default_hooks') or {}).get('visualization')
+    if hook is None:
+        raise UserError(
+            '--show-dir: the config has no default_hooks.visualization. Add, for detection, '
+            "visualization=dict(type='DetVisualizationHook'); for segmentation, "
+            "dict(type='SegVisualizationHook'); for classification, dict(type='VisualizationHook')"
+        )
+    kind = built_by(hook, HOOKS, scope_of(cfg))
+    if kind is None:
+        return  # the check of types names it
+    accepted = inspect.signature(kind).parameters
+    # An absolute path, because mmdet would put a relative one below work_dir/<timestamp>.
+    folder = osp.abspath(folder)
+    wanted = {'draw': True, 'enable': True, 'interval': 1}
+    wanted |= {'test_out_dir': folder, 'out_dir': folder}
+    hook.update({name: value for name, value in wanted.items() if name in accepted})
+    if not accepted.keys() & {'test_out_dir', 'out_dir'}:
+        if not cfg.get('visualizer'):
+            raise UserError('--show-dir: the config has no visualizer, which saves the pictures')
+        cfg.visualizer.save_dir = folder
+
+
+def save_predictions(cfg: Config, out: str) -> None:
+    """Save the predictions of the test set.
+
+    A name that ends in .pkl or .pickle gets them all in one file; any other name is, for
+    segmentation, the folder of one PNG of labels an image, as in mmseg.
+
+    Raises:
+        UserError: another name, where the config's metrics do not write PNGs; or nothing can be
+            written there.
+    """
+    metrics = cfg.test_evaluator
+    metrics = list(metrics) if isinstance(metrics, (list, tuple)) else [metrics]
+    _check_place('--out', out, is_file=out.endswith(('.pkl', '.pickle')))
+    if out.endswith(('.pkl', '.pickle')):
+        kind = 'mmdet.DumpDetResults' if package_of(cfg) == 'mmdet' else 'mmengine.DumpResults'
+        cfg.test_evaluator = [*metrics, {'type': kind, 'out_file_path': out}]
+        return
+    writers = [metric for metric in metrics if name_of(metric.get('type')).endswith('IoUMetric')]
+    if package_of(cfg) != 'mmseg' or not writers:
+        raise UserError(f'--out {out}: the name of the file of predictions must end in .pkl')
+    for metric in writers:
+        metric.output_dir = out
+
+
+def _check_place(option: str, path: str, is_file: bool) -> None:
+    """Raise a UserError unless a file, or else files in a folder, can be written at ``path``."""
+    if not path:
+        raise UserError(f'{option} is empty; name a {"file" if is_file else "file or folder"}')
+    if is_file and osp.isdir(path):
+        raise UserError(f'{option} {path}: is a folder; name a file')
+    folder = Path(path).absolute()
+    folder = folder.parent if is_file else folder
+    try:
+        check_writable(folder)
+        # Root is denied nothing, yet in e.g. /proc nobody can make a file: only trying tells.
+        rmdir(mkdtemp(dir=next(place for place in (folder, *folder.parents) if place.exists())))
+    except OSError as error:
+        raise UserError(
+            f'{option} {path}: nothing can be written there: {error.strerror}; name another place'
+        ) from error

@@ -8,10 +8,9 @@ from mmengine.registry import MODEL_WRAPPERS
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from normplug.errors import UserError
 from normplug.norms import PortableSyncBN
 from normplug.own_code import own_code
-
-from .errors import UserError
 
 __all__ = ['PortableDistributedDataParallel', 'PortableSyncBatchNorm', 'make_sync_bn_portable']
 

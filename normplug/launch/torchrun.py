@@ -19,8 +19,9 @@ from torch.distributed import run
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
+from normplug.errors import UserError, exit_code
+
 from .cli import read_test_config, read_train_config
-from .errors import UserError, exit_code
 
 __all__ = ['main']
 

@@ -11,7 +11,7 @@ import time
 
 from mmengine.dist import is_main_process
 
-from .errors import UserError
+from normplug.errors import UserError
 
 __all__ = ['LOCK_FILE', 'lock_work_dir']
 

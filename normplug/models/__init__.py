@@ -1,4 +1,4 @@
-"""What a norm layer alone cannot do: which normalizer stands where in a model.
+"""Choose which normalizer each layer of a model has.
 
 The types are registered in mmengine's root registry as functions, because the packages whose
 models they build are optional: each is imported when the first of its models is built.

@@ -1,4 +1,4 @@
-"""Does a model call its norm layers as a norm can be called? Asked before the first batch."""
+"""Check before the first batch that a model calls its norm layers with arguments they take."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ['check_calls', 'refused_arguments']
 
 
 def check_calls(model: nn.Module) -> None:
-    """Raise ``ValueError`` where ``model`` can only call a norm of this package with what fails.
+    """Raise ``ValueError`` if ``model`` calls a norm of this package with arguments that fail.
 
     ConvNeXt's blocks call theirs as ``self.norm(x, data_format=...)``: it takes one norm only.
     """
@@ -33,9 +33,9 @@ def check_calls(model: nn.Module) -> None:
 
 
 def refused_arguments(parent: nn.Module, own: str, layer: nn.Module) -> str:
-    """What ``layer`` does not take, if every call ``self.<own>(...)`` in ``parent`` passes it.
+    """Return what ``layer`` does not take, if every call ``self.<own>(...)`` in ``parent`` has it.
 
-    A call that the source does not show in this form is taken to fit.
+    Calls that the source does not show in this form are assumed to fit.
     """
     refused = [_refused(layer, *call) for call in _calls(type(parent)).get(own, ())]
     return refused[0] if refused and all(refused) else ''
@@ -51,7 +51,7 @@ def _refused(layer: nn.Module, positional: int, keywords: tuple[str, ...]) -> st
 
 @lru_cache(1024)
 def _calls(cls: type) -> dict[str, list[tuple[int, tuple[str, ...]]]]:
-    """Attribute → number of positional arguments and the keywords, of each call in ``cls``."""
+    """Return, by attribute, the number of positional arguments and the keywords of each call."""
     found = defaultdict(list)
     for _, function in inspect.getmembers(cls, inspect.isfunction):
         if (function.__module__ or '').startswith('torch.'):  # None: made by torch.fx

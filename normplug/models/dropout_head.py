@@ -7,11 +7,11 @@ __all__ = ['DropoutLinearClsHead']
 
 
 class DropoutLinearClsHead(LinearClsHead):
-    """``LinearClsHead`` on features of which some are dropped in training.
+    """``LinearClsHead`` with dropout of its input features in training.
 
     Args:
-        dropout_rate: the share of them.
-        kwargs: those of ``LinearClsHead``.
+        dropout_rate: probability of dropping a feature.
+        kwargs: arguments of ``LinearClsHead``.
     """
 
     def __init__(self, *args, dropout_rate: float, **kwargs) -> None:

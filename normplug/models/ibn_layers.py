@@ -25,7 +25,7 @@ def instance_norm(channels: int, norm_cfg: dict) -> nn.Module:
 def half_instance_norm(channels: int, norm_cfg: dict) -> nn.Module:
     """Instance norm of the first half of the channels, ``norm_cfg`` of the others.
 
-    Where that is a batch norm, and nothing else, it is one IBN layer, synchronized if the batch
+    If ``norm_cfg`` is exactly a batch norm, the result is one IBN layer, synchronized if the batch
     norm is.
     """
     half = channels // 2
@@ -42,12 +42,12 @@ def half_instance_norm(channels: int, norm_cfg: dict) -> nn.Module:
 class HalfInstanceNorm(nn.Module):
     """One norm for the first channels, another for the rest: (N, C, H, W) → the same.
 
-    Its state dict has the released IBN layer's names, ``IN.*`` and ``BN.*``, whatever the norms
-    are. That of a single norm over all channels loads too: each part takes its share.
+    Its state dict has the names of the released IBN layer, ``IN.*`` and ``BN.*``, for any norms.
+    The state dict of a single norm over all channels loads too: each part takes its channels.
 
     Args:
-        first: of the first ``first.num_features`` channels.
-        other: of the other channels; ``nn.Identity()`` to leave them as they are.
+        first: norm of the first ``first.num_features`` channels.
+        other: norm of the other channels; ``nn.Identity()`` for none.
     """
 
     def __init__(self, first: nn.Module, other: nn.Module) -> None:
@@ -61,7 +61,7 @@ class HalfInstanceNorm(nn.Module):
         return torch.cat([self.IN(x[:, :half]), self.BN(x[:, half:])], dim=1)
 
     def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
-        """Share out the tensors of a single norm."""
+        """Split the tensors of a single norm."""
         half = self.IN.num_features
         if prefix + 'weight' in state_dict:
             for name in ('weight', 'bias'):

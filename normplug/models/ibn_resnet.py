@@ -1,4 +1,4 @@
-"""IBN-Net: where the norms of a ResNet take instance statistics.
+"""IBN-Net: ResNets with instance statistics in some of their norms.
 
 Pan, Luo, Shi and Tang, "Two at Once: Enhancing Learning and Generalization Capacities via IBN-Net",
 ECCV 2018, section 3.3 and figures 3 and 4; a and b are placed as in the released code.
@@ -26,7 +26,7 @@ class NormAfterAddition:
     """Mixin for the residual blocks of mm's ResNets: a norm between the addition and the ReLU.
 
     Attributes:
-        IN: that norm, by its released name; None, until a stage sets it, leaves the block as is.
+        IN: that norm, under its released name; None for a plain block, until a stage sets it.
     """
 
     def __init__(self, *args, **kwargs) -> None:
@@ -34,7 +34,7 @@ class NormAfterAddition:
         self.register_module('IN', None)
 
     def forward(self, x: Tensor) -> Tensor:
-        """As the block's own forward, with the norm."""
+        """Run the forward of the block, with the norm."""
         if self.IN is None:
             return super().forward(x)
         if self.with_cp and x.requires_grad:
@@ -68,11 +68,11 @@ class IBNStages:
       place of the stem's norm, the last of a deep stem's three;
     * ``'c'``: instance norm and the plain norm side by side after the first convolution of every
       block; the second convolution takes both;
-    * ``'d'``: at b's place, instance norm of half of the channels, the others as they are. The
-      stem stays plain;
+    * ``'d'``: as b, but with instance norm of half of the channels; the others are not normalized.
+      The stem stays plain;
     * ``None``: a plain stage.
 
-    The other half of a, and every other norm, is what ``norm_cfg`` says.
+    The other half of the channels of a, and every other norm, follow ``norm_cfg``.
 
     Args:
         ibn_cfg: one entry for each stage. IBN-Net-a is ``('a', 'a', 'a', None)``, IBN-Net-b
@@ -80,8 +80,8 @@ class IBNStages:
         kwargs: the arguments of the package's ResNet.
 
     Raises:
-        ValueError: ``ibn_cfg`` has another length or an unknown entry, or the depth or another
-            argument does not allow for it.
+        ValueError: ``ibn_cfg`` has the wrong length or an unknown entry, or does not fit the depth
+            or another argument.
     """
 
     blocks_with_norm: ClassVar[dict[type, type]]  # a package's block → the one that can carry b
@@ -105,7 +105,7 @@ class IBNStages:
         return stage
 
     def train(self, mode: bool = True) -> nn.Module:
-        """Set the mode; ``norm_eval`` reaches the IBN layers where it reaches the batch norms."""
+        """Set the mode; ``norm_eval`` applies to the IBN layers too."""
         super().train(mode)
         if mode and self.norm_eval and any(isinstance(m, _BatchNorm) for m in self.modules()):
             for module in self.modules():

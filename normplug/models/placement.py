@@ -1,4 +1,4 @@
-"""Another normalizer at chosen layers of any model, by patterns on their names."""
+"""Replace norms at chosen layers of any model, by patterns on their names."""
 
 import difflib
 import logging
@@ -28,8 +28,8 @@ def norm_placement(
 ) -> nn.Module:
     """Build a model and place ``norms`` in it: ``type='NormPlacement'`` in a config.
 
-    A config changes ``model.type`` to it and says the old type in ``model_type``; every other key
-    of ``model`` stays where it is. It can also stand at a part of a model, as ``backbone.type``.
+    A config sets ``model.type`` to it and gives the old type as ``model_type``; every other key of
+    ``model`` stays. It also works for a part of a model, for example ``backbone.type``.
 
     Args:
         model_type: the type of the model to build, a name or a class.
@@ -40,7 +40,8 @@ def norm_placement(
         The model, of the class that ``model_type`` is or names.
 
     Raises:
-        ValueError: an argument is missing, ``model_type`` is unknown, or see :func:`place_norms`.
+        ValueError: an argument is missing, or ``model_type`` is unknown; see also
+            :func:`place_norms`.
     """
     if not model_type:
         raise ValueError(
@@ -65,9 +66,9 @@ def norm_placement(
 def place_norms(model: nn.Module, norms: Sequence[Mapping]) -> None:
     """Replace norm layers of ``model``, in place, and log what was replaced.
 
-    A new layer keeps the old one's name (so the names in checkpoints), number of channels, device,
-    dtype, training mode, hooks and process group, and its parameters are not trained if the old
-    one's were not. Its values are those of a newly built layer: weights are loaded afterwards.
+    A new layer keeps the name of the old one (also in checkpoints), its number of channels, device,
+    dtype, training mode, hooks and process group. If the parameters of the old layer are not
+    trained, neither are those of the new one. Its values are initial values: load weights later.
 
     Args:
         model: any model, before it is wrapped and before an optimizer sees it.
@@ -76,9 +77,9 @@ def place_norms(model: nn.Module, norms: Sequence[Mapping]) -> None:
 
     Raises:
         ValueError: a pattern matches no norm layer, two match the same one, an entry is malformed,
-            the axis of the channels differs, or a layer does more than to normalize, is called in
-            a way that the new one does not allow, shares a tensor with another module, or is kept
-            in an attribute that is no submodule too. The model has not been changed.
+            or the axis of the channels differs; or a layer does more than normalize, is called
+            with arguments that the new one does not take, shares a tensor with another module, or
+            is also kept in an attribute that is not a submodule. The model is unchanged then.
     """
     _check_entries(norms)
     layers: dict[nn.Module, list[str]] = {}  # a layer may be shared, and then has several names
@@ -125,7 +126,7 @@ def _check_entries(norms: Sequence[Mapping]) -> None:
 def _match(
     patterns: list[str], layers: dict[nn.Module, list[str]], model: nn.Module
 ) -> list[list[nn.Module]]:
-    """The layers that each pattern matches, in the order of the model."""
+    """Return the layers that each pattern matches, in the order of the model."""
     found: list[list[nn.Module]] = [[] for _ in patterns]
     for layer, names in layers.items():
         hits = [
@@ -152,7 +153,7 @@ def _match(
 
 
 def _other_norms(pattern: str, model: nn.Module) -> str:
-    """Which layers a pattern matches that are norms by their name only, such as FrozenBatchNorm2d.
+    """Return the matches that are norms by their name only, such as FrozenBatchNorm2d.
 
     Each such class has parameters and a call of its own.
     """

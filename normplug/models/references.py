@@ -1,4 +1,4 @@
-"""What else in a model refers to a layer or to its tensors, besides the names that it has."""
+"""Find references to a layer or its tensors in a model, besides its names."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from torch.nn.parameter import is_lazy
 
 __all__ = ['References']
 
-# Looked into for the layers and tensors inside; of other objects nothing is known.
+# Containers that are searched for layers and tensors; other objects are not searched.
 _CONTAINERS = (list, tuple, dict, set, frozenset, deque, partial, MethodType)
 
 
 class References:
-    """The layers and tensors that the modules of ``model`` keep as attributes.
+    """Return the layers and tensors that the modules of ``model`` keep as plain attributes.
 
-    Not the submodules: those are the layer's names, of which it may have several. A module that is
-    kept in a list only is part of that list.
+    Submodules are not included: they are the names of a layer, which may have several. A module
+    that is kept only in a list counts as part of that list.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -52,7 +52,7 @@ class References:
                 waiting += gc.get_referents(one)
 
     def beside_names(self, layer: nn.Module) -> str:
-        """Where ``layer`` is kept or a tensor of it is shared, as the end of a sentence, or ''."""
+        """Return where else ``layer`` or its tensors are kept, as the end of a sentence, or ''."""
         where = self._elsewhere(layer, layer)
         if where:
             return f'is kept in {where} too, which would go on using it'
@@ -68,7 +68,7 @@ class References:
 
 
 def _identity(one: Tensor | nn.Module) -> Hashable:
-    """Equal for tensors on the same memory, as ``.data`` and views are."""
+    """Return a key that is equal for tensors on the same memory, such as ``.data`` and views."""
     if isinstance(one, nn.Module) or one.layout is not torch.strided or is_lazy(one):
         return id(one)
     return one.untyped_storage()._cdata, 'storage'

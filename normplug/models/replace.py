@@ -1,4 +1,4 @@
-"""One norm layer in the place of another: what is carried over, and what cannot be."""
+"""Replace a norm layer by another: what the new one takes over, and what prevents it."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _TENSORS = {'weight', 'bias', 'running_mean', 'running_var', 'num_batches_tracke
 
 
 def why_irreplaceable(layer: nn.Module) -> str:
-    """What ``layer`` does besides normalizing, as the end of a sentence; '' if nothing.
+    """Return what ``layer`` does besides normalizing, as the end of a sentence; '' if nothing.
 
-    A subclass of LayerNorm may compute as it likes, if what it gives is layer norm over axis 1 or
-    over the last: mm's LN2d and CLIP's LayerNorm do.
+    A subclass of LayerNorm may compute in any way, if the result is layer norm over axis 1 or over
+    the last axis, as for mm's LN2d and CLIP's LayerNorm.
     """
     reason = own_code(layer)
     if reason == 'has a forward of its own' and isinstance(layer, nn.LayerNorm):
@@ -35,7 +35,7 @@ def why_irreplaceable(layer: nn.Module) -> str:
             return f'has {", ".join(more)} of its own'
     if isinstance(layer, (nn.LayerNorm, nn.RMSNorm)) and len(layer.normalized_shape) != 1:
         return f'normalizes the last {len(layer.normalized_shape)} axes, with a weight for each'
-    # A hook that is a method of the layer goes on to act on the old one.
+    # A hook that is a method of the layer would still act on the old layer.
     for kind in HOOKS:
         for hook in getattr(layer, kind).values():
             hook = getattr(hook, 'hook', hook)  # torch wraps those before loading
@@ -45,14 +45,14 @@ def why_irreplaceable(layer: nn.Module) -> str:
 
 
 def takes_channels_last(layer: nn.Module) -> bool:
-    """Whether the channels are on the last axis, as of nn.LayerNorm, and not on axis 1."""
+    """Return whether channels are on the last axis (nn.LayerNorm) and not on axis 1."""
     if isinstance(layer, nn.LayerNorm) and own_code(layer):
         return _channel_axis(layer) == -1
     return isinstance(layer, (nn.LayerNorm, nn.RMSNorm))
 
 
 def _channel_axis(layer: nn.LayerNorm) -> int | None:
-    """1 or −1, where ``layer`` gives the layer norm over that axis; None where it gives another."""
+    """Return 1 or −1 if ``layer`` computes layer norm over that axis; None if it does not."""
     if len(layer.normalized_shape) != 1:
         return None
     twin = copy.deepcopy(layer).to_empty(device='cpu').float().train()
@@ -89,7 +89,8 @@ def _gives(twin: nn.LayerNorm, x: Tensor, axis: int) -> bool:
 def carry_over(old: nn.Module, new: nn.Module) -> None:
     """Give ``new`` the device, dtype, mode, hooks and process group of ``old``.
 
-    And what is trained: a parameter that both have as in ``old``, others unless nothing was.
+    Also ``requires_grad``: parameters that both have get that of ``old``; others are trained unless
+    nothing in ``old`` was.
     """
     for tensor in chain(old.parameters(), old.buffers()):
         if tensor.is_floating_point():

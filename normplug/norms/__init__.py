@@ -1,4 +1,4 @@
-"""The normalizers, one file a paper. The names here are those that configs and users know."""
+"""The norm types, one file per paper, under the names that configs use."""
 
 from normplug.norms.base import BaseNorm
 from normplug.norms.bn import GhostBN, PortableSyncBN

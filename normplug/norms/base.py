@@ -1,4 +1,4 @@
-"""What all normalizers share: parameters, running statistics, the mm contract, the forward."""
+"""The base of all norm types: parameters, running statistics, the mm contract, the forward."""
 
 import warnings
 from copy import deepcopy
@@ -20,11 +20,11 @@ _BATCH_NORM_NAMES = ('weight', 'bias', *RUNNING_STATS)
 
 
 class BaseNorm(Scripted, ResettableState):
-    """A normalizer that is a rule from (N, C) moments to a scale and an offset.
+    """A normalizer defined by a rule that maps (N, C) moments to a scale and an offset.
 
-    A subclass gives :meth:`rule` and, if the rule takes more parameters than weight and bias,
-    :meth:`rule_params`. It is not a ``torch.nn.modules.batchnorm._BatchNorm`` on purpose: tools
-    that fold, convert or revert batch norms would silently take it for one.
+    A subclass defines :meth:`rule` and, if the rule takes more parameters than weight and bias,
+    :meth:`rule_params`. The class does not inherit from ``torch.nn.modules.batchnorm._BatchNorm``:
+    tools that fold, convert or revert batch norms would silently treat it as one.
 
     Args:
         num_features: C, the number of channels; at least 1.
@@ -111,11 +111,11 @@ class BaseNorm(Scripted, ResettableState):
             self.add_state('num_batches_tracked', (), 0, torch.long)
 
     def rule(self, x: Tensor) -> Rule:
-        """The map from the moments of x and :meth:`rule_params` to scale and offset."""
+        """Return the map from the moments of x and :meth:`rule_params` to scale and offset."""
         raise NotImplementedError
 
     def rule_params(self) -> tuple[Tensor, ...]:
-        """The tensors that the rule takes after the moments."""
+        """Return the tensors that the rule takes after the moments."""
         return self.weight, self.bias
 
     def forward(self, x: Tensor) -> Tensor:
@@ -160,7 +160,7 @@ class BaseNorm(Scripted, ResettableState):
         return Tracked(self.running_mean, self.running_var, self.num_batches_tracked)
 
     def _exported(self, x: Tensor) -> Tensor:
-        """The forward in evaluation as plain operators, without checks on a symbolic shape."""
+        """Normalize in evaluation by plain operators, without checks of a symbolic shape."""
         if self.training and not self.frozen:
             raise ValueError(
                 f'{type(self).__name__} is in training mode, and an exported graph would keep that '
@@ -172,25 +172,26 @@ class BaseNorm(Scripted, ResettableState):
 
     @property
     def moves_statistics(self) -> bool:
-        """Whether a training moves running statistics of this layer."""
+        """Whether training updates running statistics of this layer."""
         return self.batch_from is not None and not self.frozen
 
     def takes_batch_statistics(self, x: Tensor) -> bool:
         """Whether x's own batch statistics are used (and recorded), not the running ones.
 
-        An empty batch has none: the running statistics stand in, and nothing is recorded. But a
-        rank that synchronizes must not decide by its own samples, or the others wait for it.
+        An empty batch has no statistics: the running ones are used instead, and nothing is
+        recorded. A synchronized layer must not decide by the samples of its own rank: other ranks
+        would wait for it.
         """
         if not (self.training and self.moves_statistics):
             return False
         return x.shape[0] > 0 or self.reducer() is not None
 
     def reducer(self) -> Reducer | None:
-        """What reduces the batch statistics over ranks; None where they are local."""
+        """Return the reducer of batch statistics over ranks; None if they are local."""
         return group_reducer(self.process_group) if self.synchronized else None
 
     def __deepcopy__(self, memo: dict) -> 'BaseNorm':
-        """A copy, as averaging hooks make one; in the same process group, which has no copies."""
+        """Copy the layer, as averaging hooks do; the copy shares the process group."""
         memo[id(self.process_group)] = self.process_group
         twin = memo[id(self)] = self.__new__(type(self))
         twin.__setstate__(deepcopy(self.__dict__, memo))
@@ -201,7 +202,7 @@ class BaseNorm(Scripted, ResettableState):
         return True
 
     def extra_repr(self) -> str:
-        """The arguments that differ between layers."""
+        """Return the arguments for ``repr``."""
         frozen = ', frozen=True' if self.frozen else ''
         group = self.virtual_batch_size
         virtual = '' if group is None else f', virtual_batch_size={group}'
@@ -244,7 +245,7 @@ class BaseNorm(Scripted, ResettableState):
             raise ValueError(f'{name} got an input without pixels: {tuple(x.shape)}')
 
     def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
-        """Accept the layouts of the released checkpoints, and tell when a BN's was given.
+        """Accept the layouts of the released checkpoints, and warn about a BN checkpoint.
 
         Released parameters are (1, C, 1, 1) and released buffers (1, C, 1); ours are (C,).
         """
@@ -262,7 +263,7 @@ class BaseNorm(Scripted, ResettableState):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def own_names(self) -> tuple[str, ...]:
-        """Names in the state dict that a batch norm does not have."""
+        """Return the names in the state dict that a batch norm does not have."""
         return tuple(name for name in self.state_dict() if name not in _BATCH_NORM_NAMES)
 
     def _warn_of_foreign_checkpoint(self) -> None:

@@ -39,10 +39,10 @@ class PortableSyncBN(_BatchOnly, BaseNorm):
     """Batch norm with the statistics of all ranks, where ``type='SyncBN'`` does not run.
 
     mmcv's SyncBN is ``nn.SyncBatchNorm``, which takes CUDA tensors only. This type computes the
-    same on any device that the process group's backend serves, by the name under which a config
-    asks for it: ``norm_cfg=dict(type='PortableSyncBN')``. Its state dict is a batch norm's, in
-    both directions. Ranks may have uneven batches, or none; without a process group it is a
-    plain batch norm.
+    same on any device that the backend of the process group supports. A config selects it by
+    ``norm_cfg=dict(type='PortableSyncBN')``. Its state dict is that of a batch norm, in both
+    directions. Ranks may have uneven or empty batches; without a process group it is a plain
+    batch norm.
 
     Args:
         num_features: C.
@@ -58,10 +58,11 @@ class GhostBN(_BatchOnly, BaseNorm):
     """Batch norm over each k images of a rank's batch, as on ranks of k images each.
 
     Hoffer, Hubara and Soudry, "Train longer, generalize better: closing the generalization gap in
-    large batch training of neural networks", NIPS 2017, algorithm 1. With it, one GPU shows what
-    micro-batches do to batch norm, under an optimizer batch of any size. Its state dict is a batch
-    norm's, in both directions. Evaluation is batch norm's. Deviation: running statistics follow the
-    average over the groups at each step, not one group after the other.
+    large batch training of neural networks", NIPS 2017, algorithm 1. With it, one GPU can
+    measure the effect of micro-batches on batch norm, at any batch size of the optimizer. Its state
+    dict is compatible with that of a batch norm, in both directions, and evaluation is the same.
+    Deviation: running statistics are updated by the average over the groups at each step, not by
+    one group after the other.
 
     Args:
         num_features: C.

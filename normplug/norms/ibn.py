@@ -51,8 +51,8 @@ class IBN(BaseNorm):
     """
 
     _on_foreign_checkpoint = (
-        'Its weight, bias and running statistics are used where they apply; the channels under '
-        'instance norm will have other activations than before.'
+        'Its weight, bias and running statistics are used where they apply; the activations of the '
+        'channels under instance norm will change.'
     )
 
     def __init__(
@@ -80,7 +80,7 @@ class IBN(BaseNorm):
         return partial(ibn_rule, eps=self.eps)
 
     def scripted_ratios(self) -> tuple[Tensor, Tensor]:
-        """The instance's of the first channels, the running ones of the others."""
+        """Return instance ratios for the first channels, running ones for the others."""
         of_instance = single_source(0, self.weight[: self.half])
         ratios = torch.cat([of_instance, single_source(2, self.weight[self.half :])], 1)
         return ratios, ratios

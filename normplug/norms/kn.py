@@ -35,21 +35,21 @@ _NOISE_START = 1e-3
 
 
 class KalmanLink(Protocol):
-    """A layer's place in its model: see :mod:`normplug.kalman.links`."""
+    """The link of a layer to those before it: see :mod:`normplug.kalman.links`."""
 
     is_first: bool
 
     def predict(self, sampled: bool) -> Moments:
-        """The state of this layer's input, (C,) or (groups, C) each."""
+        """Return the predicted moments of the layer's input, (C,) or (groups, C) each."""
 
     def predecessor(self) -> Moments | None:
-        """The posterior of the one layer before, where it is one."""
+        """Return the posterior of the previous layer, if there is exactly one."""
 
     def post(self, posterior: Moments, size: tuple[int, ...]) -> None:
-        """Hand the posterior on."""
+        """Pass the posterior on."""
 
     def is_awaited(self) -> bool:
-        """Whether a layer after this one is going to ask for its posterior."""
+        """Whether a later layer will use the posterior of this one."""
 
 
 def kn_rule(
@@ -62,27 +62,27 @@ def kn_rule(
 ) -> Affine:
     """Normalize by μ and Σ.
 
-    What the filter learns is passed here too: where nothing is filtered (the first of a chain, an
-    empty batch), it gets gradients of 0, which DDP waits for.
+    The learned parameters of the filter are arguments here too. If nothing is filtered (the first
+    layer of a chain, an empty batch), they get gradients of 0, because DDP waits for gradients.
     """
     return standardize(instance, batch, weight, bias, eps)
 
 
 class KN(BaseNorm):
-    """Batch norm by statistics that are filtered along the layers; for 1 or 2 images per GPU.
+    """Batch norm with statistics that are filtered along the layers; for 1 or 2 images per GPU.
 
-    The layers of a model have to be linked, once, before training: the hook ``KalmanLinkHook`` does
-    it, or :func:`normplug.link_kalman`. The first layer of a chain, and one whose predecessor
-    cannot be followed, is a plain batch norm. Evaluation is batch norm's, by the running averages
-    of the filtered moments.
+    The layers of a model must be linked once before training, by ``KalmanLinkHook`` or
+    :func:`normplug.link_kalman`. The first layer of a chain, and a layer whose predecessor cannot
+    be found, are plain batch norms. Evaluation is that of batch norm, with the running averages of
+    the filtered moments.
 
     Args:
         num_features: C.
         eps: added to Σ.
         momentum: weight of the new batch in the running statistics.
-        gain: q in (0, 1), the weight of the batch against the prediction; or 'learned', from 0.9
-            on. Released were 0.1 for micro-batches and 0.95 for large ones; with 0.1 the
-            predictions drift off and trainings fail here (docs/micro_batch.md).
+        gain: q in (0, 1), the weight of the batch against the prediction; or 'learned',
+            starting at 0.9. The released code has 0.1 for micro-batches and 0.95 for large ones;
+            with 0.1 predictions drift off and trainings fail here (docs/micro_batch.md).
         transition: how the posterior becomes the next layer's prediction. 'conv': moments of the
             activation and of the layer's own convolution, in closed form; 'sample': the same from
             one random map a step, as released; 'linear': μ⁻ = e μ, Σ⁻ = e² Σ + r with learned e
@@ -99,7 +99,7 @@ class KN(BaseNorm):
         transition_weight, transition_noise: e and softplus⁻¹(r), (C,), with transition='linear'.
     """
 
-    _on_foreign_checkpoint = 'It has no learned gain or transition, so they stay as initialized.'
+    _on_foreign_checkpoint = 'It has no learned gain or transition, so they keep initial values.'
 
     def __init__(
         self,
@@ -152,7 +152,7 @@ class KN(BaseNorm):
         return self.weight, self.bias, *(getattr(self, n) for n in names if hasattr(self, n))
 
     def rule(self, x: Tensor) -> Rule:
-        """Batch norm, of the filtered moments."""
+        """Return the rule of batch norm, for the filtered moments."""
         return partial(kn_rule, eps=self.eps)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -177,7 +177,7 @@ class KN(BaseNorm):
             'normplug.link_kalman(model, ...) before training',
         )
 
-    # Traced by no compiler: what travels from layer to layer is no argument of the layer.
+    # Not traced by a compiler: states pass between layers, and not as arguments.
     @torch.compiler.disable
     def _filtered(self, x: Tensor, live: bool) -> Tensor:
         if live:
@@ -238,7 +238,7 @@ class KN(BaseNorm):
         )
 
     def _running(self, x: Tensor) -> Moments:
-        """What a layer hands on that takes no batch statistics: the same for each group."""
+        """Return the posterior of a layer without batch statistics: the same for each group."""
         dtype = small_dtype(x)
         running = self.running_mean.to(dtype), self.running_var.to(dtype)
         group = self.virtual_batch_size
@@ -251,7 +251,7 @@ class KN(BaseNorm):
         return self.of_running()
 
     def __prepare_scriptable__(self) -> KN:
-        """What ``torch.jit.script`` compiles: this layer, unless it is linked."""
+        """Return what ``torch.jit.script`` compiles: this layer, unless it is linked."""
         self._require(
             self.link is None,
             'this layer is linked, by hooks of its model that TorchScript does not take: build the '
@@ -262,11 +262,11 @@ class KN(BaseNorm):
 
     # A link is no part of the layer: it belongs to the model that was traced. Copies have none.
     def __getstate__(self) -> dict[str, Any]:
-        """Without the link."""
+        """Return the state without the link."""
         return {**self.__dict__, 'link': None}
 
     def __deepcopy__(self, memo: dict) -> KN:
-        """A copy without the link."""
+        """Copy the layer without the link."""
         link, self.link = self.link, None
         try:
             return super().__deepcopy__(memo)
@@ -274,7 +274,7 @@ class KN(BaseNorm):
             self.link = link
 
     def extra_repr(self) -> str:
-        """Arguments, and those of the recursion."""
+        """Return the arguments for ``repr``."""
         affine = '' if self.state == 'posterior' else f', state={self.state}'
         return f'{super().extra_repr()}, gain={self.gain}, transition={self.transition}{affine}'
 

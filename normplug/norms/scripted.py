@@ -1,4 +1,4 @@
-"""What ``torch.jit.script`` compiles of a normalizer: its evaluation."""
+"""The part of a normalizer that ``torch.jit.script`` compiles: its evaluation."""
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +18,7 @@ class Scripted:
         """The forward in evaluation, as ``torch.jit.script`` compiles it."""
         if self.training and not self.frozen:
             raise ValueError(
-                'a scripted normalizer is in training mode, and it only evaluates: call '
+                'a scripted normalizer is in training mode, but can only evaluate: call '
                 'model.eval(), and train the model that was scripted'
             )
         if x.dim() < 2 or x.dim() > 5 or x.shape[1] != self.num_features:
@@ -53,7 +53,7 @@ class Scripted:
         raise NotImplementedError
 
     def of_running(self) -> tuple[Tensor, Tensor]:
-        """The ratios that take the running statistics alone, as batch norm does."""
+        """Return the ratios that use the running statistics only, as batch norm does."""
         ratios = single_source(2, self.weight)
         return ratios, ratios
 
@@ -62,7 +62,7 @@ class Scripted:
         return 0
 
     def __prepare_scriptable__(self) -> 'Scripted':
-        """What ``torch.jit.script`` compiles: this layer, if it says how.
+        """Return what ``torch.jit.script`` compiles: this layer, if it defines how.
 
         Raises:
             NotImplementedError: its class has a rule of its own and no ``scripted_ratios``.
@@ -74,6 +74,6 @@ class Scripted:
         if not issubclass(ratios, rule):
             raise NotImplementedError(
                 f'{rule.__name__} has a rule of its own, which torch.jit.script cannot compile, '
-                'and no scripted_ratios that say the same: write them, or use torch.jit.trace'
+                'and no scripted_ratios that compute the same: write them, or use torch.jit.trace'
             )
         return self

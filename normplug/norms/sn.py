@@ -41,7 +41,7 @@ class SN(SwitchableNorm, BaseNorm):
     """
 
     _on_foreign_checkpoint = (
-        'It has no mean_weight and var_weight that fit, so the ratios stay as initialized: '
+        'It has no mean_weight and var_weight that fit, so the ratios keep their initial values: '
         "logit_init='bn' in norm_cfg starts them at batch norm."
     )
 
@@ -79,7 +79,7 @@ class SN(SwitchableNorm, BaseNorm):
 
     @staticmethod
     def to_ratios(mean_weight: Tensor, var_weight: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """The softmax under equation 5."""
+        """Return the softmax of equation 5."""
         return _softmax(mean_weight.unbind()), _softmax(var_weight.unbind())
 
     def live_ratios(self) -> tuple[Tensor, Tensor]:
@@ -91,7 +91,7 @@ class SN(SwitchableNorm, BaseNorm):
 
 
 def _softmax(logits: Sequence[Tensor]) -> list[Tensor]:
-    """Of K logits (): on a GPU, they and all that is made of them fuse; a vector of K would not."""
+    """Return the softmax of K logits (), which fuse with later operations on a GPU."""
     largest = reduce(torch.maximum, logits).detach()
     powers = [(logit - largest).exp() for logit in logits]
     total = reduce(torch.add, powers)

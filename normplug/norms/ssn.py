@@ -21,23 +21,23 @@ from normplug.sparsestmax import sparsestmax, sparsestmax_of_parts
 __all__ = ['SSN', 'SyncSSN', 'is_decided', 'one_hot', 'set_radius']
 
 
-# A choice is made once and stays. So whatever an average over models of before and after (EMA, SWA,
-# a mean teacher) made of it, its one element that is not 0 tells that, and what, the model chose.
+# A choice is made once and never changes. So in any average over models (EMA, SWA, mean teacher),
+# the one element that is not 0 still shows what the model chose.
 
 
 def is_decided(choice: Tensor) -> Tensor:
-    """Whether a choice was made: choices (..., K) → bool (..., 1)."""
+    """Return whether a choice was made: choices (..., K) → bool (..., 1)."""
     return choice.sum(-1, keepdim=True) > 0
 
 
 def one_hot(choice: Tensor) -> Tensor:
-    """The ratios (..., K), of choices (..., K) that were made: 1 at the largest element."""
+    """Return ratios (..., K) for choices (..., K): 1 at the largest element."""
     index = torch.arange(choice.shape[-1], device=choice.device)
     return (index == choice.argmax(-1, keepdim=True)).to(choice.dtype)
 
 
 def _ratios(logits: Tensor, radius: Tensor, choice: Tensor) -> list[Tensor]:
-    """K ratios (): SparsestMax of logits (K,), or the choice (K,) where one was made."""
+    """Return K ratios (): the choice (K,) if one was made, or SparsestMax of the logits (K,)."""
     decided = is_decided(choice)[0]
     ratios = sparsestmax_of_parts(logits.unbind(), radius)
     return [
@@ -65,8 +65,8 @@ class SSN(SwitchableNorm, BaseNorm):
     """
 
     _on_foreign_checkpoint = (
-        'It has no radius and choices, so the ratios are learned from the start (equal, unless '
-        'it has logits of the same number of normalizers).'
+        'It has no radius and choices, so learning starts at radius 0 with equal ratios (or with '
+        'its logits, if it has them for as many normalizers).'
     )
 
     def add_ratio_state(self) -> None:
@@ -84,14 +84,14 @@ class SSN(SwitchableNorm, BaseNorm):
         mean_choice: Tensor,
         var_choice: Tensor,
     ) -> tuple[list[Tensor], list[Tensor]]:
-        """SparsestMax of the logits; decided ratios receive no gradient."""
+        """Return SparsestMax of the logits; decided ratios receive no gradient."""
         return (
             _ratios(mean_weight, radius.detach(), mean_choice.detach()),
             _ratios(var_weight, radius.detach(), var_choice.detach()),
         )
 
     def ratio_params(self) -> tuple[Tensor, ...]:
-        """Logits, the radius, and the choices."""
+        """Return the logits, the radius and the choices."""
         return (
             self.mean_weight,
             self.var_weight,
@@ -101,7 +101,7 @@ class SSN(SwitchableNorm, BaseNorm):
         )
 
     def is_decided(self) -> Tensor:
-        """Whether the ratios of means and those of variances are one-hot for good: bool ()."""
+        """Return whether the ratios of means and of variances are both decided: bool ()."""
         return is_decided(torch.stack((self.mean_choice, self.var_choice))).all()
 
     def live_ratios(self) -> tuple[Tensor, Tensor]:
@@ -116,7 +116,7 @@ class SSN(SwitchableNorm, BaseNorm):
         return torch.stack(mean), torch.stack(var)
 
     def reset_ratios(self) -> None:
-        """Learn the ratios anew, from equal ones: for fine-tuning on another task."""
+        """Reset to equal ratios and radius 0, to learn them again on another task."""
         self._reset('mean_weight', 'var_weight', 'radius', 'mean_choice', 'var_choice')
 
     def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
@@ -162,7 +162,7 @@ def set_radius(model: nn.Module, radius: float) -> None:
         old = torch.stack(choices)
         value = torch.full((), radius, dtype=torch.float32, device=logits.device)
         ratios = sparsestmax(logits.to(small_dtype(logits)), value)
-        # A choice that was made stays; another is made where one ratio is 1, up to rounding.
+        # Existing choices do not change; a new one is made if a ratio is 1, up to rounding.
         made = ~is_decided(old) & (ratios > 1 - 1e-9).any(-1, keepdim=True)
         new = torch.where(made, ratios.round().to(old.dtype), old)
         torch._foreach_copy_(choices, list(new.unbind()))

@@ -1,4 +1,4 @@
-"""What switchable normalizers share: instance, layer and batch statistics, mixed by ratios."""
+"""The base of SN and SSN: instance, layer and batch statistics, mixed by ratios."""
 
 from collections.abc import Callable
 from functools import partial
@@ -26,7 +26,7 @@ def switch_rule(
     layer_bessel: bool = False,
     batch_bessel: bool = False,
 ) -> Affine:
-    """Normalize by the mixed moments; pooled variances with Bessel's correction where asked for.
+    """Normalize by the mixed moments; pooled variances may get Bessel's correction.
 
     ``to_ratios`` maps the last parameters to K ratios () of means, and K of variances.
     """

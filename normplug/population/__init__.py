@@ -1,4 +1,4 @@
-"""Running statistics replaced by those of n batches of training data: the papers' batch average."""
+"""Precise BN: replace running statistics by those of n batches of training data."""
 
 from normplug.population.data import batches_of_all_ranks, population_loader
 from normplug.population.estimate import PopulationError, estimate_population, live_norms

@@ -16,9 +16,9 @@ __all__ = ['batches_of_all_ranks', 'population_loader']
 
 
 def batches_of_all_ranks(loader: DataLoader, wanted: int) -> int:
-    """How many batches every rank has, ``wanted`` at most.
+    """Return the number of batches that every rank has, ``wanted`` at most.
 
-    Layers with statistics of all ranks wait for each other.
+    Layers with statistics of all ranks wait for each other, so the number must be the same on all.
     """
     number = torch.tensor(min(wanted, len(loader)))
     all_reduce(number, 'min')
@@ -28,14 +28,15 @@ def batches_of_all_ranks(loader: DataLoader, wanted: int) -> int:
 def population_loader(cfg: Config, dataloader: dict | None = None, seed: int = 0) -> DataLoader:
     """Build the dataloader of a config's training data, with its pipeline for validation.
 
-    Batch size, workers and the like are those of ``train_dataloader``. The samples are shuffled,
-    the same in every call, and divided among the ranks. What mixes several images (a wrapper with
-    a pipeline of its own, as mosaic) is left out.
+    Batch size, workers and the like are those of ``train_dataloader``. The samples are shuffled in
+    the same order in every call, and divided among the ranks. Dataset wrappers that mix several
+    images (those with a pipeline of their own, for example for mosaic) are removed.
 
     Args:
         cfg: a config with ``train_dataloader``, and ``val_dataloader`` or ``test_dataloader``.
-        dataloader: config to build instead; taken as it is.
-        seed: of the order; rank 0's counts, as ranks with orders of their own would miss samples.
+        dataloader: config to build, unchanged, instead of that one.
+        seed: seed of the order. All ranks use that of rank 0: with different orders they would
+            miss samples.
 
     Raises:
         ValueError: a dataloader or dataset in the config is not a dict, or there is no pipeline.
@@ -51,8 +52,8 @@ def _without_augmentation(cfg: Config) -> dict:
     train = cfg.get('train_dataloader')
     if not isinstance(train, dict) or not isinstance(train.get('dataset'), dict):
         raise ValueError(
-            'train_dataloader with its dataset has to be a dict in the config, to be built with '
-            'the pipeline for validation; give the option dataloader instead'
+            'train_dataloader with its dataset has to be a dict in the config, because precise BN '
+            'builds it with the pipeline for validation; or set the option dataloader of the hook'
         )
     loader = copy.deepcopy(train)
     loader['dataset'] = _with_pipeline(loader['dataset'], _test_pipeline(cfg))
@@ -82,7 +83,7 @@ def _with_pipeline(dataset: dict, pipeline: list | None) -> dict:
         return dataset
     if pipeline is None:
         raise ValueError(
-            'neither val_dataloader nor test_dataloader has a pipeline, which the training data '
-            'would be loaded with; give the option dataloader'
+            'neither val_dataloader nor test_dataloader has a pipeline, with which precise BN '
+            'would load the training data; set one, or the option dataloader of the hook'
         )
     return {**dataset, 'pipeline': pipeline}

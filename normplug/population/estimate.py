@@ -1,11 +1,12 @@
-"""Population statistics, estimated from a model's batches.
+"""Precise BN: the population statistics of a model, estimated from batches.
 
-Luo et al., "Differentiable Learning-to-Normalize via Switchable Normalization", ICLR 2019, section
-2.4 ("batch average"): the released code passes 200 batches through the network and averages.
+Wu and Johnson, "Rethinking 'Batch' in BatchNorm", 2021, section 3 ("precise BN"). Luo et al.,
+"Differentiable Learning-to-Normalize via Switchable Normalization", ICLR 2019, section 2.4 ("batch
+average"): the released code of SN passes 200 batches through the network and averages.
 
 Deviations: the released code averages μ and μ² + σ² over batches of one size, which loses digits
-and is wrong where batches are unequal; here moments are merged by their counts. All but the norms
-is in evaluation mode, because that is the network whose statistics they become.
+and is wrong for batches of unequal sizes; here moments are merged by their counts. Everything
+except the norms is in evaluation mode, because the statistics are used by the network in that mode.
 """
 
 from collections.abc import Iterable, Iterator
@@ -30,14 +31,14 @@ __all__ = ['PopulationError', 'estimate_population', 'live_norms']
 
 
 class PopulationError(TrainingError):
-    """No statistics came out. Those of the model are as they were."""
+    """The statistics cannot be computed. Those of the model are unchanged."""
 
 
 def live_norms(model: nn.Module) -> dict[str, nn.Module]:
-    """Name → layer, of the norms whose running statistics move when ``model`` is trained.
+    """Return, by name, the norms whose running statistics change when ``model`` is trained.
 
-    Ours and torch's batch norms (not its InstanceNorm), unless they are frozen or ``norm_eval``
-    or ``frozen_stages`` of an mm model keeps them in evaluation mode.
+    These are our norms and torch's batch norms (not its InstanceNorm), except those that are frozen
+    or that ``norm_eval`` or ``frozen_stages`` of an mm model keeps in evaluation mode.
 
     Raises:
         PopulationError: one of them is a KN.
@@ -48,9 +49,8 @@ def live_norms(model: nn.Module) -> dict[str, nn.Module]:
     filtered = next((name for name, layer in layers.items() if isinstance(layer, KN)), None)
     if filtered is not None:
         raise PopulationError(
-            f'{filtered} is a KN, whose running statistics are averages of what its filter made of '
-            'each batch in training, and not the moments of its inputs: they cannot be recomputed '
-            'from batches'
+            f'{filtered} is a KN, whose running statistics are averages of filtered moments of the '
+            'training batches, not the moments of its inputs: they cannot be recomputed'
         )
     return layers
 
@@ -59,20 +59,20 @@ def live_norms(model: nn.Module) -> dict[str, nn.Module]:
 def estimate_population(model: BaseModel, batches: Iterable, number: int) -> list[str]:
     """Replace the running statistics of ``model`` by those of its inputs over ``batches``.
 
-    The batches go through ``model.val_step``, that is preprocessed and predicted on as in
-    validation, with :func:`live_norms` normalizing by their batch. Their running statistics become
-    mean and variance of all that they were given, exact to rounding for unequal batches, for layers
-    that are called several times a batch, and in a process group, where every rank has batches of
-    its own. ``num_batches_tracked``, everything else of the model and all modes stay as they are.
+    Each batch goes through ``model.val_step``, which preprocesses it and predicts as in validation,
+    while :func:`live_norms` normalize by the batch. Their running statistics become the mean and
+    variance of all their inputs. The result is exact to rounding for batches of unequal sizes, for
+    layers that are called several times a batch, and in a process group, where every rank has its
+    own batches. ``num_batches_tracked``, the rest of the model and all modes do not change.
 
     Args:
-        model: takes the batches; not wrapped for distribution.
-        batches: as a dataloader gives them; of a process group, equally many on every rank.
-        number: how many to take at most.
+        model: the model, not wrapped for distribution.
+        batches: batches of a dataloader; in a process group, the same number on every rank.
+        number: maximum number of batches.
 
     Returns:
-        Names of the layers that were given fewer than two values per channel, as a head that only
-        the loss uses. They keep their statistics.
+        Names of the layers that got fewer than two values per channel, for example those of a
+        head that only the loss uses. They keep their statistics.
 
     Raises:
         PopulationError: the model has no such layer, there is no batch, or a layer's input has NaN
@@ -81,8 +81,8 @@ def estimate_population(model: BaseModel, batches: Iterable, number: int) -> lis
     layers = live_norms(model)
     if not layers:
         raise PopulationError(
-            'there are no statistics to recompute: the model has no norm whose running statistics '
-            'a training moves (frozen=True, norm_eval and frozen_stages keep them)'
+            'precise BN has no statistics to recompute: the model has no norm whose running '
+            'statistics change in training (frozen=True, norm_eval and frozen_stages keep them)'
         )
     totals = {name: _Total(layer.running_mean) for name, layer in layers.items()}
     with ExitStack() as stack:
@@ -104,7 +104,7 @@ def estimate_population(model: BaseModel, batches: Iterable, number: int) -> lis
             model.val_step(batch)
             seen += 1
     if not seen:
-        raise PopulationError('there are no batches to recompute statistics from')
+        raise PopulationError('precise BN got no batches: the dataloader is empty')
     merged = {name: total.over_ranks() for name, total in totals.items()}
     broken = [name for name, (found, _) in merged.items() if not _finite(found)]
     if broken:
@@ -146,7 +146,7 @@ class _Total:
         self.count += count
 
     def over_ranks(self) -> tuple[Moments, float]:
-        """The moments and the count, of all ranks."""
+        """Return the moments and the count over all ranks."""
         reducer = group_reducer()
         if reducer is None:
             return self.moments, self.count
@@ -157,14 +157,14 @@ class _Total:
 
 
 class _Inside(TorchFunctionMode):
-    """Gives totals what layers of other code normalize: what they are given may be more."""
+    """Adds up what batch norms of other code normalize, which may be less than their input."""
 
     def __init__(self, totals: dict[int, tuple[_Total, nn.Module]]) -> None:
         super().__init__()
         self._totals = totals  # by the identity of the running mean
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
-        """Look at calls of batch_norm."""
+        """Call ``func``; add the input of each batch_norm to its total."""
         kwargs = kwargs or {}
         if func is F.batch_norm:
             given = dict(zip(('input', 'running_mean'), args, strict=False)) | kwargs

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from normplug.launch.errors import UserError, exit_code
+from normplug.errors import UserError, exit_code
 
 from .figures import plot_losses, plot_metric
 from .output import png, write_all

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from normplug.data.build import DigitsSettings, build_digits
+from normplug.errors import UserError
 
 from .figures import plot_detections, plot_losses, plot_ratios
 from .output import png, write_all
@@ -36,7 +37,7 @@ def run_demo() -> None:
     """Do all of it from the repository's root, then say where everything is.
 
     Raises:
-        RuntimeError: a step failed; its own message stands above.
+        UserError: a step failed; its own message stands above.
     """
     started = time.time()
     print(f'[1/4] data: {DATA}', flush=True)
@@ -92,7 +93,7 @@ def _train_all(name: str, folder: str) -> None:
     for norm, process in sorted(processes.items(), key=lambda item: item[1].wait() < 0):
         if process.returncode:
             print(''.join(tails[norm]), file=sys.stderr)
-            raise RuntimeError(f'training {name.format(norm=norm)} failed: see the lines above')
+            raise UserError(f'training {name.format(norm=norm)} failed: see the lines above')
 
 
 def _threads() -> int:

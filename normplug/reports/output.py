@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from normplug.launch.errors import UserError
-from normplug.resume.atomic import CheckpointWriteError, write
+from normplug.files import write
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -32,15 +31,10 @@ def write_all(folder: Path, files: Mapping[str, bytes], option: str = '--out') -
         option: of the command line that names the folder.
 
     Raises:
-        UserError: a file cannot be written.
+        WriteError: a file cannot be written.
     """
     paths = []
     for name, data in files.items():
-        try:
-            write(folder / name, data)
-        except CheckpointWriteError as error:
-            raise UserError(
-                f'{option}: {folder / name} cannot be written: {error.__cause__}'
-            ) from error
+        write(folder / name, data, option)
         paths.append(folder / name)
     return paths

@@ -6,8 +6,7 @@ import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from normplug.checkpoints.source import CheckpointError
-from normplug.launch.errors import UserError, exit_code
+from normplug.errors import UserError, exit_code
 
 from .figures import plot_evolution, plot_ratios
 from .output import png, write_all
@@ -36,10 +35,7 @@ def _plot(args: argparse.Namespace) -> None:
     source = Path(args.source)
     is_run = source.is_dir()
     out = Path(args.out) if args.out else source if is_run else source.parent
-    try:
-        files = _of_run(read_evolution(source)) if is_run else _of_checkpoint(source)
-    except CheckpointError as error:
-        raise UserError(str(error)) from error
+    files = _of_run(read_evolution(source)) if is_run else _of_checkpoint(source)
     existing = [str(out / name) for name in files if (out / name).exists()]
     if existing and not args.overwrite:
         raise UserError(

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import pickle
 import re
 from pathlib import Path
 
-from normplug.compat.checkpoint import load_from_local
+from normplug import checkpoint_file
 
 __all__ = ['last_whole_checkpoint']
 
@@ -60,7 +59,7 @@ def _newest(folder: Path, kind: str) -> tuple[int, str] | None:
 def _iterations(path: Path) -> int | None:
     """How far the training of a checkpoint has come; None if it is not whole, or weights only."""
     try:
-        checkpoint = load_from_local(str(path), map_location='cpu')
+        checkpoint = checkpoint_file.load(str(path))
         return checkpoint['meta']['iter'] if 'optimizer' in checkpoint else None
-    except (OSError, RuntimeError, pickle.UnpicklingError, KeyError, TypeError):
+    except (checkpoint_file.CheckpointError, KeyError, TypeError):
         return None

@@ -11,7 +11,7 @@ from bad_input_projects import CLASSIFICATION, DETECTION, SEGMENTATION, DataProj
 from launch_tiny import Project  # noqa: E402
 
 from normplug.launch import load_config  # noqa: E402
-from normplug.launch.data_check import check_data  # noqa: E402
+from normplug.preflight.data import check_data  # noqa: E402
 
 
 @pytest.fixture(autouse=True)

@@ -1,6 +1,7 @@
 """Wrong COCO data: refused before anything is written, or borne with a warning, as in the table."""
 
 import json
+import warnings
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from mmengine.registry import MODELS, DefaultScope
 from PIL import Image
 
 from normplug.launch import load_config
-from normplug.launch.data_check import check_data, check_num_classes
+from normplug.preflight.data import check_data, check_num_classes
 
 KEY = 'train_dataloader.dataset'
 FILE = f'{KEY}.ann_file data/boxes.json'
@@ -277,3 +278,19 @@ def test_heads_that_count_other_things_than_classes(detection):
         model = MODELS.build(cfg.model)
     assert model.bbox_head.num_classes == 1
     check_num_classes(model, cfg, ('train', 'val'))
+
+
+@pytest.mark.filterwarnings('error::PIL.Image.DecompressionBombWarning')
+def test_large_images_are_decoded_without_a_warning_and_other_warnings_stay(detection, monkeypatch):
+    """The filters of warnings belong to the process, and the images are decoded in threads."""
+    image = np.zeros((32, 40, 3))
+    for i in range(4, 32):
+        detection.save(detection.images / f'{i}.png', image)
+        detection.coco['images'].append(
+            {**detection.coco['images'][0], 'id': i, 'file_name': f'{i}.png'}
+        )
+    detection.write_coco()
+    monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 1000)
+    before = list(warnings.filters)
+    check_data(load_config('config.py'), ('train',))
+    assert warnings.filters == before

@@ -7,8 +7,8 @@ import pytest
 from pycocotools import mask as coco_mask
 
 from normplug.launch import UserError, load_config
-from normplug.launch.data_check import check_data
-from normplug.launch.data_check.masks import run_length_totals
+from normplug.preflight.data import check_data
+from normplug.preflight.data.masks import run_length_totals
 
 MASKS = """
 boxes.update(with_mask=True)

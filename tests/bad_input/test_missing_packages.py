@@ -6,7 +6,7 @@ import pytest
 from mmengine.hooks import Hook
 from mmengine.registry import TRANSFORMS
 
-from normplug.launch.package_check import missing_package
+from normplug.preflight.packages import missing_package
 
 optional = None  # as after ``try: import optional except ImportError``
 

@@ -4,14 +4,15 @@ import pytest
 import torch
 from mmengine.dataset import Compose
 
-from normplug.launch import UserError, data_check
-from normplug.launch.data_check import unreadable_files_explained
+from normplug.launch import UserError
+from normplug.preflight import data
+from normplug.preflight.data import unreadable_files_explained
 
 
 @pytest.fixture
 def unseen(monkeypatch):
     """The check at the start decodes the first image alone, as it does 32 of a large dataset."""
-    monkeypatch.setattr(data_check, '_DECODED', 1)
+    monkeypatch.setattr(data, '_DECODED', 1)
 
 
 @pytest.mark.slow

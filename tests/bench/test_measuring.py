@@ -13,8 +13,8 @@ from normplug.bench.contenders import Contender
 from normplug.bench.memory import kept_bytes
 from normplug.bench.networks import Network
 from normplug.bench.timing import Times, in_turns, quantiles
+from normplug.errors import UserError
 from normplug.kalman import states
-from normplug.launch.errors import UserError
 from normplug.ops import fused, passes
 from normplug.ops.backend import get_backend, set_backend
 from normplug.ops.compiled import call

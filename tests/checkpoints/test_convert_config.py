@@ -5,7 +5,7 @@ import torch
 from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner import load_checkpoint
 
-from normplug.launch.config import load_config
+from normplug.preflight.config import load_config
 from tests.checkpoints.networks import convert_tool, released_state
 
 DETECTOR = """

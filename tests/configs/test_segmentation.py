@@ -13,7 +13,7 @@ from PIL import Image
 
 from normplug.data.build import DigitsSettings, build_digits
 from normplug.data.scene import SceneSettings
-from normplug.launch.config import enable_tta
+from normplug.launch.options import enable_tta
 from tests.mm.norm_layers import norm_layers
 
 pytest.importorskip('mmseg')

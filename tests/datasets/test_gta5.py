@@ -6,9 +6,9 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, DefaultScope
 from PIL import Image
 
+from normplug.errors import UserError
 from normplug.launch import load_config
-from normplug.launch.data_check import check_data
-from normplug.launch.errors import UserError
+from normplug.preflight.data import check_data
 from tests.configs.test_configs import CONFIGS
 
 pytest.importorskip('mmseg')

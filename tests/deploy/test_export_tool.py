@@ -7,7 +7,7 @@ import torch
 from mmengine.config import Config
 
 from normplug.deploy.onnx_graph import ExportedNetwork, export_onnx
-from normplug.launch.errors import UserError
+from normplug.errors import UserError
 
 for package in ('onnx', 'onnxscript'):
     pytest.importorskip(package)

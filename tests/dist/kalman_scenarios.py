@@ -7,6 +7,7 @@ from torch import nn
 from normplug.kalman import link_kalman
 from normplug.norms.kn import KN, SyncKN
 from tests.cases import assert_same, random_input, run
+from tests.dist.model_scenarios import train_by_both
 from tests.dist.scenarios import (
     EXACT,
     GATHER,
@@ -77,18 +78,7 @@ def all_ranks_empty(options):
 def distributed_data_parallel(options):
     """Three steps of SGD on the mean of the ranks' losses; no parameter is waited for in vain."""
     net, one_process = network(SyncKN, **options)
-    split = (2, 1)
-    ddp = MMDistributedDataParallel(net, broadcast_buffers=False, find_unused_parameters=False)
-    optimizers = [torch.optim.SGD(m.parameters(), lr=0.1) for m in (net, one_process)]
-    for seed in range(3):
-        x = random_input((sum(split), 3, 6, 7), torch.float64, seed)
-        for optimizer in optimizers:
-            optimizer.zero_grad()
-        ddp(own_part(x, split)).square().mean().backward()
-        losses = [y.square().mean() for y in one_process(x).split(split)]
-        (sum(losses) / len(losses)).backward()
-        for optimizer in optimizers:
-            optimizer.step()
+    train_by_both(net, one_process, (2, 1), (3, 6, 7), steps=3)
     assert_same(net.state_dict(), one_process.state_dict(), 10 * EXACT)
 
 

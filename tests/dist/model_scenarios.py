@@ -47,15 +47,12 @@ def sequence(split):
     assert_matches(ours, whole, split)
 
 
-def distributed_data_parallel():
-    """Two steps of SGD on the mean of the ranks' losses."""
-    net = network()
-    one_process = local(net)
-    split = (2, 1, 2)[: dist.get_world_size()]
+def train_by_both(net, one_process, split, shape, steps):
+    """Steps of SGD on the mean of the ranks' losses: ``net`` under DDP, ``one_process`` on all."""
     ddp = MMDistributedDataParallel(net, broadcast_buffers=False, find_unused_parameters=False)
     optimizers = [torch.optim.SGD(m.parameters(), lr=0.1) for m in (net, one_process)]
-    for seed in range(2):
-        x = random_input((sum(split), 5, 6, 5), torch.float64, seed)
+    for seed in range(steps):
+        x = random_input((sum(split), *shape), torch.float64, seed)
         for optimizer in optimizers:
             optimizer.zero_grad()
         ddp(own_part(x, split)).square().mean().backward()
@@ -63,6 +60,14 @@ def distributed_data_parallel():
         (sum(losses) / len(losses)).backward()
         for optimizer in optimizers:
             optimizer.step()
+
+
+def distributed_data_parallel():
+    """Two steps of SGD on the mean of the ranks' losses."""
+    net = network()
+    one_process = local(net)
+    split = (2, 1, 2)[: dist.get_world_size()]
+    train_by_both(net, one_process, split, (5, 6, 5), steps=2)
     assert_same(net.state_dict(), one_process.state_dict(), EXACT)
     assert_equal_on_all_ranks(net.state_dict().values())
 

@@ -7,7 +7,7 @@ from mmengine.registry import MODELS
 from torch import nn
 
 from normplug.hooks.nonfinite_loss import NonFiniteLossError
-from normplug.resume.random_state import get_random_state
+from normplug.random_state import get_random_state
 from tests.hooks import tiny_training as tiny
 
 mmengine.runner.runner.collect_env = dict  # asks compilers for a second

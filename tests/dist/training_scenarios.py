@@ -13,7 +13,7 @@ from normplug import IBN, SN, PortableSyncBN, SyncSN
 from normplug.population import estimate_population
 from tests.cases import assert_same
 from tests.dist.scenarios import EXACT, assert_equal_on_all_ranks
-from tests.hooks import test_batch_average  # noqa: F401 - registers PlainDataset, ValidatedHook
+from tests.hooks import test_precise_bn  # noqa: F401 - registers PlainDataset, ValidatedHook
 from tests.hooks import tiny_training as tiny
 
 mmengine.runner.runner.collect_env = dict  # asks compilers for a second
@@ -39,7 +39,7 @@ def averages(work_dir, norm):
 
     Every validation sees the statistics of all ranks' batches, and so does the checkpoint.
     """
-    cfg = tiny.config(work_dir, hooks=('SampleSeedHook', 'BatchAverageHook', 'ValidatedHook'))
+    cfg = tiny.config(work_dir, hooks=('SampleSeedHook', 'PreciseBNStatsHook', 'ValidatedHook'))
     if norm == 'SyncSSN':
         cfg.custom_hooks = [*cfg.custom_hooks, {'type': 'SSNRadiusHook'}]
     ema = {'type': 'EMAHook', 'ema_type': 'ExponentialMovingAverage', 'momentum': 0.1}

@@ -14,13 +14,13 @@ import pytest
 from mmengine.config import Config
 from mmengine.runner import CheckpointLoader
 
+from normplug.errors import UserError
 from normplug.experiments.reproduce.jobs import Job, Settings, plan
 from normplug.experiments.reproduce.launchers import Launcher, make_launcher
 from normplug.experiments.reproduce.needs import check_needs
 from normplug.experiments.reproduce.records import BEGUN, DONE, begin, finish, is_begun, read_done
 from normplug.experiments.reproduce.run import LOG, Failure, run_jobs
 from normplug.experiments.reproduce.tables import TABLES
-from normplug.launch.errors import UserError
 
 TABLE3 = TABLES['table3']
 IBN = TABLES['ibn-gta5']

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from normplug.errors import exit_code
 from normplug.experiments.reproduce.figure import figure
 from normplug.experiments.reproduce.jobs import JobPlan
 from normplug.experiments.reproduce.report import report
@@ -14,7 +15,6 @@ from normplug.experiments.reproduce.rows import OWN_TEST, Column, Row, Scale, Ta
 from normplug.experiments.reproduce.run import LOG
 from normplug.experiments.reproduce.summary import summarize
 from normplug.hooks.nonfinite_loss import NonFiniteLossError
-from normplug.launch.errors import exit_code
 
 AP = Column('AP', 'coco/bbox_mAP', factor=100)
 ERROR = Column('error', 'accuracy/top1', 'other', is_error=True, higher_is_better=False)

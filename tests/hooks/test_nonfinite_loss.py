@@ -154,7 +154,7 @@ def test_names_where_it_began(tmp_path, model, began, read):
 
 def test_names_the_input(tmp_path):
     text = message(runner(tmp_path, Model(Layer()), Data(spoil_at=3)))
-    assert 'It began in the input: the batch has NaN or Inf when it comes to the model' in text
+    assert 'It began in the input: the batch already has NaN or Inf when the model gets it' in text
 
 
 def test_before_any_checkpoint(tmp_path):

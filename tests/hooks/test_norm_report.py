@@ -183,7 +183,7 @@ def test_precise_bn_is_said_to_leave_ours_out():
     assert precise_bn_report(model[2:], [PreciseBNHook()]) is None
     warning = precise_bn_report(model, [PreciseBNHook()])
     assert 'not those of IBN, SN:' in warning
-    assert "dict(type='BatchAverageHook')" in warning
+    assert "dict(type='PreciseBNStatsHook')" in warning
 
 
 class Model(BaseModel):

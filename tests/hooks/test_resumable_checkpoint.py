@@ -15,7 +15,7 @@ from mmengine.hooks import CheckpointHook
 from mmengine.registry import HOOKS
 
 from normplug.hooks import NonFiniteLossHook, ResumableCheckpointHook, SampleSeedHook
-from normplug.resume import atomic
+from normplug.resume import storage
 from tests.hooks import tiny_training as tiny
 
 # (by_epoch, workers, persistent)
@@ -228,16 +228,16 @@ def test_publishes_atomically_and_what_was_asked_for(tmp_path):
 @pytest.mark.parametrize(
     ('options', 'used'),
     [
-        ({}, {'backend': atomic.BACKEND}),
-        ({'out_dir': '/somewhere'}, {'backend': atomic.BACKEND}),
-        ({'backend_args': {'backend': 'local'}}, {'backend': atomic.BACKEND}),
+        ({}, {'backend': storage.BACKEND}),
+        ({'out_dir': '/somewhere'}, {'backend': storage.BACKEND}),
+        ({'backend_args': {'backend': 'local'}}, {'backend': storage.BACKEND}),
         ({'out_dir': 's3://bucket/run'}, None),
         ({'backend_args': {'backend': 'petrel'}}, {'backend': 'petrel'}),
     ],
 )
 def test_storage_that_is_not_local_is_used_as_it_is(options, used):
     hook = ResumableCheckpointHook(**options)
-    assert hook._choose_storage() == (used == {'backend': atomic.BACKEND})
+    assert hook._choose_storage() == (used == {'backend': storage.BACKEND})
     assert hook.backend_args == used
 
 

@@ -10,7 +10,7 @@ from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
 
 from normplug.hooks import SampleSeedHook
 from normplug.hooks.sample_seed import SeededBatches, SeededDataset
-from normplug.resume.random_state import get_random_state
+from normplug.random_state import get_random_state
 from tests.hooks import tiny_training as tiny
 
 

@@ -28,7 +28,7 @@ from mmengine.registry import DATASETS, HOOKS, METRICS, MODELS
 from mmengine.runner import Runner
 from torch import nn
 
-from normplug.resume import atomic
+from normplug.resume import storage
 
 TIMEOUT = 60
 SAMPLES = 12
@@ -270,7 +270,7 @@ def kill_at_call(cfg, function, call):
 
 def fill_the_disk(cfg, write):
     """Let the ``write``-th atomic write find room for half of its bytes."""
-    original = atomic.write
+    original = storage.write
     writes = itertools.count(1)
 
     def limited(path, data):
@@ -282,7 +282,7 @@ def fill_the_disk(cfg, write):
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
-    atomic.write = limited
+    storage.write = limited
 
 
 def no_room(cfg):

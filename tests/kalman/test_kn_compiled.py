@@ -17,14 +17,6 @@ from tests.kalman.iterations import (
 from tests.kalman.networks import CHAIN, RESIDUAL, made
 
 
-@pytest.fixture
-def compiled():
-    before = normplug.get_backend()
-    normplug.set_backend('compiled')
-    yield
-    normplug.set_backend(before)
-
-
 @pytest.mark.slow
 @all_options
 def test_compiled_backend(options, compiled):

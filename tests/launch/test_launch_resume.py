@@ -11,7 +11,7 @@ import pytest
 
 from normplug.data.build import DigitsSettings, build_digits
 from normplug.data.scene import SceneSettings
-from normplug.resume import atomic
+from normplug.resume import storage
 from tests.hooks import tiny_training as tiny
 
 ROOT = Path(__file__).parents[2]
@@ -112,7 +112,7 @@ def test_no_room_for_a_checkpoint(project, train, refuses, monkeypatch):
 
 
 def test_a_full_disk_ends_the_training_with_one_message(project, train, capsys, monkeypatch):
-    monkeypatch.setattr(atomic, 'write', atomic.write)  # restored after the test
+    monkeypatch.setattr(storage, 'write', storage.write)  # restored after the test
     tiny.fill_the_disk(None, write=3)
     assert train([project.write_config(RESUMABLE)]) == 1
     (error,) = capsys.readouterr().err.splitlines()

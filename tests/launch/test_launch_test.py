@@ -6,7 +6,7 @@ import pytest
 from mmengine.config import Config, ConfigDict
 
 from normplug.launch import load_config
-from normplug.launch.config import enable_tta, save_pictures, save_predictions
+from normplug.launch.options import enable_tta, save_pictures, save_predictions
 
 
 @pytest.fixture

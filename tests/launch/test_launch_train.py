@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from normplug.launch import config as options
-from normplug.launch import load_config
+from normplug.launch import load_config, options
 
 
 def test_trains_and_logs_progress_eta_and_memory(project, train):

@@ -4,7 +4,7 @@ import pytest
 from torch import nn
 from torch.nn.utils import parametrizations
 
-from normplug.launch.errors import UserError
+from normplug.errors import UserError
 from normplug.launch.portable_ddp import PortableSyncBatchNorm, make_sync_bn_portable
 
 

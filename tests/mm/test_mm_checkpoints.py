@@ -59,7 +59,7 @@ def assert_loaded(net, state):
 
 def test_bn_checkpoint_loads_into_sn_by_name_and_loudly(bn_net, bn_file):
     net = resnet({'type': 'SN'})
-    with pytest.warns(UserWarning, match=r"ratios stay as initialized.*logit_init='bn'"):
+    with pytest.warns(UserWarning, match=r"ratios keep their initial values.*logit_init='bn'"):
         load_checkpoint(net, bn_file, map_location='cpu')
     assert_loaded(net, bn_net.state_dict())
     assert_unchanged(net, dict(bn_net.named_buffers()))  # running statistics too

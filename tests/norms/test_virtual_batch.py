@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch import nn
 
-import normplug
 from normplug.norms import IBN, SN, SSN, GhostBN, SyncSN
 from tests.cases import TOLERANCE, assert_same, random_input, run
 
@@ -26,14 +25,6 @@ def randomized(layer):
     for value in layer.parameters():
         nn.init.normal_(value, 1.0, 0.5)
     return layer
-
-
-@pytest.fixture
-def compiled():
-    before = normplug.get_backend()
-    normplug.set_backend('compiled')
-    yield
-    normplug.set_backend(before)
 
 
 def in_turn(whole, x, dy, size):

@@ -23,7 +23,6 @@ def compiled():
     normplug.set_backend('compiled')
     before = code.count()
     yield lambda: code.count() - before
-    normplug.set_backend('eager')
     code.forget()
 
 

@@ -16,12 +16,6 @@ FLOAT32 = TOLERANCE[torch.float32]
 LAST = torch.channels_last
 
 
-@pytest.fixture(autouse=True)
-def eager_afterwards():
-    yield
-    normplug.set_backend('eager')
-
-
 def layer_of(channels, **options):
     return built(Case('', lambda c: SN(c, **options)), channels)
 

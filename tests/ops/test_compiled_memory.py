@@ -13,8 +13,6 @@ SHAPE = (2, 5, 33, 35)
 @pytest.fixture(autouse=True)
 def compiled():
     normplug.set_backend('compiled')
-    yield
-    normplug.set_backend('eager')
 
 
 def large_allocations(call, size):

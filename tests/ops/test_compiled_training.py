@@ -26,12 +26,6 @@ FLOAT32 = TOLERANCE[torch.float32]
 SHAPE = (2, 6, 9, 7)
 
 
-@pytest.fixture(autouse=True)
-def eager_afterwards():
-    yield
-    normplug.set_backend('eager')
-
-
 def layer_of(channels=6, dtype=torch.float32):
     generator = torch.Generator().manual_seed(0)
     layer = SN(channels).to(dtype)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from normplug.report import TORCH_FLOOR
+from normplug.environment import TORCH_FLOOR
 
 ROOT = Path(__file__).parents[2]
 SPEC = importlib.util.spec_from_file_location('matrix', ROOT / 'tools/matrix.py')

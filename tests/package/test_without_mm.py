@@ -16,7 +16,7 @@ TESTS = [
     'tests/mm/test_mm_state_dict_names.py',
     'tests/norms/test_sn.py',
     'tests/test_optim.py',
-    'tests/test_report.py',
+    'tests/test_environment.py',
 ]
 REGISTERED = """
 import normplug

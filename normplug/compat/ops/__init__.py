@@ -1,10 +1,10 @@
-"""mmcv's operators by torchvision's kernels, and where it has none by plain torch.
+"""mmcv's operators, by torchvision's kernels or by plain torch.
 
 Every function has the name, the argument order and the keywords by which `mmcv/ops/*.py` calls the
 compiled one, and, like it, writes its result into the buffers it is given.
 
-Kernels run in fp32 at least, whatever the input type: fp16 cannot even hold a box coordinate
-beyond 2048 exactly. The result is rounded to the type of the buffer.
+Kernels run in fp32 at least, for any input type: fp16 cannot represent box coordinates above 2048
+exactly. The result is rounded to the type of the buffer.
 
 Shapes: boxes (N, 4) as x1, y1, x2, y2; rois (K, 5) with the index of the sample in front.
 """

@@ -1,10 +1,10 @@
-"""CARAFE: upsampling whose kernel is predicted at each place.
+"""CARAFE: upsampling by kernels that are predicted at each place.
 
 Wang et al., CARAFE: Content-Aware ReAssembly of FEatures, ICCV 2019, Eq. 4.
 
 features (N, C, H, W), masks (N, group_size * k * k, H * scale, W * scale). In the code: G groups of
-C / G channels, pixels as (H, scale, W, scale). A tap of the kernel at a time: all of them at once
-are k * k feature maps.
+C / G channels, pixels as (H, scale, W, scale). One tap of the kernel is processed at a time: all
+of them at once would take k * k feature maps.
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ def _modulated_geometry(
 
 
 def _no_mask(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """The mask and bias that torchvision wants to see even when it uses neither."""
+    """Return the mask and bias that torchvision requires even if it uses neither."""
     return x.new_zeros(x.size(0), 1), x.new_zeros(weight.size(0))
 
 
@@ -85,9 +85,9 @@ def _of_output_size(sampling: Tensor, channels: int, output: Tensor) -> Tensor:
 
 
 def _nan_set_aside(offset: Tensor) -> tuple[Tensor, Tensor]:
-    """`offset` with 0 for NaN, and where in the output there was one, (N, 1, H', W').
+    """Return `offset` with 0 for NaN, and the places of NaN in the output, (N, 1, H', W').
 
-    torchvision's kernel on the CPU reads at whatever address NaN turns into, and Python dies.
+    torchvision's CPU kernel would read at an invalid address for NaN and crash Python.
     """
     nan = offset.isnan()
     return offset.masked_fill(nan, 0), nan.any(1, keepdim=True)

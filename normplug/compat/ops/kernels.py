@@ -1,4 +1,4 @@
-"""What the operators share: torchvision's kernels, and the type they compute in."""
+"""Shared by the operators: torchvision's kernels, and the type in which they compute."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def torchvision_ops():
 
 
 def promote(*tensors: Tensor) -> list[Tensor]:
-    """Bring the tensors to one type, fp32 at least: torchvision's kernels ask for a single type."""
+    """Convert the tensors to one type, fp32 at least: torchvision's kernels need a single type."""
     dtype = torch.float32
     for tensor in tensors:
         dtype = torch.promote_types(dtype, tensor.dtype)

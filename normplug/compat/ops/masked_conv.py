@@ -1,4 +1,4 @@
-"""The two halves of a convolution at some places only: its samples, and its results put back."""
+"""The two halves of a convolution at chosen places: gather samples, and write results back."""
 
 from __future__ import annotations
 

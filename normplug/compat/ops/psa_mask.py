@@ -1,4 +1,4 @@
-"""The attention maps of PSANet from what each pixel predicts around itself.
+"""The attention maps of PSANet, from what each pixel predicts for its surroundings.
 
 Zhao et al., PSANet: Point-wise Spatial Attention Network, ECCV 2018, Sec. 3.2.
 

@@ -13,10 +13,10 @@ __all__ = ['Corners', 'bins', 'corners', 'not_finite_set_aside', 'read', 'sample
 
 
 def not_finite_set_aside(rois: Tensor, *of_rois: Tensor) -> tuple[Tensor, ...]:
-    """`rois` and `of_rois` with 0 for what is not finite, and which rois had it, (K, 1, 1, 1).
+    """Return `rois` and `of_rois` with 0 for NaN and Inf, and which rois had them, (K, 1, 1, 1).
 
-    Kernels read at whatever address NaN turns into, and on the CPU Python dies. Such rois, of a
-    training that diverged, are to give NaN.
+    Kernels would read at an invalid address for NaN, which crashes Python on the CPU. Such rois,
+    of a training that diverged, must give NaN.
     """
     bad = rois.new_zeros(len(rois), dtype=torch.bool)
     for tensor in (rois, *of_rois):

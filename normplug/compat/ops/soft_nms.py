@@ -1,7 +1,7 @@
-"""Soft-NMS: boxes that overlap a better one lose score and not at once their place.
+"""Soft-NMS: boxes that overlap a better one lose score instead of being removed at once.
 
 Bodla et al., Soft-NMS -- Improving Object Detection With One Line of Code, ICCV 2017, Eq. 1-3.
-mmcv runs it on the CPU, whatever the device of the boxes; numpy has the least to do per step there.
+mmcv runs it on the CPU for boxes on any device; there numpy has the smallest cost per step.
 """
 
 from __future__ import annotations

@@ -12,10 +12,10 @@ from typing import Any
 
 from mmengine.device import get_device
 
-from normplug.data.build import DigitsError, DigitsSettings, build_digits
-from normplug.launch.errors import UserError, exit_code
-from normplug.launch.options import _KeyValues
+from normplug.data.build import DigitsSettings, build_digits
+from normplug.errors import UserError, exit_code
 from normplug.launch.work_dir_lock import lock_work_dir
+from normplug.preflight.config import KeyValues
 from normplug.reports.output import write_all
 from normplug.reports.provenance import provenance
 
@@ -93,7 +93,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     add(
         '--cfg-options',
         nargs='+',
-        action=_KeyValues,
+        action=KeyValues,
         default={},
         metavar='KEY=VALUE',
         help='change all configs, e.g. train_cfg.max_epochs=1',
@@ -179,12 +179,9 @@ def _make_digits(made: JobPlan) -> None:
     formats = digits_formats(made.jobs.values())
     if not formats:
         return
-    try:
-        build_digits(
-            DIGITS, formats, DigitsSettings(), log=lambda s: None if 'already' in s else _say(s)
-        )
-    except DigitsError as error:
-        raise UserError(str(error)) from error
+    build_digits(
+        DIGITS, formats, DigitsSettings(), log=lambda s: None if 'already' in s else _say(s)
+    )
 
 
 def _finished(made: JobPlan) -> dict[Path, Mapping[str, Any]]:

@@ -26,9 +26,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from normplug.bench.networks import random_training_batch
 from normplug.bench.timing import seconds_of
 from normplug.compat.base_configs import find_config
-from normplug.launch.config import load_config
-from normplug.launch.config_types import scope_of
 from normplug.ops.backend import get_backend, set_backend
+from normplug.preflight.config import load_config
+from normplug.preflight.config_types import scope_of
 from normplug.reports.provenance import provenance
 from normplug.reports.tables import facts, markdown
 

@@ -16,9 +16,9 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, DefaultScope
 from mmengine.runner import Runner
 
-from normplug.launch.config import load_config
-from normplug.launch.config_types import scope_of
 from normplug.launch.runner import build_runner
+from normplug.preflight.config import load_config
+from normplug.preflight.config_types import scope_of
 
 from .jobs import Job
 

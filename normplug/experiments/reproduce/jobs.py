@@ -16,8 +16,8 @@ from typing import Any
 from mmengine.config import Config
 
 from normplug.compat.base_configs import find_config
-from normplug.launch.config import load_config
-from normplug.launch.errors import UserError
+from normplug.errors import UserError
+from normplug.preflight.config import load_config
 
 from .launchers import Launcher
 from .rows import OWN_TEST, Row, Scale, Table

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from normplug.launch.errors import UserError
+from normplug.errors import UserError
 
 __all__ = ['Launcher', 'make_launcher']
 

@@ -12,8 +12,8 @@ from mmengine.runner import CheckpointLoader
 from torch.hub import get_dir
 
 from normplug.data.build import FORMATS
-from normplug.launch.data_check.paths import missing_paths
-from normplug.launch.errors import UserError
+from normplug.errors import UserError
+from normplug.preflight.data.paths import missing_paths
 
 from .jobs import Job
 

@@ -11,10 +11,10 @@ from statistics import mean
 from typing import Any
 
 from normplug.checkpoints.source import CheckpointError
-from normplug.launch.errors import UserError
+from normplug.errors import UserError
+from normplug.files import write
 from normplug.reports.ratios import NORMALIZERS, read_ratios
 from normplug.reports.runs import read_run
-from normplug.resume.atomic import write
 
 from .jobs import Job, last_checkpoint_name
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from normplug.launch.errors import UserError
+from normplug.errors import UserError
 from normplug.launch.rank_lifetime import die_with_launcher
 
 from .jobs import Job

@@ -1,0 +1,64 @@
+"""An image that cannot be read while training ends it with the file's name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from mmengine.dataset import Compose
+
+from normplug.errors import UserError
+
+from .decode import UnreadableError, image_size, read_labels
+
+__all__ = ['UnreadableFileError', 'unreadable_files_explained']
+
+
+class UnreadableFileError(UserError):
+    """A dataset met a file that cannot be read."""
+
+
+@contextmanager
+def unreadable_files_explained() -> Iterator[None]:
+    """Inside the block, find the file when loading a sample fails, in worker processes too.
+
+    mm's loaders fail in many ways on a damaged file, most of which do not name it. So
+    ``Compose``, which runs the transforms of a dataset, is wrapped: workers that are forked
+    inside the block inherit that.
+
+    Raises:
+        UserError: names the file. An error of a sample whose files are good passes through.
+    """
+    original = Compose.__call__
+
+    def call(self, data):
+        sample = dict(data) if isinstance(data, dict) else {}  # transforms change it
+        try:
+            return original(self, data)
+        except Exception as error:  # of any loader; it is raised again
+            _raise_if_unreadable(sample, error)
+            raise
+
+    Compose.__call__ = call
+    try:
+        yield
+    except UnreadableFileError as error:
+        # A worker's message holds the traceback there, and at its end the one that we wrote.
+        message = str(error).rsplit(f'{UnreadableFileError.__name__}: ', 1)[-1].strip()
+        raise UserError(message) from error
+    finally:
+        Compose.__call__ = original
+
+
+def _raise_if_unreadable(sample: dict, error: Exception) -> None:
+    for name, read in (('img_path', image_size), ('seg_map_path', read_labels)):
+        path = sample.get(name)
+        if not isinstance(path, str) or '://' in path:
+            continue
+        try:
+            read(path)
+        except UnreadableError as reason:
+            raise UnreadableFileError(
+                f'{path} {reason}: copy or download it again, or take it out of the dataset, then '
+                'go on with --resume (tools/check_data.py CONFIG finds all such files)'
+            ) from error
