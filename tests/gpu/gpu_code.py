@@ -13,6 +13,7 @@ from tests.gpu import stand_in  # isort: split
 from normplug import norms
 from normplug.bench.linked_kn import LinkedKN
 from normplug.ops.reduced import merge_step
+from normplug.ops.traced import TUNINGS
 
 
 class TwoRanks:
@@ -37,17 +38,22 @@ def main(name: str, size: str, dtype: str, last: str, train: str) -> None:
             big = args
         else:
             big = stand_in.resized(args, (n, c, pixels), getattr(torch, dtype), last == 'last')
-        code = stand_in.code_of(step, big)
+        capabilities = (80, 90) if dtype == 'bfloat16' else (75, 80, 90)
+        print(json.dumps({'step': step.__name__, **first_that_compiles(step, big, capabilities)}))
+
+
+def first_that_compiles(step, args, capabilities):
+    """What is of the code of the first tuning that Triton compiles."""
+    for tuning in TUNINGS:
+        code = stand_in.code_of(step, args, tuning)
         with tempfile.TemporaryDirectory() as folder:
-            spills = {
-                cc: stand_in.always_spill(code, Path(folder), cc)
-                for cc in (75, 80, 90)
-                if cc > 75 or dtype != 'bfloat16'
-            }
+            try:
+                spills = {cc: stand_in.always_spill(code, Path(folder), cc) for cc in capabilities}
+            except RuntimeError:  # PassManager::run failed
+                continue
             narrow = stand_in.narrow(code, Path(folder), 90)
-        row = {'step': step.__name__, 'launches': stand_in.launches(code)}
-        row |= {'spills': spills, 'narrow': narrow}
-        print(json.dumps(row), flush=True)
+        return {'launches': stand_in.launches(code), 'spills': spills, 'narrow': narrow}
+    raise RuntimeError(f'no tuning of {step.__name__} compiles')
 
 
 if __name__ == '__main__':
