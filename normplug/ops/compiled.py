@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from normplug.ops.memory import on_gpu
-from normplug.ops.traced import Input, may_vary, size_class, sizes_of, trace
+from normplug.ops.traced import TUNINGS, Input, may_vary, size_class, sizes_of, trace
 
 __all__ = ['CompilationError', 'call', 'count', 'forget']
 
@@ -152,9 +152,7 @@ def _add(coarse: Hashable, step: Step, args: Sequence[Any], inputs: Sequence[Inp
                 'functools.partial of one with arguments that compare equal, not a new function '
                 'at each call'
             )
-        graph = _compile(step, args, inputs)
-        if on_gpu(args[0]):
-            _try_out(graph, inputs)
+        graph = _made(step, args, inputs)
     except torch.OutOfMemoryError:  # says nothing of the code
         raise
     except Exception as error:  # a rule and a compiler can fail in any way
@@ -179,17 +177,32 @@ def _try_out(graph: _Graph, inputs: Sequence[Input]) -> None:
     graph.function([*(sizes[place] for place in graph.passed), *copies])
 
 
-def _compile(step: Step, args: Sequence[Any], inputs: Sequence[Input]) -> _Graph:
+def _made(step: Step, args: Sequence[Any], inputs: Sequence[Input]) -> _Graph:
+    """Compiled code that runs; on a GPU, of the first tuning that gives some."""
+    gpu = on_gpu(args[0])
+    for tuning in TUNINGS if gpu else TUNINGS[-1:]:
+        try:
+            graph = _compile(step, args, inputs, tuning)
+            if gpu:
+                _try_out(graph, inputs)
+        except torch.OutOfMemoryError:  # says nothing of the code
+            raise
+        except Exception:  # Triton (3.6) fails on some large blocks, and not on smaller ones
+            if tuning == TUNINGS[-1]:
+                raise
+        else:
+            if graph.fits(inputs):  # else Inductor relied on a size that it was tuned to
+                break
+    return graph
+
+
+def _compile(step: Step, args: Sequence[Any], inputs: Sequence[Input], tuning: int) -> _Graph:
     # Imported here: with Inductor they take seconds, which an eager process need not wait.
     from torch._guards import TracingContext, tracing
     from torch._inductor import config
     from torch._inductor.compile_fx import compile_fx_inner
 
-    for tuned in (True, False):
-        with trace(step, args, inputs, tuned) as traced:
-            with tracing(TracingContext(traced.mode)), config.patch(traced.options):
-                function = compile_fx_inner(traced.graph, traced.inputs)
-            fits = traced.guards()
-        if fits(inputs):  # else Inductor relied on a size that it was tuned to
-            break
-    return _Graph(function, traced.passed, fits, traced.shaped)
+    with trace(step, args, inputs, tuning) as traced:
+        with tracing(TracingContext(traced.mode)), config.patch(traced.options):
+            function = compile_fx_inner(traced.graph, traced.inputs)
+        return _Graph(function, traced.passed, traced.guards(), traced.shaped)

@@ -16,6 +16,7 @@ from normplug.ops.memory import on_gpu
 from normplug.ops.plan import Plan
 
 __all__ = [
+    'TUNINGS',
     'Input',
     'Traced',
     'flattened',
@@ -35,6 +36,8 @@ _ROWS = 16384
 # What code for a GPU is tuned to, whatever sizes come first: instances and channels, of maps that
 # are cut into pieces, of others, and of many rows. So many that registers suffice.
 _TUNED_TO = (2, 128), (2, 512), (1024, 256)
+# By how much to divide those channels, in attempts to compile; 0 for the sizes that came first.
+TUNINGS = 1, 8, 0
 # Operators in one kernel, of many rows: more than that need more registers than there are.
 _FUSED = 8
 
@@ -105,7 +108,7 @@ def sizes_of(inputs: Sequence[Input]) -> list[int]:
 
 @contextmanager
 def trace(
-    step: Callable, args: Sequence[Any], inputs: Sequence[Input], tuned: bool = True
+    step: Callable, args: Sequence[Any], inputs: Sequence[Input], tuning: int = TUNINGS[0]
 ) -> Iterator[Traced]:
     """Trace ``step(*args)``; within the context, what surrounds the call has no effect.
 
@@ -113,7 +116,7 @@ def trace(
         step: see :func:`normplug.ops.compiled.call`.
         args: its arguments.
         inputs: those of them that the graph takes.
-        tuned: whether code for a GPU is the same for whatever sizes come first.
+        tuning: of ``TUNINGS``. Code for a GPU is the same for whatever sizes come first, unless 0.
     """
     # Imported here: with Inductor they take seconds, which an eager process need not wait.
     from torch._inductor.decomposition import select_decomp_table
@@ -150,8 +153,9 @@ def trace(
         flat = _flat(step, args, len(passed), made)
         graph = make_fx(flat, select_decomp_table(), tracing_mode='symbolic')(*symbols, *symbolic)
         graph.shape_env = None  # Inductor's cache cannot hash it, and the inputs have it
-        if tuned and on_gpu(symbolic[0]) and _is_of_a_norm(args, inputs):
-            _tune_to(*_TUNED_TO[2 if many else first < len(_PIXELS)], symbolic, shapes)
+        if tuning and on_gpu(symbolic[0]) and _is_of_a_norm(args, inputs):
+            instances, channels = _TUNED_TO[2 if many else first < len(_PIXELS)]
+            _tune_to(instances, channels // tuning, symbolic, shapes)
         yield Traced(graph, [*symbols, *symbolic], passed, options, mode, made[0])
 
 
@@ -179,7 +183,11 @@ def _tune_to(instances: int, channels: int, symbolic: Sequence[Any], shapes: Any
     of_instances = symbols_of(t.shape[0] for t in maps)
     of_pixels = symbols_of(size for t in maps for size in t.shape[2:])
     first = symbolic[0].shape[1]
-    known = hints[shapes.replace(first.node.expr)] if isinstance(first, torch.SymInt) else first
+    known = first
+    if isinstance(first, torch.SymInt):
+        known = hints.get(shapes.replace(first.node.expr))
+        if known is None:  # a constant of the step: what ranks gathered is (R, 3, C)
+            return
     for symbol, hint in list(hints.items()):
         if symbol in of_instances:
             hints[symbol] = Integer(instances)

@@ -12,6 +12,18 @@ from tests.gpu import stand_in  # isort: split
 # After the stand-in: what normplug imports binds functions of torch.cuda.
 from normplug import norms
 from normplug.bench.linked_kn import LinkedKN
+from normplug.ops.reduced import merge_step
+from normplug.ops.traced import TUNINGS
+
+
+class TwoRanks:
+    """Another rank that has the same samples."""
+
+    def gather(self, own):
+        return own.expand(2, *own.shape).contiguous()
+
+    def sum(self, own):
+        return own
 
 
 def main(name: str, size: str, dtype: str, last: str, train: str) -> None:
@@ -19,15 +31,29 @@ def main(name: str, size: str, dtype: str, last: str, train: str) -> None:
     n, c, pixels = (int(part) for part in size.split('x'))
     kind = LinkedKN if name == 'KN' else getattr(norms, name)
     layer = kind(c).train(train == 'train')
+    if name.startswith('Sync'):
+        layer.reducer = TwoRanks
     for step, args in stand_in.steps_of(layer, torch.randn(2, c, 4, 4)).items():
-        big = stand_in.resized(args, (n, c, pixels), getattr(torch, dtype), last == 'last')
-        code = stand_in.code_of(step, big)
+        if step is merge_step:  # of what the ranks gathered, which has no pixels
+            big = args
+        else:
+            big = stand_in.resized(args, (n, c, pixels), getattr(torch, dtype), last == 'last')
+        capabilities = (80, 90) if dtype == 'bfloat16' else (75, 80, 90)
+        print(json.dumps({'step': step.__name__, **first_that_compiles(step, big, capabilities)}))
+
+
+def first_that_compiles(step, args, capabilities):
+    """What is of the code of the first tuning that Triton compiles."""
+    for tuning in TUNINGS:
+        code = stand_in.code_of(step, args, tuning)
         with tempfile.TemporaryDirectory() as folder:
-            spills = {cc: stand_in.always_spill(code, Path(folder), cc) for cc in (80, 90)}
+            try:
+                spills = {cc: stand_in.always_spill(code, Path(folder), cc) for cc in capabilities}
+            except RuntimeError:  # PassManager::run failed
+                continue
             narrow = stand_in.narrow(code, Path(folder), 90)
-        row = {'step': step.__name__, 'launches': stand_in.launches(code)}
-        row |= {'spills': spills, 'narrow': narrow}
-        print(json.dumps(row), flush=True)
+        return {'launches': stand_in.launches(code), 'spills': spills, 'narrow': narrow}
+    raise RuntimeError(f'no tuning of {step.__name__} compiles')
 
 
 if __name__ == '__main__':

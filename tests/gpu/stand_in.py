@@ -122,7 +122,7 @@ def resized(
     return pytree.tree_map(one, args)
 
 
-def code_of(step: Callable, args: Sequence[Any]) -> str:
+def code_of(step: Callable, args: Sequence[Any], tuning: int = 1) -> str:
     """What Inductor writes for a GPU."""
     import torch._inductor.codecache as codecache
     from torch._dispatch.python import enable_python_dispatcher
@@ -146,7 +146,7 @@ def code_of(step: Callable, args: Sequence[Any]) -> str:
     steps.on_gpu = traced.on_gpu = lambda x: True
     loaders = codecache.PyCodeCache.load_by_key_path, codecache.PyCodeCache.load
     try:
-        with traced.trace(step, args, inputs) as t:
+        with traced.trace(step, args, inputs, tuning) as t:
             for node in t.graph.graph.nodes:
                 if node.kwargs.get('device') is not None:
                     node.kwargs = {**node.kwargs, 'device': device}

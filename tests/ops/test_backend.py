@@ -119,7 +119,7 @@ def gpu(monkeypatch):
     """Tensors here as on a GPU with a compiler; gives a way to say what its code does."""
 
     def behave(function):
-        def made(step, args, inputs):
+        def made(step, args, inputs, tuning):
             return code._Graph(
                 lambda values: function(step, args, values),
                 [],
@@ -212,6 +212,23 @@ def test_a_first_launch_moves_running_statistics_once(gpu):
     assert torch.equal(got, want)
     for name, t in layer.state_dict().items():
         assert torch.equal(t, twin.state_dict()[name]), name
+
+
+def test_code_that_the_compiler_fails_on_is_tried_with_smaller_blocks(gpu, monkeypatch):
+    """Triton 3.6 cannot compile the sums of SyncSSN in the blocks that suit other steps."""
+    gpu(lambda step, args, values: step(*args))
+    works, asked = code._compile, []
+
+    def picky(step, args, inputs, tuning):
+        asked.append(tuning)
+        if tuning == 1:
+            raise RuntimeError('PassManager::run failed')
+        return works(step, args, inputs, tuning)
+
+    monkeypatch.setattr(code, '_compile', picky)
+    normplug.set_backend('compiled')
+    SN(4)(torch.randn(2, 4, 3, 3))
+    assert asked == [1, 8]
 
 
 def test_out_of_memory_is_no_fault_of_the_code(gpu):

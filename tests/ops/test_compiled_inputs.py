@@ -209,8 +209,8 @@ def test_a_graph_from_the_cache_keeps_its_guards(monkeypatch):
 
     compiled = []
 
-    def spy(step, args, inputs, original=code._compile):
-        compiled.append((original(step, args, inputs), inputs))
+    def spy(step, args, inputs, tuning, original=code._compile):
+        compiled.append((original(step, args, inputs, tuning), inputs))
         return compiled[-1][0]
 
     monkeypatch.setattr(code, '_compile', spy)

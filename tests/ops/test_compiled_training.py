@@ -319,7 +319,7 @@ class Lambda(BaseNorm):
 def stub(monkeypatch):
     """Compiling takes no time, and gives the step itself."""
 
-    def graph(step, args, inputs):
+    def graph(step, args, inputs, tuning):
         return code._Graph(lambda _: step(*args), (), lambda inputs: True, lambda results: results)
 
     code.forget()
