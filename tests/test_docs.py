@@ -14,6 +14,7 @@ from torch.autograd import gradcheck
 from normplug import NORMS, BaseNorm
 from tests import cases
 from tests.norms import test_contract as contract
+from tests.test_imports import FLOOR
 
 ROOT = Path(__file__).parents[1]
 LINK = re.compile(r'\]\(([^)\s]+)\)')
@@ -164,3 +165,23 @@ def test_every_picture_is_shown():
         for link in LINK.findall((ROOT / document).read_text())
     }
     assert set((ROOT / 'docs/images').iterdir()) <= shown
+
+
+def test_the_names_in_the_architecture_are_true():
+    """Paths exist, a name before a path in brackets is in that file, floors are those tested."""
+    page = (ROOT / 'docs/architecture.md').read_text()
+    paths = re.findall(r'`((?:normplug|tests|tools|configs)/[\w/.]*)`', page)
+    assert len(paths) > 25
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+    for name, path in re.findall(r'`([\w.]+)` \(`(normplug/[\w/]+\.py)`', page):
+        assert re.search(rf'(def|class) {name.split(".")[-1]}\b', (ROOT / path).read_text()), name
+    listed = re.findall(r'`(\w+)`', page.split('| floor |')[1].split('`import normplug`')[0])
+    assert set(listed) - {'normplug'} == set(FLOOR) - {'__init__', '_requirements'}
+    numbers = [sorted(-FLOOR[unit] for unit in row) for row in floors_of(page)]
+    assert sum(numbers, []) == sorted(sum(numbers, []))  # from the top down
+
+
+def floors_of(page: str) -> list[list[str]]:
+    """The units of each row of the table of floors."""
+    rows = page.split('| --- | --- | --- |')[1].split('\n\n')[0].strip().splitlines()
+    return [re.findall(r'`(\w+)`', row.split('|')[2]) for row in rows]
