@@ -175,10 +175,9 @@ def test_the_names_in_the_architecture_are_true():
     assert [path for path in paths if not (ROOT / path).exists()] == []
     for name, path in re.findall(r'`([\w.]+)` \(`(normplug/[\w/]+\.py)`', page):
         assert re.search(rf'(def|class) {name.split(".")[-1]}\b', (ROOT / path).read_text()), name
-    listed = re.findall(r'`(\w+)`', page.split('| floor |')[1].split('`import normplug`')[0])
-    assert set(listed) - {'normplug'} == set(FLOOR) - {'__init__', '_requirements'}
-    numbers = [sorted(-FLOOR[unit] for unit in row) for row in floors_of(page)]
-    assert sum(numbers, []) == sorted(sum(numbers, []))  # from the top down
+    units = [unit for row in floors_of(page) for unit in sorted(row, key=lambda u: -FLOOR[u])]
+    assert set(units) == set(FLOOR) - {'__init__', '_requirements'}
+    assert units == sorted(units, key=lambda unit: -FLOOR[unit])  # from the top down
 
 
 def floors_of(page: str) -> list[list[str]]:
