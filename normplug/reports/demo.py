@@ -179,10 +179,11 @@ def _difference(rows: Sequence[dict]) -> str:
     """How far SN and BN are apart, and what makes them differ."""
     by_norm = {norm: [row['AP'] for row in rows if row['norm'] == norm] for norm in ('BN', 'SN')}
     gain = mean(by_norm['SN']) - mean(by_norm['BN'])
+    side = 'above' if gain > 0 else 'below'
     return (
-        f'SN is {abs(gain):.1f} AP {"above" if gain > 0 else "below"} BN. Every picture has its own '
-        'light, and SN can normalize each by its own\nstatistics, where BN takes those of the '
-        'batch, and in evaluation one average of all pictures.'
+        f'SN is {abs(gain):.1f} AP {side} BN. Every picture has its own light, and SN can '
+        'normalize each by its own\nstatistics, where BN takes those of the batch, and in '
+        'evaluation one average of all pictures.'
     )
 
 
