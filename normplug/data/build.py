@@ -30,7 +30,7 @@ VERSION = 1
 RECORD = 'digits.json'
 # Below, the smallest digits are a few pixels; above, the photographs are a blur.
 SIZES = (64, 1024)
-_LIGHTS = 'of which each picture has its own, but all had one in the old scenes and with --no-light'
+_LIGHTS = 'Each picture has its own light now; old scenes, and those of --no-light, are all in one'
 
 
 class DigitsError(ValueError):
@@ -148,8 +148,8 @@ def _check_light(out: Path, records: Mapping[str, dict]) -> None:
             other = _read(out / name)['scene']['light']
         if other != light:
             raise DigitsError(
-                f'{out} holds {name} with another light ({_LIGHTS}): replace it too, by its name '
-                'in --formats and --force of make_digits, or choose another --out'
+                f'{out} holds {name} with another light: replace it too, by its name in --formats '
+                f'and --force of make_digits, or choose another --out. {_LIGHTS}'
             )
 
 
@@ -172,11 +172,10 @@ def _is_there(folder: Path, record: dict, force: bool, log: Callable[[str], None
         log(f'{record["format"]}: already there, {folder}')
         return True
     differing = sorted(key for key in {*theirs, *ours} if theirs.get(key) != ours.get(key))
-    if 'light' in differing:
-        differing[differing.index('light')] = f'light, {_LIGHTS},'
     raise DigitsError(
         f'{folder} was written with other settings ({", ".join(differing)} differ): '
         'use --force of make_digits to replace it, or another --out'
+        + (f'. {_LIGHTS}' if 'light' in differing else '')
     )
 
 

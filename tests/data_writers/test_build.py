@@ -107,7 +107,7 @@ def test_old_scenes_are_told_from_new_ones(tmp_path, make_digits, capsys):
     before = contents(tmp_path)
 
     assert make_digits(*args, 'coco') == 2
-    assert 'with other settings (light, of which each picture has' in capsys.readouterr().err
+    assert 'with other settings (light differ): use --force of' in capsys.readouterr().err
     # Nor beside it, where a network would start from one and go on with the other.
     assert make_digits(*args, 'ade') == 2
     assert f'{Path("out")} holds coco with another light' in capsys.readouterr().err
