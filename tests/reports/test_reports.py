@@ -113,3 +113,18 @@ def test_report_of_the_demo(run, tmp_path, monkeypatch):
     assert found['torch'] == torch.__version__
     for name in ('losses.png', 'sn_ratios.png', 'detections.png'):
         assert (out / name).read_bytes().startswith(b'\x89PNG')
+
+
+def test_another_seed_of_the_demo_is_trained_elsewhere_and_from_its_own_start(
+    tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    start = tmp_path / 'work_dirs/resnet18-w32_sn_digits_seed2'
+    start.mkdir(parents=True)
+    (start / 'last_checkpoint').write_text('/moved/since/epoch_3.pth')
+    assert demo._arguments(demo.DETECTOR, 'sn', 0) == []
+    assert demo._arguments(demo.DETECTOR, 'sn', 2) == [
+        *('--work-dir', 'work_dirs/faster-rcnn_r18-w32_fpn_sn_digits_seed2'),
+        *('--cfg-options', 'randomness.seed=2'),
+        f'model.backbone.init_cfg.checkpoint={start.relative_to(tmp_path)}/epoch_3.pth',
+    ]

@@ -26,10 +26,9 @@ from .jobs import Job
 
 __all__ = ['estimated_seconds']
 
-# The first compile and fill caches, and sizes that come up later compile once more: no mean.
-_FIRST, _COUNTED = 20, 40
-# Of the iterations that count, where they are slow, but for this many.
-_SECONDS, _AT_LEAST = 60.0, 3
+# What a measurement ends after: so many iterations or, where they are slow, seconds of those that
+# count, but not before the least.
+_ITERATIONS, _SECONDS, _AT_LEAST = 60, 60.0, 10
 
 
 def estimated_seconds(
@@ -68,7 +67,11 @@ class _Enough(Exception):  # noqa: N818  it is no error
 
 
 class _Stopwatch(Hook):
-    """The time of each iteration, those of loading data included; ends when it knows enough."""
+    """The time of each iteration, loading of data included; ends the training when it knows.
+
+    The first half does not count: it compiles and fills caches. Sizes that come up later compile
+    once more, and so the rest has a median, no mean.
+    """
 
     priority = 'VERY_LOW'
 
@@ -80,13 +83,16 @@ class _Stopwatch(Hook):
         now = time.monotonic()
         self.times.append(now - self._began)
         self._began = now
-        counted = self.times[_FIRST:]
-        if len(counted) >= _COUNTED or (len(counted) >= _AT_LEAST and sum(counted) > _SECONDS):
+        count = len(self.times)
+        if count == _ITERATIONS or (count >= _AT_LEAST and sum(self._counted()) > _SECONDS):
             raise _Enough
 
     def seconds(self) -> float:
         """Of an iteration."""
-        return statistics.median(self.times[_FIRST:])
+        return statistics.median(self._counted())
+
+    def _counted(self) -> list[float]:
+        return self.times[len(self.times) // 2 :]
 
 
 def _measure(config: str, options: dict[str, Any]) -> None:
@@ -106,7 +112,7 @@ def _measure(config: str, options: dict[str, Any]) -> None:
 def _shortened(cfg: Config, folder: str) -> Config:
     """The same training for a few iterations, from random weights, that leaves nothing."""
     cfg.work_dir = str(Path(folder))
-    cfg.train_cfg = {'by_epoch': False, 'max_iters': _FIRST + _COUNTED, 'val_interval': 10**9}
+    cfg.train_cfg = {'by_epoch': False, 'max_iters': _ITERATIONS, 'val_interval': 10**9}
     for key in ('val_cfg', 'val_dataloader', 'val_evaluator', 'param_scheduler'):
         cfg[key] = None
     for key in ('test_cfg', 'test_dataloader', 'test_evaluator'):
