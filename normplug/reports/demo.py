@@ -176,14 +176,15 @@ def _over_seeds(rows: Sequence[dict]) -> list[dict]:
 
 
 def _difference(rows: Sequence[dict]) -> str:
-    """How far SN and BN are apart, and what makes them differ."""
+    """How far SN and BN are apart, and what SN gains by."""
     by_norm = {norm: [row['AP'] for row in rows if row['norm'] == norm] for norm in ('BN', 'SN')}
     gain = mean(by_norm['SN']) - mean(by_norm['BN'])
-    side = 'above' if gain > 0 else 'below'
+    if gain <= 0:
+        return f'SN is {-gain:.1f} AP below BN.'
     return (
-        f'SN is {abs(gain):.1f} AP {side} BN. Every picture has its own light, and SN can '
-        'normalize each by its own\nstatistics, where BN takes those of the batch, and in '
-        'evaluation one average of all pictures.'
+        f'SN is {gain:.1f} AP above BN. Every picture has its own light, and SN can normalize each '
+        'by its own\nstatistics, where BN takes those of the batch, and in evaluation one average '
+        'of all pictures.'
     )
 
 
