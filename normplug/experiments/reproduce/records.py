@@ -37,9 +37,9 @@ def read_done(job: Job) -> dict[str, Any] | None:
         record = _read(job.folder / name)
         if record is not None and record.get('fingerprint') != job.fingerprint:
             raise UserError(
-                f'--work-dir: {job.folder} holds a run of other settings (the config or '
-                '--cfg-options have changed since): choose another --work-dir, or remove that '
-                'folder'
+                f'--work-dir: {job.folder} holds a run of other settings (the config, '
+                '--cfg-options or the scenes of the digits have changed since): choose another '
+                '--work-dir, or remove that folder'
             )
     record = _read(job.folder / DONE)
     return record if record is None or record.get('of') == _tested(job) else None
