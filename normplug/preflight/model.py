@@ -1,4 +1,4 @@
-"""Can the model be built?"""
+"""Build the model of a config, and explain why if that fails."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = ['build_checked_model']
 def build_checked_model(cfg: Config) -> nn.Module:
     """Build the model of ``cfg``, the one inside where it is wrapped for test-time augmentation.
 
-    A training builds it once more than needed: for the checks, and the runner seeds first.
+    A training builds a second one: this one is for the checks, and the runner seeds before its own.
 
     Raises:
         UserError: an unknown type, an option that a part of the model does not take, or a norm
