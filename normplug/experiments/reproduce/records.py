@@ -54,13 +54,9 @@ def begin(job: Job) -> None:
     """Say in its folder what is trained there.
 
     Raises:
-        UserError: nothing can be written there.
+        WriteError: nothing can be written there.
     """
-    try:
-        job.folder.mkdir(parents=True, exist_ok=True)
-        _write(job.folder / BEGUN, {'fingerprint': job.fingerprint})
-    except OSError as error:
-        raise UserError(f'--work-dir: {job.folder} cannot be written: {error.strerror}') from error
+    _write(job.folder / BEGUN, {'fingerprint': job.fingerprint})
 
 
 def finish(job: Job, seconds: float, source: Mapping[str, Any], processes: int) -> dict[str, Any]:
@@ -148,4 +144,4 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 
 def _write(path: Path, record: Mapping[str, Any]) -> None:
-    write(path, json.dumps(record, indent=1).encode())
+    write(path, json.dumps(record, indent=1).encode(), '--work-dir')
