@@ -1,7 +1,8 @@
-"""Files that are whole or absent, whenever the process or the machine dies."""
+"""Write files whole or not at all, even if the machine dies, and check the place for them."""
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from contextlib import suppress
@@ -9,7 +10,7 @@ from pathlib import Path
 
 from normplug.errors import UserError
 
-__all__ = ['WriteError', 'remove_leftovers', 'write']
+__all__ = ['WriteError', 'check_room', 'check_writable', 'remove_leftovers', 'write']
 
 _LEFTOVER = '.normplug-tmp'
 
@@ -98,3 +99,42 @@ def _is_other_process(number: str) -> bool:
     except PermissionError:  # another user's
         pass
     return True
+
+
+def check_writable(folder: str | Path) -> None:
+    """Check that ``folder``, or where it is missing the one to make it in, can be written to.
+
+    Raises:
+        NotADirectoryError: a part of the path is a file.
+        PermissionError: no permission, or the file system is read-only.
+    """
+    place = _existing(folder)
+    if not place.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, f'{place} is a file, not a folder')
+    if not os.access(
+        place, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids
+    ):
+        raise PermissionError(
+            errno.EACCES, f'{place} is not writable (no permission, or a read-only file system)'
+        )
+
+
+def check_room(folder: str | Path, size: int) -> None:
+    """Check that ``size`` bytes are free where ``folder`` is or will be.
+
+    Raises:
+        OSError: they are not.
+    """
+    place = _existing(folder)
+    free = shutil.disk_usage(place).free
+    if free < size:
+        raise OSError(
+            errno.ENOSPC,
+            f'{free / 1e6:.1f} MB are free in {place}, and one checkpoint needs about '
+            f'{size / 1e6:.1f} MB; make room or name a folder on another disk',
+        )
+
+
+def _existing(folder: str | Path) -> Path:
+    path = Path(folder).absolute()
+    return next(p for p in (path, *path.parents) if os.path.lexists(p))

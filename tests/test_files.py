@@ -1,8 +1,10 @@
-"""Atomic writes."""
+"""Atomic writes, and the checks of the place for them."""
 
 import errno
 import os
+import shutil
 import subprocess
+import types
 
 import pytest
 
@@ -74,3 +76,37 @@ def test_leftovers_are_removed_and_nothing_else(tmp_path):
         (tmp_path / name).touch()
     assert files.remove_leftovers(tmp_path) == [f'.epoch_2.pth.{dead.pid}.normplug-tmp']
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(other)
+
+
+def test_room(tmp_path, monkeypatch):
+    files.check_room(tmp_path / 'not' / 'there', 1)
+    free = shutil.disk_usage(tmp_path).free
+    with pytest.raises(OSError, match='make room or name a folder on another disk'):
+        files.check_room(tmp_path, 2 * free)
+    monkeypatch.setattr(shutil, 'disk_usage', lambda path: types.SimpleNamespace(free=5))
+    files.check_room(tmp_path, 5)
+    with pytest.raises(OSError, match=r'0\.0 MB are free'):
+        files.check_room(tmp_path, 6)
+
+
+def test_writable(tmp_path):
+    files.check_writable(tmp_path)
+    files.check_writable(tmp_path / 'not' / 'there')
+    (tmp_path / 'file').touch()
+    with pytest.raises(NotADirectoryError, match='is a file, not a folder'):
+        files.check_writable(tmp_path / 'file' / 'below')
+    assert [path.name for path in tmp_path.iterdir()] == ['file']
+
+
+def test_no_permission(tmp_path):
+    folder = tmp_path / 'closed'
+    folder.mkdir(mode=0o500)
+    user = os.geteuid()
+    tmp_path.chmod(0o755)
+    try:
+        if user == 0:
+            os.seteuid(65534)  # to root, everything is writable
+        with pytest.raises(PermissionError, match='is not writable'):
+            files.check_writable(folder)
+    finally:
+        os.seteuid(user)

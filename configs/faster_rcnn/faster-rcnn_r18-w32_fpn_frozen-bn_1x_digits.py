@@ -1,10 +1,5 @@
 # Table 3, row BN†/–, at digits scale.
-_base_ = [
-    '../_base_/rows/faster-rcnn_frozen-bn.py',
-    '../_base_/models/digits-scale_faster-rcnn.py',
-    '../_base_/datasets/digits-scale_detection.py',
-    '../_base_/schedules/digits-scale_detection_1x.py',
-]
+_base_ = ['../_base_/rows/faster-rcnn_frozen-bn.py', '../_base_/scales/digits_faster-rcnn.py']
 
 model = _base_.digits_model
 model.backbone.init_cfg.checkpoint = 'work_dirs/resnet18-w32_bn_1xb32_digits/epoch_6.pth'

@@ -1,9 +1,7 @@
 # Table 3, row BN†/SN, at digits scale.
 _base_ = [
     '../_base_/rows/faster-rcnn_frozen-bn_sn-head.py',
-    '../_base_/models/digits-scale_faster-rcnn.py',
-    '../_base_/datasets/digits-scale_detection.py',
-    '../_base_/schedules/digits-scale_detection_1x.py',
+    '../_base_/scales/digits_faster-rcnn.py',
 ]
 
 model = _base_.digits_model

@@ -1,10 +1,5 @@
 # Table 3, row SN/SN, at digits scale.
-_base_ = [
-    '../_base_/rows/faster-rcnn_sn-sn.py',
-    '../_base_/models/digits-scale_faster-rcnn.py',
-    '../_base_/datasets/digits-scale_detection.py',
-    '../_base_/schedules/digits-scale_detection_1x.py',
-]
+_base_ = ['../_base_/rows/faster-rcnn_sn-sn.py', '../_base_/scales/digits_faster-rcnn.py']
 
 model = _base_.digits_model
 model.backbone.norm_cfg = _base_.digits_sn

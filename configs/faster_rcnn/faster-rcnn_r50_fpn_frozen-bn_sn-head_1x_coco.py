@@ -1,13 +1,7 @@
 # Table 3, row BN†/SN, at full scale, from ImageNet weights with BN (torchvision;
 # unknown: those of the published row).
-_base_ = [
-    '../_base_/rows/faster-rcnn_frozen-bn_sn-head.py',
-    'mmdet::_base_/datasets/coco_detection.py',
-    '../_base_/schedules/detection_1x.py',
-]
+_base_ = ['../_base_/rows/faster-rcnn_frozen-bn_sn-head.py', '../_base_/scales/coco_faster-rcnn.py']
 
 # The variance of the released layer, as in the row SN/SN.
 released = dict(released_statistics=True)
-model = dict(
-    neck=dict(norm_cfg=released),
-)
+model = dict(neck=dict(norm_cfg=released))

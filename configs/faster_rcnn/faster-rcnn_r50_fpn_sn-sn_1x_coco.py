@@ -1,9 +1,5 @@
 # Table 3, row SN/SN, at full scale, from released ImageNet weights with SN.
-_base_ = [
-    '../_base_/rows/faster-rcnn_sn-sn.py',
-    'mmdet::_base_/datasets/coco_detection.py',
-    '../_base_/schedules/detection_1x.py',
-]
+_base_ = ['../_base_/rows/faster-rcnn_sn-sn.py', '../_base_/scales/coco_faster-rcnn.py']
 
 # The released ImageNet ResNet50v1+SN (8,2), as it is or converted to our
 # names; it was trained with the released statistics.

@@ -1,15 +1,8 @@
 # Table 5, Cityscapes, row GN, at digits scale.
-_base_ = [
-    '../_base_/rows/fcn_gn.py',
-    '../_base_/models/digits-scale_segmentation-rows.py',
-    '../_base_/datasets/digits-scale_cityscapes_segmentation-rows.py',
-    '../_base_/schedules/digits-scale_cityscapes_segmentation-rows.py',
-]
+_base_ = ['../_base_/rows/fcn_gn.py', '../_base_/scales/digits_cityscapes.py']
 
 model = dict(**_base_.digits_model, data_preprocessor=_base_.padding)
-model['backbone']['init_cfg'].update(
-    checkpoint='work_dirs/resnet18-w32_gn_1xb32_digits/epoch_6.pth'
-)
-model['backbone'].update(norm_cfg=_base_.digits_gn)
+model['backbone'].init_cfg.checkpoint = 'work_dirs/resnet18-w32_gn_1xb32_digits/epoch_6.pth'
+model['backbone'].norm_cfg = _base_.digits_gn
 model['decode_head'].update(norm_cfg=_base_.digits_gn)
 model['auxiliary_head'].update(norm_cfg=_base_.digits_gn)

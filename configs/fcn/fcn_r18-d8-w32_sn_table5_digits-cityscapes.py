@@ -1,12 +1,5 @@
 # Table 5, Cityscapes, row SN, at digits scale.
-_base_ = [
-    '../_base_/rows/fcn_sn.py',
-    '../_base_/models/digits-scale_segmentation-rows.py',
-    '../_base_/datasets/digits-scale_cityscapes_segmentation-rows.py',
-    '../_base_/schedules/digits-scale_cityscapes_segmentation-rows.py',
-]
+_base_ = ['../_base_/rows/fcn_sn.py', '../_base_/scales/digits_cityscapes.py']
 
 model = dict(**_base_.digits_model, data_preprocessor=_base_.padding)
-model['backbone']['init_cfg'].update(
-    checkpoint='work_dirs/resnet18-w32_sn_1xb32_digits/epoch_6.pth'
-)
+model['backbone'].init_cfg.checkpoint = 'work_dirs/resnet18-w32_sn_1xb32_digits/epoch_6.pth'

@@ -1,9 +1,5 @@
 # Table 5 on Cityscapes. Row and recipe, and what is unknown of them:
-_base_ = [
-    '../_base_/rows/fcn_gn.py',
-    '../_base_/datasets/cityscapes_segmentation-rows.py',
-    '../_base_/schedules/cityscapes_segmentation-rows.py',
-]
+_base_ = ['../_base_/rows/fcn_gn.py', '../_base_/scales/cityscapes.py']
 
 model = dict(
     # Detectron's ResNet-50 with GN, which takes unscaled BGR; the released code for ADE20K starts

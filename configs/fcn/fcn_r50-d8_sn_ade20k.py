@@ -1,9 +1,5 @@
 # Table 5 on ADE20K. Row and recipe, and what is unknown of them:
-_base_ = [
-    '../_base_/rows/fcn_sn.py',
-    '../_base_/datasets/ade20k_segmentation-rows.py',
-    '../_base_/schedules/ade20k_segmentation-rows.py',
-]
+_base_ = ['../_base_/rows/fcn_sn.py', '../_base_/scales/ade20k.py']
 
 # released_statistics: the released ImageNet weights were trained with them.
 # momentum: the released segmentation code keeps 0.997 of the old value.

@@ -1,9 +1,5 @@
 # Table 5 on ADE20K. Row and recipe, and what is unknown of them:
-_base_ = [
-    '../_base_/rows/fcn_syncbn.py',
-    '../_base_/datasets/ade20k_segmentation-rows.py',
-    '../_base_/schedules/ade20k_segmentation-rows.py',
-]
+_base_ = ['../_base_/rows/fcn_syncbn.py', '../_base_/scales/ade20k.py']
 
 model = dict(
     # Scaled RGB, as those weights take it; the released code feeds unscaled BGR.

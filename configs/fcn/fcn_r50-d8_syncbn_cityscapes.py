@@ -1,9 +1,5 @@
 # Table 5 on Cityscapes. Row and recipe, and what is unknown of them:
-_base_ = [
-    '../_base_/rows/fcn_syncbn.py',
-    '../_base_/datasets/cityscapes_segmentation-rows.py',
-    '../_base_/schedules/cityscapes_segmentation-rows.py',
-]
+_base_ = ['../_base_/rows/fcn_syncbn.py', '../_base_/scales/cityscapes.py']
 
 model = dict(
     data_preprocessor=_base_.padding,

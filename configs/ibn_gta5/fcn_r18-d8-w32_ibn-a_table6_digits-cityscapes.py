@@ -1,12 +1,5 @@
 # IBN-Net's Table 6, row IBN-Net50-a, at digits scale, trained by day.
-_base_ = [
-    '../_base_/rows/fcn_ibn-a.py',
-    '../_base_/models/digits-scale_segmentation-rows.py',
-    '../_base_/datasets/digits-scale_cityscapes_ibn-rows.py',
-    '../_base_/schedules/digits-scale_ibn_segmentation-rows.py',
-]
+_base_ = ['../_base_/rows/fcn_ibn-a.py', '../_base_/scales/digits_ibn_cityscapes.py']
 
 model = dict(**_base_.digits_model, data_preprocessor=_base_.padding)
-model['backbone']['init_cfg'].update(
-    checkpoint='work_dirs/resnet18-w32_ibn-a_1xb32_digits/epoch_6.pth'
-)
+model['backbone'].init_cfg.checkpoint = 'work_dirs/resnet18-w32_ibn-a_1xb32_digits/epoch_6.pth'

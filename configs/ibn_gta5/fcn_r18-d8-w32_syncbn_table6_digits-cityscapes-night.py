@@ -1,12 +1,5 @@
 # IBN-Net's Table 6, row ResNet50, at digits scale, trained by night.
-_base_ = [
-    '../_base_/rows/fcn_resnet.py',
-    '../_base_/models/digits-scale_segmentation-rows.py',
-    '../_base_/datasets/digits-scale_gta5_ibn-rows.py',
-    '../_base_/schedules/digits-scale_ibn_segmentation-rows.py',
-]
+_base_ = ['../_base_/rows/fcn_resnet.py', '../_base_/scales/digits_ibn_gta5.py']
 
 model = dict(**_base_.digits_model, data_preprocessor=_base_.padding)
-model['backbone']['init_cfg'].update(
-    checkpoint='work_dirs/resnet18-w32_bn_1xb32_digits/epoch_6.pth'
-)
+model['backbone'].init_cfg.checkpoint = 'work_dirs/resnet18-w32_bn_1xb32_digits/epoch_6.pth'

@@ -1,9 +1,5 @@
 # IBN-Net, Table 6, trained on GTA5. Row and recipe, and what is unknown of them:
-_base_ = [
-    '../_base_/rows/fcn_ibn-a.py',
-    '../_base_/datasets/gta5_ibn-rows.py',
-    '../_base_/schedules/ibn_segmentation-rows.py',
-]
+_base_ = ['../_base_/rows/fcn_ibn-a.py', '../_base_/scales/ibn_gta5.py']
 
 custom_imports = dict(imports=['normplug', 'normplug.datasets'])
 model = dict(

@@ -1,9 +1,5 @@
 # IBN-Net, Table 6, trained on Cityscapes. Row and recipe, and what is unknown of them:
-_base_ = [
-    '../_base_/rows/fcn_ibn-b.py',
-    '../_base_/datasets/cityscapes_ibn-rows.py',
-    '../_base_/schedules/ibn_segmentation-rows.py',
-]
+_base_ = ['../_base_/rows/fcn_ibn-b.py', '../_base_/scales/ibn_cityscapes.py']
 
 model = dict(
     data_preprocessor=_base_.padding,

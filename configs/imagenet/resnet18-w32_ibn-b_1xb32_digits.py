@@ -1,9 +1,4 @@
 # IBN-Net-b on digits: the backbone of its rows at digits scale.
-_base_ = [
-    '../_base_/rows/resnet_ibn-b.py',
-    '../_base_/models/classification-rows_r18-w32.py',
-    '../_base_/datasets/digits_classification-rows.py',
-    '../_base_/schedules/digits_classification-rows.py',
-]
+_base_ = ['../_base_/rows/resnet_ibn-b.py', '../_base_/scales/digits_imagenet.py']
 
 model = _base_.digits_model

@@ -1,5 +1,4 @@
 # ResNet-50 with BN on ImageNet, 1 GPU x 8 images: published top-1 75.4.
-# SN's released recipe, here too: a rate of 0.1 for 256 images, linear in their number.
 _base_ = './resnet50_bn_8xb32_imagenet.py'
 
 train_dataloader = dict(batch_size=8)

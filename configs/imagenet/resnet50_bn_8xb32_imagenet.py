@@ -1,6 +1,2 @@
 # ResNet-50 with BN on ImageNet, 8 GPUs x 32 images: top-1 76.4, and 75.73 by IBN-Net.
-_base_ = [
-    '../_base_/rows/resnet_bn.py',
-    'mmpretrain::_base_/datasets/imagenet_bs32.py',
-    '../_base_/schedules/imagenet-rows_100e.py',
-]
+_base_ = ['../_base_/rows/resnet_bn.py', '../_base_/scales/imagenet.py']

@@ -1,5 +1,4 @@
 # ResNet-50 with GN on ImageNet, 8 GPUs x 1 image: published top-1 75.5.
-# SN's released recipe, here too: a rate of 0.1 for 256 images, linear in their number.
 _base_ = './resnet50_gn_8xb32_imagenet.py'
 
 train_dataloader = dict(batch_size=1)

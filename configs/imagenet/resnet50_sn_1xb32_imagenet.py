@@ -1,5 +1,4 @@
 # ResNet-50 with SN on ImageNet, 1 GPU x 32 images: published top-1 76.6.
-# Released recipe: a rate of 0.1 for 256 images, linear in their number.
 _base_ = './resnet50_sn_8xb32_imagenet.py'
 
 optim_wrapper = dict(optimizer=dict(lr=0.0125))

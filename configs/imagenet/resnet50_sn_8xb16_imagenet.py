@@ -1,5 +1,4 @@
 # ResNet-50 with SN on ImageNet, 8 GPUs x 16 images: published top-1 76.7.
-# Released recipe: a rate of 0.1 for 256 images, linear in their number.
 _base_ = './resnet50_sn_8xb32_imagenet.py'
 
 train_dataloader = dict(batch_size=16)

@@ -1,5 +1,4 @@
 # ResNet-50 with SN on ImageNet, 8 GPUs x 1 image: published top-1 75.0.
-# Released recipe: a rate of 0.1 for 256 images, linear in their number.
 _base_ = './resnet50_sn_8xb32_imagenet.py'
 
 # Released recipe: without BN, which is IN at one image in training, and noise in a test.

@@ -1,5 +1,4 @@
 # ResNet-50 with SSN on ImageNet, 8 GPUs x 4 images: published top-1 76.1.
-# SN's released recipe, here too: a rate of 0.1 for 256 images, linear in their number.
 _base_ = './resnet50_ssn_8xb32_imagenet.py'
 
 train_dataloader = dict(batch_size=4)

@@ -1,10 +1,5 @@
 # Mask R-CNN+FPN, 2x schedule, KN/KN (in no table), at digits scale.
-_base_ = [
-    '../_base_/rows/mask-rcnn_kn-kn.py',
-    '../_base_/models/digits-scale_mask-rcnn.py',
-    '../_base_/datasets/digits-scale_instance.py',
-    '../_base_/schedules/digits-scale_detection_2x.py',
-]
+_base_ = ['../_base_/rows/mask-rcnn_kn-kn.py', '../_base_/scales/digits_mask-rcnn.py']
 
 model = _base_.digits_model
 model.backbone.init_cfg.checkpoint = 'work_dirs/resnet18-w32_kn_1xb32_digits/epoch_6.pth'

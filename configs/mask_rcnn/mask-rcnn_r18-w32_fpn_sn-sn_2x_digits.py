@@ -1,10 +1,5 @@
 # Table 4, row SN/SN, at digits scale.
-_base_ = [
-    '../_base_/rows/mask-rcnn_sn-sn.py',
-    '../_base_/models/digits-scale_mask-rcnn.py',
-    '../_base_/datasets/digits-scale_instance.py',
-    '../_base_/schedules/digits-scale_detection_2x.py',
-]
+_base_ = ['../_base_/rows/mask-rcnn_sn-sn.py', '../_base_/scales/digits_mask-rcnn.py']
 
 model = _base_.digits_model
 model.backbone.norm_cfg = _base_.digits_sn

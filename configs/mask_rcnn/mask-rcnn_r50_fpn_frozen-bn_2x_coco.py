@@ -1,7 +1,3 @@
 # Table 4, row BN†/–, at full scale, from ImageNet weights with BN (torchvision;
 # unknown: those of the published row).
-_base_ = [
-    '../_base_/rows/mask-rcnn_frozen-bn.py',
-    'mmdet::_base_/datasets/coco_instance.py',
-    '../_base_/schedules/detection_2x.py',
-]
+_base_ = ['../_base_/rows/mask-rcnn_frozen-bn.py', '../_base_/scales/coco_mask-rcnn.py']

@@ -1,9 +1,5 @@
 # Table 4, row GN/GN, at full scale, from ImageNet weights with GN.
-_base_ = [
-    '../_base_/rows/mask-rcnn_gn-gn.py',
-    'mmdet::_base_/datasets/coco_instance.py',
-    '../_base_/schedules/detection_2x.py',
-]
+_base_ = ['../_base_/rows/mask-rcnn_gn-gn.py', '../_base_/scales/coco_mask-rcnn.py']
 
 # Unknown: what the published row starts from. Detectron's ResNet-50 with GN takes unscaled BGR.
 model = dict(

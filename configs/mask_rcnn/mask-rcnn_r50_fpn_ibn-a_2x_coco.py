@@ -1,9 +1,5 @@
 # Mask R-CNN+FPN, 2x schedule, IBN-a/– (in no table), at full scale, from released weights.
-_base_ = [
-    '../_base_/rows/mask-rcnn_ibn-a.py',
-    'mmdet::_base_/datasets/coco_instance.py',
-    '../_base_/schedules/detection_2x.py',
-]
+_base_ = ['../_base_/rows/mask-rcnn_ibn-a.py', '../_base_/scales/coco_mask-rcnn.py']
 
 # The released ImageNet ResNet50-IBN-a, as it is or converted to our names.
 model = dict(

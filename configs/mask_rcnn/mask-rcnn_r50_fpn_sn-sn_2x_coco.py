@@ -1,9 +1,5 @@
 # Table 4, row SN/SN, at full scale, from released ImageNet weights with SN.
-_base_ = [
-    '../_base_/rows/mask-rcnn_sn-sn.py',
-    'mmdet::_base_/datasets/coco_instance.py',
-    '../_base_/schedules/detection_2x.py',
-]
+_base_ = ['../_base_/rows/mask-rcnn_sn-sn.py', '../_base_/scales/coco_mask-rcnn.py']
 
 # The released ImageNet ResNet50v1+SN (8,2), as it is or converted to our
 # names; it was trained with the released statistics.
@@ -18,8 +14,5 @@ model = dict(
         ),
     ),
     neck=dict(norm_cfg=released),
-    roi_head=dict(
-        bbox_head=dict(norm_cfg=released),
-        mask_head=dict(norm_cfg=released),
-    ),
+    roi_head=dict(bbox_head=dict(norm_cfg=released), mask_head=dict(norm_cfg=released)),
 )

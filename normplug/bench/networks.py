@@ -1,4 +1,4 @@
-"""Detectors and segmentors of mm's own configs, with one norm at every place that has a norm."""
+"""Build detectors and segmentors from mm's own configs, with one norm everywhere."""
 
 from __future__ import annotations
 
@@ -103,10 +103,10 @@ def _labels_of_image(height: int, width: int, draw: torch.Generator) -> Any:
 
 
 def _detector(model: Config, norm_cfg: dict) -> None:
-    """As the papers' rows with a norm everywhere have it: a box head of four convolutions.
+    """Put the norm everywhere, also into a box head of four convolutions, as in the papers' rows.
 
-    The heads' work is the same for every norm: positive are the true boxes alone, which are added
-    to the proposals, and not what a network happens to propose near them.
+    Only the true boxes, which are added to the proposals, are positive, and nothing that a network
+    happens to propose near them. So the heads' work is the same for every norm.
     """
     model.backbone.update(frozen_stages=-1)
     model.neck.update(norm_cfg=norm_cfg)

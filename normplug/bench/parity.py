@@ -1,4 +1,4 @@
-"""A layer that computes something else is not measured."""
+"""Refuse to measure a layer that computes something other than the reference."""
 
 from __future__ import annotations
 
@@ -28,12 +28,13 @@ class ParityError(NormplugError):
 
 
 def check_parity(contender: Contender, case: Case, training: bool) -> None:
-    """Compare with the reference in float64, on the very tensors that are measured.
+    """Compare a layer with the reference in float64, on the tensors that are measured.
 
-    In training the output, dx and the gradients of all parameters; in evaluation the output.
+    In training, this compares the output, dx and the gradients of all parameters; in evaluation,
+    the output.
 
     Raises:
-        ParityError: naming the contender, the case and the tensor that differs.
+        ParityError: it names the contender, the case and the tensor that differs.
     """
     layer = contender.layer.train(training)
     x, dy = case.tensors()
@@ -56,7 +57,7 @@ def check_parity(contender: Contender, case: Case, training: bool) -> None:
 
 
 def reference(layer: nn.Module, x: Tensor, dy: Tensor, training: bool) -> list[Tensor]:
-    """The output of a layer in float64, in training also the gradients of x and the parameters."""
+    """Return a layer's output in float64; in training also the gradients of x and parameters."""
     x = x.detach().double().requires_grad_()
     y = layer.reference(x) if isinstance(layer, LinkedKN) else _naive(layer, x)
     if not training:
@@ -78,6 +79,6 @@ def _check_form(what: str, tensor: Tensor, case: Case) -> None:
 
 
 def difference(actual: Tensor, expected: Tensor, total: int) -> tuple[float, float]:
-    """Largest |error|, and the size of values: a sum of k random terms is about √k, if not more."""
+    """Return the largest |error| and the size of values: √k or more for a sum of k random terms."""
     error = (actual.double() - expected).abs().max().item()
     return error, max(expected.abs().max().item(), (total / expected.numel()) ** 0.5)

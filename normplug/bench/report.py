@@ -1,4 +1,4 @@
-"""The files of a report: which columns its tables show, and what its chart compares."""
+"""Make the files of a report: choose the columns of its tables, and what its chart compares."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _MODEL_COLUMNS += _COSTS
 
 
 def files(name: str, rows: Sequence[Row], source: Row) -> dict[str, bytes]:
-    """CSV, Markdown and, of times, a chart, by file name.
+    """Return CSV, Markdown and, for times, a chart, by file name.
 
     Args:
         name: 'layers', 'random_sizes' or a network's.
@@ -45,7 +45,7 @@ def files(name: str, rows: Sequence[Row], source: Row) -> dict[str, bytes]:
 
 
 def table(name: str, rows: Sequence[Row], source: Row) -> bytes:
-    """The Markdown alone, of the same arguments."""
+    """Return the Markdown alone, from the same arguments."""
     if name == 'random_sizes':
         return to_markdown(rows, tuple(rows[0]), source)
     if name == 'layers':
@@ -56,5 +56,5 @@ def table(name: str, rows: Sequence[Row], source: Row) -> bytes:
 
 
 def _sorted(name: str, rows: Sequence[Row]) -> Sequence[Row]:
-    """Of layers, all trainings before all evaluations."""
+    """Sort rows of layers: all trainings before all evaluations."""
     return sorted(rows, key=lambda row: name == 'layers' and row['mode'] != 'train')

@@ -1,4 +1,4 @@
-"""Times of steps that take turns, so that whatever slows the machine slows all of them.
+"""Time steps that take turns, so that whatever slows the machine slows all of them.
 
 torch.utils.benchmark times one statement at a time; a ratio of two such times is as noisy as the
 machine between them.
@@ -17,7 +17,7 @@ import torch
 
 __all__ = ['Parts', 'Times', 'copy_bandwidth', 'in_turns', 'quantiles', 'seconds_of']
 
-# The first part gets None, each other what the one before returned.
+# The first part gets None; every other part gets what the part before it returned.
 Parts = Sequence[Callable[[Any], Any]]
 
 _LEAST_ROUNDS, _MOST_ROUNDS = 5, 500

@@ -50,7 +50,7 @@ def convert(
         to: one of :data:`.names.LAYOUTS`. Default: 'model' for what has a ``backbone.``, else
             'backbone'.
         norm: what norm layers become, one of :data:`.layers.KINDS`; 'IBN' stands where IBN-Net-a
-            has it. None to leave them what they are.
+            has it. None leaves them as they are.
         logit_init: argument of SN, for ratios that the file does not have.
         kinds: layer name (without ``backbone.`` unless ``to`` is 'model') → normalizer in the
             model that is to be filled; what ``norm`` is if that is None.

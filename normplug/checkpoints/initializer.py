@@ -1,4 +1,4 @@
-"""``init_cfg=dict(type='ReleasedPretrained', checkpoint=...)``: a released file, named as it is."""
+"""``init_cfg=dict(type='ReleasedPretrained', checkpoint=...)`` loads a released file as it is."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ __all__ = ['ReleasedPretrained']
 class ReleasedPretrained:
     """Fill a ResNet, or mmpretrain's classifier with one, from a released checkpoint.
 
-    Unlike ``Pretrained`` it converts names and shapes, and leaves no tensor of the module as it
-    is: what does not fit is an error. Files that ``tools/convert_checkpoint.py`` wrote do too.
+    Unlike ``Pretrained`` it converts names and shapes, and it is an error if a tensor of the module
+    is not filled. It also takes files that ``tools/convert_checkpoint.py`` wrote.
 
     Args:
         checkpoint: the file, or an address that mmengine can load.

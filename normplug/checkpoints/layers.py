@@ -106,7 +106,7 @@ def convert_layer(entries: Entries, to: str, logit_init: str, where: str) -> Ent
 def _check_whole(entries: Entries, kind: str, where: str) -> None:
     lacking = [name for name in _NEEDED.get(kind, ()) if name not in entries]
     if lacking:
-        raise CheckpointError(f'{where} is no whole {kind} layer: {", ".join(lacking)} missing')
+        raise CheckpointError(f'{where} is not a whole {kind} layer: {", ".join(lacking)} missing')
     radius = entries.get('radius')
     # An average over models rounds.
     if radius is not None and bool(((radius < 0) | (radius > 1 + 1e-6)).any()):
@@ -131,7 +131,7 @@ def _load(build, entries: Entries, where: str, from_bn: bool) -> Entries:
     parts = ('IN.weight', 'BN.weight') if 'IN.weight' in entries else ('weight',)
     lacking = [name for name in parts if name not in entries]
     if lacking:
-        raise CheckpointError(f'{where} is no whole layer: {", ".join(lacking)} missing')
+        raise CheckpointError(f'{where} is not a whole layer: {", ".join(lacking)} missing')
     channels = sum(entries[name].numel() for name in parts)
     layer = build(channels).to(entries[parts[0]].dtype)
     with warnings.catch_warnings():
@@ -146,7 +146,7 @@ def _load(build, entries: Entries, where: str, from_bn: bool) -> Entries:
         told = [f'{", ".join(sorted(missing))} missing'] * bool(missing)
         told += [f'{", ".join(unexpected)} unknown'] * bool(unexpected)
         raise CheckpointError(
-            f'{where} is no whole {type(layer).__name__} layer: {"; ".join(told)}'
+            f'{where} is not a whole {type(layer).__name__} layer: {"; ".join(told)}'
         )
     return layer.state_dict()
 

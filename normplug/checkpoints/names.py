@@ -45,19 +45,19 @@ def is_released(state: Iterable[str]) -> bool:
 
 
 def is_ibn_a(layer: str) -> bool:
-    """Whether IBN-Net-a has an IBN for the norm layer of this name."""
+    """Return whether IBN-Net-a has an IBN for the norm layer of this name."""
     return _IBN_A.fullmatch(layer) is not None
 
 
 def is_classifier(bare: str) -> bool:
-    """Whether a bare name is of the classifier on top of the backbone."""
+    """Return whether a bare name is of the classifier on top of the backbone."""
     return bare.startswith(_FC)
 
 
 def bare_names(state: Iterable[str], to: str, path: str) -> dict[str, str]:
-    """Bare name → name in ``state``, which is of ``path``, as far as the layout has a place for it.
+    """Return bare name → name in ``state``, for what has a place in the layout ``to``.
 
-    Bare are mm's names in a backbone, and ``fc.*``. For the layout 'model' all names stay.
+    Bare names are mm's names in a backbone, and ``fc.*``. For the layout 'model' all names stay.
 
     Raises:
         CheckpointError: two tensors get the same name.
@@ -86,7 +86,7 @@ def bare_names(state: Iterable[str], to: str, path: str) -> dict[str, str]:
 
 
 def placed(bare: str, to: str, has_sn: bool) -> str:
-    """A bare name in the layout ``to``; ``has_sn``: the network's norms are SN or SSN."""
+    """Return a bare name as the layout ``to`` has it; with ``has_sn`` the norms are SN or SSN."""
     if to == 'classifier':
         return (_HEAD if is_classifier(bare) else _BACKBONE) + bare
     if to == 'released' and has_sn:

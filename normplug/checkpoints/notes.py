@@ -12,7 +12,7 @@ __all__ = ['notes_on']
 def notes_on(
     source: Source, layers: dict[str, Entries], plan: dict[str, str], to: str
 ) -> list[str]:
-    """Lines for the report.
+    """Return the lines for the report.
 
     Args:
         source: the file.

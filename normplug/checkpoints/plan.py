@@ -19,7 +19,7 @@ _UNRELEASED = re.compile(r'.*\.(bn\d|IN)\.(IN|BN)\.\w+')
 
 
 def planned(name: str, entries: Entries, norm: str | None, kinds: Mapping[str, str] | None) -> str:
-    """The normalizer that a layer becomes."""
+    """Return the normalizer that a layer becomes."""
     kind = kind_of(entries)
     if norm is None:
         kind = (kinds or {}).get(name, kind)
@@ -35,7 +35,7 @@ def check_plan(
 ) -> None:
     """Raise CheckpointError if there is nothing to convert, or nothing that can become ``norm``.
 
-    ``has_in``: the network has instance norms like IBN-Net-b, and so a layout to convert.
+    With ``has_in`` the network has instance norms like IBN-Net-b, and so a layout to convert.
     """
     found = sorted({kind_of(entries) for entries in layers.values()})
     if not layers:
@@ -78,6 +78,6 @@ def check_releasable(
 
 
 def layer_of(name: str, layers: dict[str, Entries]) -> str | None:
-    """The norm layer that a tensor is of; released IBN has a level more."""
+    """Return the norm layer that a tensor belongs to; released IBN has one level more."""
     above = name.rpartition('.')[0]
     return next((n for n in (above, above.rpartition('.')[0]) if n in layers), None)

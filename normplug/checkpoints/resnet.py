@@ -81,7 +81,7 @@ def architecture(state: Mapping[str, Tensor], whose: str) -> Architecture:
     names = set(state)
     if not is_resnet(names):
         raise CheckpointError(
-            f'{whose} is of no ResNet with names as in mm or the released classification code: '
+            f'{whose} is not of a ResNet with names as in mm or the released classification code: '
             f'it has no {" or ".join(sorted(_STEMS))}, or no {_FIRST_CONV}, but '
             f'{few(sorted(names))}. Detectron-like codes name their layers otherwise; their '
             'checkpoints cannot be converted'

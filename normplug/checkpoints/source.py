@@ -70,7 +70,7 @@ def _tensors(checkpoint: object, path: str) -> dict[str, Tensor]:
         keys = few(map(str, checkpoint)) if isinstance(checkpoint, dict) else ''
         found = f' (only {keys})' if keys else ''
         raise CheckpointError(
-            f'{path} holds no state dict{found}; expected are tensors by name, alone or below '
+            f'{path} holds no state dict{found}; it should have tensors by name, alone or below '
             f'{" or ".join(map(repr, _WRAPPERS))}'
         )
     if all(name.startswith(_PARALLEL) for name in state):

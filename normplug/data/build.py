@@ -5,6 +5,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -16,13 +17,22 @@ from .classification import crop_settings, write_classification
 from .coco import write_coco
 from .scene import SceneMaker, SceneSettings
 
-__all__ = ['FORMATS', 'RECORD', 'DigitsError', 'DigitsSettings', 'Format', 'build_digits']
+__all__ = [
+    'FORMATS',
+    'RECORD',
+    'DigitsError',
+    'DigitsSettings',
+    'Format',
+    'build_digits',
+    'description',
+]
 
 # Increase it when the same settings give different files.
 VERSION = 1
 RECORD = 'digits.json'
 # Below, the smallest digits are a few pixels; above, the photographs are a blur.
 SIZES = (64, 1024)
+_LIGHTS = 'Each picture has its own light now; old scenes, and those of --no-light, are all in one'
 
 
 class DigitsError(UserError, ValueError):
@@ -89,15 +99,17 @@ def build_digits(
 
     Raises:
         DigitsError: an unknown format; a folder that holds something else (or, without `force`,
-            the same with other settings); `out` cannot be written.
+            the same with other settings); another format in `out` has another light; `out` cannot
+            be written.
     """
     unknown = [name for name in formats if name not in FORMATS]
     if unknown or not formats:
         raise DigitsError(
             f'--formats {" ".join(unknown)}: choose one or more of {", ".join(FORMATS)}'
         )
-    records = {name: _record(name, settings) for name in formats}
+    records = {name: description(name, settings) for name in formats}
     try:
+        _check_light(out, records)
         missing = [name for name in records if not _is_there(out / name, records[name], force, log)]
         if missing:
             out.mkdir(parents=True, exist_ok=True)
@@ -107,11 +119,40 @@ def build_digits(
         raise DigitsError(f'--out {out}: cannot be written ({error})') from error
 
 
-def _record(name: str, settings: DigitsSettings) -> dict:
+def description(name: str, settings: DigitsSettings) -> dict:
     """What decides the files of a format, as JSON gives it back."""
     scene = asdict(FORMATS[name].adapt(settings.scene))
     record = {'format': name, 'version': VERSION, **asdict(settings), 'scene': scene}
     return json.loads(json.dumps(record))
+
+
+def _read(folder: Path) -> dict:
+    """The description that lies in a folder.
+
+    Raises:
+        OSError, ValueError, TypeError, KeyError: there is none.
+    """
+    found = json.loads((folder / RECORD).read_text(encoding='utf-8'))
+    # Scenes had one light, and nothing said so, before they had each their own.
+    return {**found, 'scene': {'light': None, **found['scene']}}
+
+
+def _check_light(out: Path, records: Mapping[str, dict]) -> None:
+    """Raise DigitsError if a format beside those to write has another light.
+
+    A network that is pretrained on one form and trained on another must not see two lights by
+    mistake.
+    """
+    light = next(iter(records.values()))['scene']['light']
+    for name in FORMATS.keys() - records.keys():
+        other = light
+        with suppress(OSError, ValueError, TypeError, KeyError):
+            other = _read(out / name)['scene']['light']
+        if other != light:
+            raise DigitsError(
+                f'{out} holds {name} with another light: replace it too, by its name in --formats '
+                f'and --force of make_digits, or choose another --out. {_LIGHTS}'
+            )
 
 
 def _is_there(folder: Path, record: dict, force: bool, log: Callable[[str], None]) -> bool:
@@ -119,7 +160,7 @@ def _is_there(folder: Path, record: dict, force: bool, log: Callable[[str], None
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return False
     try:
-        found = json.loads((folder / RECORD).read_text(encoding='utf-8'))
+        found = _read(folder)
         theirs, ours = ({**r, **r['scene'], 'scene': None} for r in (found, record))
     except (FileNotFoundError, NotADirectoryError, ValueError, TypeError, KeyError):
         # Never replaced, not even by force: it may be somebody's real data.
@@ -135,7 +176,8 @@ def _is_there(folder: Path, record: dict, force: bool, log: Callable[[str], None
     differing = sorted(key for key in {*theirs, *ours} if theirs.get(key) != ours.get(key))
     raise DigitsError(
         f'{folder} was written with other settings ({", ".join(differing)} differ): '
-        'use --force to replace it, or another --out'
+        'use --force of make_digits to replace it, or another --out'
+        + (f'. {_LIGHTS}' if 'light' in differing else '')
     )
 
 

@@ -33,10 +33,11 @@ def main_make_digits(argv: Sequence[str] | None = None, prog: str = 'tools/make_
     add('--size', type=int, default=default.scene.size, help='side in pixels (default: 128)')
     add('--train', type=int, default=default.train, help='images (default: %(default)s)')
     add('--val', type=int, default=default.val, help='images (default: %(default)s)')
+    add('--no-light', action='store_true', help='one light in all pictures: the old scenes')
     add('--force', action='store_true', help='replace what was written with other settings')
     args = parser.parse_args(argv)
     try:
-        scene = SceneSettings(size=args.size)
+        scene = SceneSettings(size=args.size, light=None if args.no_light else default.scene.light)
         settings = DigitsSettings(args.seed, args.train, args.val, scene)
         build_digits(args.out, args.formats, settings, args.force)
     except DigitsError as error:

@@ -5,11 +5,12 @@ Legend: H = W = `SceneSettings.size`, K = number of digits in the picture.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from PIL import Image
 
+from .light import Light
 from .scans import CLASSES, PHOTOS, SPLITS, load_material
 
 __all__ = ['Scene', 'SceneMaker', 'SceneSettings']
@@ -21,6 +22,8 @@ OPAQUE = 0.5
 UNSURE = (0.15, 0.85)
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 PLACEMENTS = 50
+# A picture's light is drawn apart from the rest, which is the same with and without it.
+LIGHT_STREAM = 1
 
 
 @dataclass(frozen=True)
@@ -42,8 +45,9 @@ class SceneSettings:
         contrast: the least difference in lightness to what the digit is pasted on.
         photos: the photographs to crop.
         crop: the side of a crop, in pixels of the photograph.
-        gamma: the exponent applied to the photograph, above 1 darkens.
+        gamma: the exponent applied to the photograph in every picture, above 1 darkens.
         gain: the factor applied to the photograph's red, green and blue after that.
+        light: that of each picture; None for one light in all of them.
     """
 
     size: int = 128
@@ -61,6 +65,7 @@ class SceneSettings:
     crop: tuple[int, int] = (96, 180)
     gamma: float = 1.0
     gain: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    light: Light | None = field(default_factory=Light)
 
 
 @dataclass(frozen=True)
@@ -106,7 +111,8 @@ class SceneMaker:
             RuntimeError: `labels` were given and one of them found no place.
         """
         settings, material = self.settings, self._materials[split]
-        rng = np.random.default_rng([self.seed, SPLITS.index(split), index])
+        place = [self.seed, SPLITS.index(split), index]
+        rng = np.random.default_rng(place)
         drawn = labels
         if labels is None:
             empty = rng.random() < settings.empty
@@ -121,6 +127,10 @@ class SceneMaker:
                     f'digit {label} found no place in scene {index} of {split}: '
                     'lower min_visible, min_area or contrast in SceneSettings'
                 )
+        if settings.light is not None:
+            canvas.image = settings.light.shine(
+                np.random.default_rng([*place, LIGHT_STREAM]), canvas.image
+            )
         return canvas.scene()
 
 

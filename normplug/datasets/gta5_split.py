@@ -8,6 +8,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from normplug.files import write
+
 __all__ = ['write_lists']
 
 _PARTS = ('train', 'val', 'test')
@@ -21,6 +23,7 @@ def write_lists(split: Path) -> dict[str, int]:
 
     Raises:
         ValueError: the file is not the split of GTA5.
+        WriteError: a list cannot be written.
     """
     from scipy.io import loadmat
 
@@ -32,7 +35,7 @@ def write_lists(split: Path) -> dict[str, int]:
             raise ValueError(f'{split} is not the split.mat of GTA5: {error!r}') from error
     for part, chosen in numbers.items():
         names = [f'{number:05d}\n' for number in chosen]
-        split.with_name(f'{part}.txt').write_text(''.join(names), encoding='utf-8')
+        write(split.with_name(f'{part}.txt'), ''.join(names).encode())
     return {part: len(chosen) for part, chosen in numbers.items()}
 
 

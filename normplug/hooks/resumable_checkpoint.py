@@ -16,18 +16,18 @@ from mmengine.optim import OptimWrapperDict
 from mmengine.registry import HOOKS
 from mmengine.runner import CheckpointLoader, Runner, save_checkpoint
 
-from normplug.files import remove_leftovers
+from normplug.files import check_room, check_writable, remove_leftovers
 from normplug.hooks.of_runner import unwrapped
 from normplug.hooks.sample_seed import SampleSeedHook
 from normplug.hooks.sync_norm_stats import synchronize_models
 from normplug.random_state import get_random_state, set_random_state
 from normplug.resume import storage
-from normplug.resume.disk import check_room, check_writable, checkpoint_bytes
 from normplug.resume.kept import (
     caching_transforms,
     preprocessor_values,
     set_preprocessor_values,
 )
+from normplug.resume.size import checkpoint_bytes
 
 __all__ = ['ResumableCheckpointHook']
 

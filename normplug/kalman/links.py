@@ -1,4 +1,4 @@
-"""The links between the Kalman-normalized layers of a model."""
+"""Link the Kalman-normalized layers of a model."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class LinkReport(NamedTuple):
 class Session:
     """The running forward of a linked model: states exist until it ends.
 
-    Copies of the model, and pickled ones, have none.
+    Copies of the model, also pickled ones, have no session.
 
     Attributes:
         is_open: whether the model is in its forward.
@@ -78,17 +78,17 @@ class Session:
         self.is_open = True
 
     def close(self, *_: Any) -> None:
-        """Drop them."""
+        """Drop the states."""
         self.is_open = False
         for node in self._nodes:
             node.forget()
 
     def __deepcopy__(self, memo: dict) -> Session:
-        """One without nodes."""
+        """Return a session without nodes."""
         return Session(())
 
     def __reduce__(self) -> tuple:
-        """One without nodes."""
+        """Return a session without nodes."""
         return Session, ((),)
 
 

@@ -1,4 +1,4 @@
-"""What the tools train and test with; usable from a script through ``build_runner``."""
+"""The functions with which the tools train and test; a script calls ``build_runner``."""
 
 from normplug.errors import UserError
 from normplug.preflight.config import load_config

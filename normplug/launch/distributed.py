@@ -31,7 +31,7 @@ from .rank_lifetime import die_with_launcher
 
 __all__ = ['errors_on_all_ranks', 'join_process_group']
 
-# What a launcher tells each process, under torch's names.
+# The environment variables of each launcher, by torch's names for them.
 _VARIABLES = {
     'pytorch': {'RANK': 'RANK', 'WORLD_SIZE': 'WORLD_SIZE', 'LOCAL_RANK': 'LOCAL_RANK'},
     'slurm': {'RANK': 'SLURM_PROCID', 'WORLD_SIZE': 'SLURM_NTASKS', 'LOCAL_RANK': 'SLURM_LOCALID'},
@@ -58,7 +58,7 @@ def join_process_group(cfg: Config) -> list[str]:
     mmengine trains there.
 
     Returns:
-        One line for the log for each thing that is now other than the config says.
+        One line for the log for each setting that now differs from the config.
 
     Raises:
         UserError: the launcher's variables are missing or contradict each other or the machine, or
@@ -82,9 +82,9 @@ def join_process_group(cfg: Config) -> list[str]:
 
 @contextmanager
 def errors_on_all_ranks() -> Iterator[None]:
-    """Turn a UserError of any rank inside the block into one of all.
+    """Raise on all ranks what any rank raised as a UserError inside the block.
 
-    A collective at the end of the block: no rank goes on, or waits for one that gave up.
+    The ranks meet at the end of the block, so that none goes on or waits for one that gave up.
 
     Raises:
         UserError: with the same text on all ranks.
@@ -121,7 +121,7 @@ def _check_alone() -> None:
 
 
 def _set_torch_variables(launcher: str) -> None:
-    """Make ``RANK`` and the like of whatever the launcher set."""
+    """Set ``RANK`` and torch's other variables from those of the launcher."""
     names = _VARIABLES[launcher]
     wanted = [*names.values()]
     wanted += ['SLURM_NODELIST'] if launcher == 'slurm' else ['MASTER_ADDR']
@@ -136,13 +136,15 @@ def _set_torch_variables(launcher: str) -> None:
     for name, source in names.items():
         value = os.environ[source]
         if not value.isdecimal():
-            raise UserError(f'{source}={value!r} in the environment is no number')
+            raise UserError(f'{source}={value!r} in the environment is not a number')
         os.environ[name] = value
     if launcher == 'slurm' and 'MASTER_ADDR' not in os.environ:
         os.environ['MASTER_ADDR'] = _first_slurm_host()
     os.environ.setdefault('MASTER_PORT', '29500')
     if not os.environ['MASTER_PORT'].isdecimal():
-        raise UserError(f'MASTER_PORT={os.environ["MASTER_PORT"]!r} in the environment is no port')
+        raise UserError(
+            f'MASTER_PORT={os.environ["MASTER_PORT"]!r} in the environment is not a port'
+        )
 
 
 def _first_slurm_host() -> str:
@@ -160,7 +162,7 @@ def _first_slurm_host() -> str:
 
 
 def _check_place() -> None:
-    """Is there such a rank, and a GPU for it?"""
+    """Check that the rank is below the world size, and that the machine has a GPU for it."""
     rank, size, local = (int(os.environ[name]) for name in ('RANK', 'WORLD_SIZE', 'LOCAL_RANK'))
     if rank >= size:
         raise UserError(
@@ -230,10 +232,10 @@ def _meets_by_torch(dist_cfg: dict, on_cpu: bool) -> bool:
 
 
 def _rendezvous(timeout: float | None) -> dict:
-    """Wait for the other processes, less long than for a collective unless ``timeout`` says so.
+    """Wait for the other processes, shorter than for a collective unless ``timeout`` is given.
 
     Returns:
-        What ``init_process_group`` takes to go on from there.
+        The arguments with which ``init_process_group`` goes on from there.
     """
     collectives = default_pg_timeout if timeout is None else timedelta(seconds=timeout)
     limit = _RENDEZVOUS if timeout is None else collectives
@@ -243,7 +245,7 @@ def _rendezvous(timeout: float | None) -> dict:
 
 
 def _initialize_on_cpu(dist_cfg: dict) -> list[str]:
-    """What ``init_dist`` does, less its ``torch.cuda.set_device``."""
+    """Do what ``init_dist`` does, without its ``torch.cuda.set_device``."""
     asked = dist_cfg.pop('backend', 'nccl')
     backend = 'gloo' if asked == 'nccl' else asked
     dist_cfg.pop('init_backend', None)
@@ -264,9 +266,9 @@ def _check_sync_bn(cfg: Config, on_cpu: bool) -> None:
 
 
 def _wrap_for_cpu(cfg: Config) -> list[str]:
-    """Have mmengine wrap the model by what accepts one on the CPU."""
+    """Make mmengine wrap the model in a class that accepts a model on the CPU."""
     wrapper = cfg.get('model_wrapper_cfg')
-    if wrapper is None:  # mmengine's own choice, which reads another key then
+    if wrapper is None:  # then mmengine chooses, and reads another key
         wrapper = dict(
             broadcast_buffers=False,
             find_unused_parameters=cfg.get('find_unused_parameters', False),

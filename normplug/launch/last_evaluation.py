@@ -1,4 +1,4 @@
-"""A training whose last evaluation was cut off gets it when it is resumed."""
+"""Evaluate the last checkpoint of a resumed training if its evaluation was cut off."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ['train']
 
 
 class _Iterations(Hook):
-    """Counts those of this process."""
+    """Counts the iterations of this process."""
 
     count = 0
 
@@ -18,10 +18,10 @@ class _Iterations(Hook):
 
 
 def train(runner: Runner) -> None:
-    """Train; if no iteration was left of a resumed training, evaluate all the same.
+    """Train; if a resumed training has no iteration left, evaluate all the same.
 
     mmengine saves the last checkpoint before it evaluates it. A training that ends between the two
-    would never be evaluated: resumed, its loop has nothing to do.
+    would never be evaluated, because its loop has nothing to do when it is resumed.
     """
     iterations = _Iterations()
     runner.register_hook(iterations)

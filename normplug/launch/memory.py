@@ -1,4 +1,4 @@
-"""Memory in the log lines of a training on the CPU."""
+"""Log the memory of a training on the CPU."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ['CPUMemoryHook']
 class CPUMemoryHook(Hook):
     """Log the main process's peak resident memory in MB as ``memory``.
 
-    mmengine logs ``memory`` of GPUs only. Not counted: the dataloader's worker processes.
+    mmengine logs ``memory`` of GPUs only. The dataloader's worker processes do not count.
     """
 
     priority = 'NORMAL'  # before LoggerHook

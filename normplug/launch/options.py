@@ -1,4 +1,4 @@
-"""Command-line options → changes of the config. Nothing here leaves anything on the disk."""
+"""Change the config as command-line options say. Nothing here leaves a file on the disk."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from mmengine.device import get_device
 from mmengine.registry import HOOKS
 
 from normplug.errors import UserError
+from normplug.files import check_writable
 from normplug.preflight.config import iter_datasets
 from normplug.preflight.config_types import built_by, name_of, package_of, scope_of
-from normplug.resume.disk import check_writable
 
 __all__ = [
     'enable_amp',
@@ -134,12 +134,12 @@ def save_pictures(cfg: Config, folder: str) -> None:
 def save_predictions(cfg: Config, out: str) -> None:
     """Save the predictions of the test set.
 
-    A name that ends in .pkl or .pickle gets them all in one file; any other name is, for
-    segmentation, the folder of one PNG of labels an image, as in mmseg.
+    If the name ends in .pkl or .pickle, one file gets all predictions. Any other name is a folder,
+    for segmentation only, which gets a PNG of labels for each image, as in mmseg.
 
     Raises:
-        UserError: another name, where the config's metrics do not write PNGs; or nothing can be
-            written there.
+        UserError: ``out`` is a folder, but the config's metrics do not write PNGs; or nothing can
+            be written there.
     """
     metrics = cfg.test_evaluator
     metrics = list(metrics) if isinstance(metrics, (list, tuple)) else [metrics]

@@ -1,4 +1,4 @@
-"""Data parallelism on devices that torch's SyncBatchNorm and mmengine's defaults refuse."""
+"""Run data parallelism on devices that torch's SyncBatchNorm and mmengine's defaults refuse."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ __all__ = ['PortableDistributedDataParallel', 'PortableSyncBatchNorm', 'make_syn
 
 
 class PortableSyncBatchNorm(PortableSyncBN, _BatchNorm):
-    """What :func:`make_sync_bn_portable` makes of an ``nn.SyncBatchNorm``.
+    """The class that :func:`make_sync_bn_portable` gives to an ``nn.SyncBatchNorm``.
 
-    Still a ``_BatchNorm``, unlike every norm type of this package: the user asked for a batch
-    norm, and ``norm_eval``, ``norm_decay_mult`` and the like must go on to apply to it.
+    Unlike every norm type of this package, it is a ``_BatchNorm``: the user asked for a batch
+    norm, and ``norm_eval``, ``norm_decay_mult`` and the like must still apply to it.
     """
 
     synchronized = True
-    # It was built by torch, which knows how to begin anew.
+    # torch built the layer, and torch resets it.
     reset_parameters = _BatchNorm.reset_parameters
     reset_running_stats = _BatchNorm.reset_running_stats
 
@@ -35,11 +35,11 @@ def make_sync_bn_portable(model: nn.Module) -> int:
     statistics and gradients are those of :class:`normplug.PortableSyncBN`.
 
     Returns:
-        How many there were.
+        The number of these layers.
 
     Raises:
         UserError: one of them has no affine parameters or no running statistics, or code of its
-            own, as a subclass or a parametrized layer has. The model has not been changed.
+            own (a subclass or a parametrized layer). The model is then unchanged.
     """
     layers = {n: m for n, m in model.named_modules() if isinstance(m, nn.SyncBatchNorm)}
     for name, layer in layers.items():

@@ -1,4 +1,4 @@
-"""How a rank ends: with its launcher, and in order."""
+"""End a rank together with its launcher, and in order."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _PR_SET_PDEATHSIG = 1  # of <sys/prctl.h>
 
 
 def die_with_launcher() -> None:
-    """Have Linux kill this rank when torchrun dies, which could end it no more after SIGKILL."""
+    """Make Linux kill this rank when torchrun dies, which cannot end it after a SIGKILL."""
     if sys.platform != 'linux':
         return
     launcher = os.getppid()
@@ -32,9 +32,9 @@ def end_rank(code: int) -> NoReturn:
     """Exit with ``code``, at the end of a script that may have initialized a process group.
 
     A thread of gloo may still hold the tensors of the last collective, and needs the interpreter
-    to free them. Where that is finalizing, the process ends by SIGABRT, now and then, after all
-    its work was done; destroying the group does not end these threads while a DDP refers to it.
-    So a rank on gloo does all that Python does at exit but the finalization.
+    to free them. If the interpreter is finalizing, the process sometimes ends by SIGABRT, although
+    all its work is done. Destroying the group does not end these threads while a DDP refers to it.
+    So a rank on gloo does everything that Python does at exit, except the finalization.
     """
     if is_distributed():
         if dist.get_backend() == 'gloo':

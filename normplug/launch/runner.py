@@ -1,4 +1,4 @@
-"""From a config to a runner, with every check of the user's input before the first write."""
+"""Check a config and build its runner; every check comes before the first write."""
 
 from __future__ import annotations
 
@@ -27,8 +27,9 @@ __all__ = ['build_runner']
 def build_runner(cfg: Config, mode: Literal['train', 'test'] = 'train') -> Runner:
     """Check ``cfg`` and build its runner; call ``.train()`` or ``.test()`` on it.
 
-    To train, ``cfg.resume`` and ``cfg.load_from`` mean what they mean in mmengine, but nothing to
-    resume is an error. To test, ``cfg.load_from`` is the checkpoint and must fit exactly.
+    To train, ``cfg.resume`` and ``cfg.load_from`` mean what they mean in mmengine, but it is an
+    error if there is nothing to resume. To test, ``cfg.load_from`` is the checkpoint and must fit
+    exactly.
 
     With ``cfg.launcher`` every rank calls this: it initializes the process group.
 
@@ -44,7 +45,7 @@ def build_runner(cfg: Config, mode: Literal['train', 'test'] = 'train') -> Runne
     with errors_on_all_ranks():
         notes += check_config(cfg, mode)
     if mode == 'train':
-        # Its own block: the lock is a file, and so waits until the checks of all ranks passed.
+        # The lock is a file: it is written only after the checks of all ranks passed.
         with errors_on_all_ranks():
             notes += lock_work_dir(cfg.work_dir)
     earlier = osp.exists(osp.join(cfg.work_dir, 'last_checkpoint'))
@@ -68,7 +69,7 @@ def build_runner(cfg: Config, mode: Literal['train', 'test'] = 'train') -> Runne
     if runner.distributed and not any(isinstance(h, SyncNormStatsHook) for h in runner.hooks):
         runner.register_hook(SyncNormStatsHook())
     if mode == 'test' and not is_main_process():
-        # mmengine's has every rank write the metrics, into one file at the same time.
+        # mmengine makes every rank write the metrics, into one file at the same time.
         for hook in [hook for hook in runner.hooks if isinstance(hook, LoggerHook)]:
             runner.hooks.remove(hook)
     return runner

@@ -1,4 +1,4 @@
-"""What tools/dist_train.sh and tools/dist_test.sh run: torchrun, with checks before and after it.
+"""Run torchrun for tools/dist_train.sh and tools/dist_test.sh, with checks before and after it.
 
 ``python -m normplug.launch.torchrun tools/train.py CONFIG NUM_PROC [ARGS]``
 """
@@ -59,7 +59,7 @@ def main(argv: Sequence[str]) -> int:
 def _launch(script: str, name: str, args: list[str]) -> int:
     files, processes, rest = _split(name, args)
     nodes = _node_options(name)
-    # Once, before N processes do it and each complains.
+    # Read it once here, before N processes read it and each complains.
     asked = _TOOLS[name].read_config([*files, '--launcher', 'pytorch', *rest]).launcher
     if asked != 'pytorch':
         raise UserError(
@@ -126,7 +126,7 @@ def _node_options(name: str) -> list[str]:
     else:
         port = _number('PORT', _DEFAULT_PORT, 1)
         if port > 65535:
-            raise UserError(f'PORT={port} is no port: 1 to 65535')
+            raise UserError(f'PORT={port} is not a port: 1 to 65535')
         if node == 0 and not _is_free(port):
             raise UserError(
                 f'port {port} is in use on this machine; choose another: '

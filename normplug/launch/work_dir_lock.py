@@ -1,4 +1,4 @@
-"""One training at a time in a work dir."""
+"""Allow one training at a time in a work dir."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ class LabelStrideFCNHead(FCNHead):
         kwargs: those of ``FCNHead``.
 
     Raises:
-        ValueError: ``label_stride`` is no whole number from 1.
+        ValueError: ``label_stride`` is not a whole number from 1.
     """
 
     def __init__(self, *args, label_stride: int, **kwargs) -> None:

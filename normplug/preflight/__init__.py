@@ -1,4 +1,4 @@
-"""What is looked at before a training, a test or another tool begins, and nothing is written.
+"""Check everything before a training, a test or another tool begins; nothing here writes.
 
 ``config`` reads the config, ``check`` makes all checks of a run, ``data`` those of its data.
 """

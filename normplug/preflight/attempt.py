@@ -1,4 +1,4 @@
-"""Would this part of a config be accepted where it is built?"""
+"""Check that a part of a config is accepted where it is built."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does a checkpoint belong to the model? Asked before anything is written."""
+"""Check that a checkpoint belongs to the model, before anything is written."""
 
 from __future__ import annotations
 
@@ -91,8 +91,8 @@ def _has_nan(value: object) -> bool:
 def compare(model: nn.Module, checkpoint: dict, prefix: str = '') -> LoadReport:
     """Load ``checkpoint`` into ``model`` and report what fitted.
 
-    The model changes: give a spare one. Only a real loading tells, because layers may rename
-    or reshape released tensors in load hooks.
+    This changes the model: give a spare one. It really loads, because layers may rename or
+    reshape released tensors in load hooks.
 
     Args:
         model: the model.
@@ -143,9 +143,10 @@ def check_strict(model: nn.Module, checkpoint: dict, path: str, asked_by: str) -
 
 
 def find_resume(work_dir: str, load_from: str | None) -> tuple[str, list[str]]:
-    """Return the checkpoint to resume from: ``load_from``, else the last whole one in ``work_dir``.
+    """Find the checkpoint to resume from: ``load_from``, else the last whole one in ``work_dir``.
 
-    And what the log should say, where that is not the one which ``last_checkpoint`` names.
+    Returns:
+        Its path, and lines for the log if ``last_checkpoint`` names another.
 
     Raises:
         UserError: there is none.
@@ -197,9 +198,9 @@ def check_load_from(model: nn.Module, path: str) -> str:
 
 
 def check_pretrained(model: nn.Module) -> list[str]:
-    """Return the log's texts about every ``init_cfg`` that names a local checkpoint.
+    """Check every ``init_cfg`` that names a local checkpoint, and return texts for the log.
 
-    Those are of type Pretrained, or one that converts the file, as ReleasedPretrained does.
+    Its type is Pretrained, or one that converts the file, as ReleasedPretrained does.
 
     Raises:
         UserError: a file is missing or broken, or none of its keys fit; mmengine would go on
@@ -237,7 +238,7 @@ def check_pretrained(model: nn.Module) -> list[str]:
 
 
 def _converted(module: nn.Module, init_cfg: dict, key: str) -> str:
-    """The report of an initializer that says what it would load, before it loads anything."""
+    """Return the report of an initializer that can tell what it would load."""
     try:
         conversion = WEIGHT_INITIALIZERS.build(dict(init_cfg)).convert(
             module, key.removesuffix('.init_cfg.checkpoint')

@@ -1,4 +1,4 @@
-"""Is there a place for the checkpoints? Asked before anything is written."""
+"""Check that there is a place for the checkpoints, before anything is written."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from mmengine.config import Config
 from torch import nn
 
 from normplug.errors import UserError
-from normplug.resume.disk import check_room, check_writable, checkpoint_bytes
+from normplug.files import check_room, check_writable
+from normplug.resume.size import checkpoint_bytes
 
 from .config_types import name_of
 
@@ -20,7 +21,7 @@ def check_disk(cfg: Config, model: nn.Module) -> None:
 
     Raises:
         UserError: the folder is not writable, or has less free space than a checkpoint needs (see
-            :func:`normplug.resume.disk.checkpoint_bytes`).
+            :func:`normplug.resume.size.checkpoint_bytes`).
     """
     hook = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
     folder, key = hook.get('out_dir'), 'default_hooks.checkpoint.out_dir'

@@ -1,4 +1,4 @@
-"""Do the hooks take the arguments that the config gives them?"""
+"""Check that the hooks take the arguments that the config gives them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Can the dataloaders, their transforms and the metrics be built? Asked without the data."""
+"""Check that the dataloaders, their transforms and the metrics can be built; no data is read."""
 
 from __future__ import annotations
 

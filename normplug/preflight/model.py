@@ -1,4 +1,4 @@
-"""Can the model be built?"""
+"""Build the model of a config, and explain why if that fails."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = ['build_checked_model']
 def build_checked_model(cfg: Config) -> nn.Module:
     """Build the model of ``cfg``, the one inside where it is wrapped for test-time augmentation.
 
-    A training builds it once more than needed: for the checks, and the runner seeds first.
+    A training builds a second one: this one is for the checks, and the runner seeds before its own.
 
     Raises:
         UserError: an unknown type, an option that a part of the model does not take, or a norm
@@ -43,10 +43,10 @@ def build_checked_model(cfg: Config) -> nn.Module:
     except REFUSALS as error:
         named = re.match(r"norm_cfg=dict\(type='(\w+)'|(\w+)\.__init__\(\)", str(error))
         norm = named and (named[1] or named[2])
-        if norm in NORMS:
-            # The message of a class that others inherit names only that class.
-            kinds = [name for name, kind in NORMS.items() if issubclass(kind, NORMS[norm])]
-            keys = [key for kind in kinds for key in keys_of_type(cfg, kind)]
+        # The message of a class that others inherit names only that class.
+        kinds = [name for name, kind in NORMS.items() if norm in _our_bases(kind)]
+        keys = [key for kind in kinds for key in keys_of_type(cfg, kind)]
+        if keys:
             raise UserError(f'{", ".join(keys)}: {error}') from error
         keys = keys_of_type(cfg, _type_being_built(error))
         raise UserError(
@@ -59,6 +59,11 @@ def build_checked_model(cfg: Config) -> nn.Module:
         keys = keys_of_type(cfg, _type_being_built(error))
         raise UserError(package_advice(' or '.join(keys) or 'model', '', str(error))) from error
     return unwrapped(model)
+
+
+def _our_bases(kind: type) -> set[str]:
+    """Return the names of a norm type and of the classes of this package that it inherits."""
+    return {base.__name__ for base in kind.__mro__ if base.__module__.startswith('normplug.')}
 
 
 def _type_being_built(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""Does the model need a compiled operator of mmcv that is missing here?"""
+"""Check that the model needs no compiled operator of mmcv that is missing here."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""Are the packages installed that the config's types say they need?
+"""Check that the packages are installed that the config's types need.
 
 Many classes of mm ask for an optional package late: a visualizer's backend at the first write, a
-transform at the first image, a metric after the first epoch. So the places where they would raise
-are read beforehand, in their source: ``if package is None: raise ...`` and ``try: import package
-except ImportError: raise ...``, as far as a method comes there in any case.
+transform at the first image, a metric after the first epoch. So this module reads their
+source for the places where they would raise, as far as a method comes there in any case:
+``if package is None: raise ...`` and ``try: import package except ImportError: raise ...``.
 """
 
 from __future__ import annotations

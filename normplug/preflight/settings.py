@@ -1,4 +1,4 @@
-"""Can what a config asks for be built? Asked of its values, without the data and the model."""
+"""Check by its values that what a config asks for can be built, without data and model."""
 
 from __future__ import annotations
 

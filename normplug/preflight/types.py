@@ -1,4 +1,4 @@
-"""Does every ``type`` of the config exist?"""
+"""Check that every ``type`` of the config exists."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def check_types(cfg: Config, phases: tuple[str, ...]) -> None:
         if error.name not in (scope, f'{scope}.registry'):
             raise
         raise UserError(
-            f"default_scope = '{scope}' names no installed package; install it, or choose "
+            f"default_scope = '{scope}' is not an installed package; install it, or choose "
             'mmdet, mmseg or mmpretrain'
         ) from error
     sections = {name: cfg.get(name) for phase in (*phases, 'all') for name in _SECTIONS[phase]}

@@ -9,6 +9,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import mean
 
 import torch
 
@@ -20,6 +21,7 @@ from .output import png, write_all
 from .provenance import provenance
 from .ratios import read_ratios
 from .runs import Run, read_run
+from .summary import SeedSummary
 from .tables import facts, markdown
 
 __all__ = ['COCO_COLUMNS', 'coco_row', 'run_demo']
@@ -33,8 +35,11 @@ PRETRAIN = 'resnet18-w32_{norm}_digits'
 DETECTOR = 'faster-rcnn_r18-w32_fpn_{norm}_digits'
 
 
-def run_demo() -> None:
+def run_demo(seeds: int = 1) -> None:
     """Do all of it from the repository's root, then say where everything is.
+
+    Args:
+        seeds: how many times all of it is trained, pretraining too: seeds 0, 1, ….
 
     Raises:
         UserError: a step failed; its own message stands above.
@@ -42,14 +47,17 @@ def run_demo() -> None:
     started = time.time()
     print(f'[1/4] data: {DATA}', flush=True)
     build_digits(DATA, ('coco', 'classification'), DigitsSettings())
-    print('[2/4] pretraining, a digit classifier for each norm', flush=True)
-    _train_all(PRETRAIN, 'configs/pretrain')
-    print('[3/4] Faster R-CNN+FPN, 2 images a batch', flush=True)
-    _train_all(DETECTOR, 'configs/faster_rcnn')
-    runs = [read_run(Path('work_dirs') / DETECTOR.format(norm=n), n.upper()) for n in NORMS]
+    runs = []
+    for seed in range(seeds):
+        which = f', seed {seed}' if seeds > 1 else ''
+        print(f'[2/4] pretraining, a digit classifier for each norm{which}', flush=True)
+        _train_all(PRETRAIN, 'configs/pretrain', seed)
+        print(f'[3/4] Faster R-CNN+FPN, 2 images a batch{which}', flush=True)
+        _train_all(DETECTOR, 'configs/faster_rcnn', seed)
+        runs += [read_run(_work_dir(DETECTOR, norm, seed), norm.upper()) for norm in NORMS]
     print(f'[4/4] report: {OUT}', flush=True)
-    table = _report(runs)
-    print(f'\n{table}\nAll of it took {(time.time() - started) / 60:.1f} minutes.\n{_NEXT}')
+    text = _report(runs)
+    print(f'\n{text}\nAll of it took {(time.time() - started) / 60:.1f} minutes.\n{_NEXT}')
 
 
 _NEXT = f"""
@@ -61,7 +69,24 @@ custom_imports = dict(imports=['normplug']) and norm_cfg=dict(type='SN').
 """
 
 
-def _train_all(name: str, folder: str) -> None:
+def _work_dir(name: str, norm: str, seed: int) -> Path:
+    """Of seed 0, that of the config."""
+    return Path('work_dirs') / (name.format(norm=norm) + (f'_seed{seed}' if seed else ''))
+
+
+def _arguments(name: str, norm: str, seed: int) -> list[str]:
+    """What another seed than 0, which the configs have, adds to the command of a training."""
+    if seed == 0:
+        return []
+    options = ['--work-dir', str(_work_dir(name, norm, seed))]
+    options += ['--cfg-options', f'randomness.seed={seed}']
+    if name == DETECTOR:
+        start = Run('', _work_dir(PRETRAIN, norm, seed)).checkpoint
+        options.append(f'model.backbone.init_cfg.checkpoint={start}')
+    return options
+
+
+def _train_all(name: str, folder: str, seed: int) -> None:
     """Train each norm's config at the same time, with an equal share of the cores.
 
     Small models gain little from a second thread, and side by side the times are comparable.
@@ -70,10 +95,14 @@ def _train_all(name: str, folder: str) -> None:
     processes = {}
     for norm in NORMS:
         config = f'{folder}/{name.format(norm=norm)}.py'
-        print(f'  python tools/train.py {config}', flush=True)
-        command = [sys.executable, 'tools/train.py', config]
+        command = ['tools/train.py', config, *_arguments(name, norm, seed)]
+        print(f'  python {" ".join(command)}', flush=True)
         processes[norm] = subprocess.Popen(
-            command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            [sys.executable, *command],
+            env=env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
         )
     tails = {norm: deque(maxlen=30) for norm in NORMS}
     followers = [
@@ -113,20 +142,51 @@ def _follow(norm: str, process: subprocess.Popen, tail: deque, all_of_them: dict
 
 
 def _report(runs: Sequence[Run]) -> str:
+    """Write the files of `OUT` and return the table and what it shows."""
     rows = [coco_row(run) for run in runs]
-    source = provenance('make', ['demo'], 'cuda' if torch.cuda.is_available() else 'cpu')
+    options = [] if len(runs) == len(NORMS) else [f'SEEDS={len(runs) // len(NORMS)}']
+    source = provenance('make', ['demo', *options], 'cuda' if torch.cuda.is_available() else 'cpu')
     source['threads'] = _threads()  # of a training
-    table = markdown(COCO_COLUMNS, rows)
+    text = f'{markdown(COCO_COLUMNS, _over_seeds(rows))}\n{_difference(rows)}\n'
     files = {
-        'results.md': f'{table}\n{facts(source)}'.encode(),
+        'results.md': f'{text}\n{facts(source)}'.encode(),
         'results.json': (json.dumps({'rows': rows, **source}, indent=2) + '\n').encode(),
-        'losses.png': png(plot_losses(runs)),
-        'sn_ratios.png': png(plot_ratios(read_ratios(runs[-1].checkpoint))),
+        'losses.png': png(plot_losses(runs[: len(NORMS)])),
+        'sn_ratios.png': png(plot_ratios(read_ratios(runs[len(NORMS) - 1].checkpoint))),
     }
     write_all(OUT, files)
-    detections = plot_detections(_detections(runs[-1]), ('ground truth', runs[-1].name))
+    shown = runs[len(NORMS) - 1]
+    detections = plot_detections(_detections(shown), ('ground truth', shown.name))
     write_all(OUT, {'detections.png': png(detections)})
+    return text
+
+
+def _over_seeds(rows: Sequence[dict]) -> list[dict]:
+    """A row for each norm: mean and standard deviation of the metrics, the rest at its highest."""
+    table = []
+    for norm in dict.fromkeys(row['norm'] for row in rows):
+        own = [row for row in rows if row['norm'] == norm]
+        whole = {}
+        for name in COCO_COLUMNS[4:]:
+            known = [row[name] for row in own if row[name] is not None]
+            whole[name] = max(known, default=None)
+        for name in COCO_COLUMNS[1:4]:
+            whole[name] = SeedSummary(tuple(row[name] for row in own), len(own))
+        table.append({'norm': norm, **whole})
     return table
+
+
+def _difference(rows: Sequence[dict]) -> str:
+    """How far SN and BN are apart, and what SN gains by."""
+    by_norm = {norm: [row['AP'] for row in rows if row['norm'] == norm] for norm in ('BN', 'SN')}
+    gain = mean(by_norm['SN']) - mean(by_norm['BN'])
+    if gain <= 0:
+        return f'SN is {-gain:.1f} AP below BN.'
+    return (
+        f'SN is {gain:.1f} AP above BN. Every picture has its own light, and SN can normalize each '
+        'by its own\nstatistics, where BN takes those of the batch, and in evaluation one average '
+        'of all pictures.'
+    )
 
 
 def coco_row(run: Run) -> dict[str, str | float | int | None]:

@@ -1,1 +1,1 @@
-"""What a training needs to lose nothing when it is killed; the hooks put it to use."""
+"""Functions that let a killed training lose nothing; the hooks call them."""

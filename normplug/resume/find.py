@@ -1,4 +1,4 @@
-"""The last checkpoint of a folder that training can go on from."""
+"""Find the last checkpoint of a folder from which training can go on."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def last_whole_checkpoint(folder: str | Path) -> tuple[str | None, str]:
     iterations among ``epoch_*.pth`` and ``iter_*.pth`` here and beside the file that it names.
 
     Returns:
-        Its path, None where there is none; why it is not what ``last_checkpoint`` names, else ''.
+        Its path, or None; and why it is not the one that ``last_checkpoint`` names, or ''.
     """
     folder = Path(folder)
     pointer = folder / 'last_checkpoint'

@@ -1,4 +1,4 @@
-"""What a training keeps from one sample or batch to the next, outside of tensors."""
+"""Find what a training keeps from one sample or batch to the next, outside of tensors."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _PLAIN = (int, float, str, type(None))
 def caching_transforms(runner: Runner) -> list[str]:
     """Name the training transforms that keep samples for later ones, as mmdet's CachedMosaic does.
 
-    They have a container named as a cache. Looked for in the training dataset, in those that it
-    wraps and in the pipelines to which hooks switch.
+    Such a transform has a container whose name contains ``cache``. This looks in the training
+    dataset, in those that it wraps, and in the pipelines to which hooks switch.
 
     Returns:
-        For each the place, as a config has it, and the class.
+        A text for each: its place, as in a config, and its class.
     """
     found = list(_caching(runner.train_loop.dataloader.dataset, 'train_dataloader.dataset', set()))
     for hook in runner.hooks:
@@ -69,10 +69,9 @@ def _caching(node: Any, key: str, seen: set[int]) -> Iterator[str]:
 
 
 def preprocessor_values(model: nn.Module) -> dict[str, Any]:
-    """Return the numbers, texts and tuples of them that a model's data preprocessor holds.
+    """Return, by full name, the numbers, texts and tuples of them in a model's data preprocessor.
 
-    Such as the size that mmdet's BatchSyncRandomResize has drawn for the next batches, by full
-    name.
+    One example is the size that mmdet's BatchSyncRandomResize has drawn for the next batches.
     """
     return {
         f'{place}.{name}': value

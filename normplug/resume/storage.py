@@ -1,4 +1,4 @@
-"""mmengine's way to write files, with checkpoints that are whole or absent."""
+"""Let mmengine write checkpoints that are whole or absent."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class CheckpointWriteError(TrainingError, OSError):
 
 
 def write(path: str | Path, data: bytes) -> None:
-    """As :func:`normplug.files.write`, for what a training resumes from.
+    """Write as :func:`normplug.files.write` does, a file from which a training resumes.
 
     Raises:
         CheckpointWriteError: it cannot be written.

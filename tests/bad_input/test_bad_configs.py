@@ -68,7 +68,7 @@ TRAIN = [
     Row('module that does not exist', lines("custom_imports = dict(imports=['no_such'])"),
         ('cannot read config', 'no_such')),
     Row('scope that is not installed', lines("default_scope = 'mmdett'"),
-        ("default_scope = 'mmdett' names no installed package", 'mmdet')),
+        ("default_scope = 'mmdett' is not an installed package", 'mmdet')),
     Row('no data', lines('train_dataloader = None'), ('the config has no train_dataloader',)),
     # norms
     Row('norm unknown', lines(norm('SwitchNorm')),

@@ -71,10 +71,10 @@ def test_polygons(detection, values, train, val):
 @pytest.mark.parametrize(
     ('mask', 'message'),
     [
-        (BOX, 'polygons that are no list of lists'),
-        ([['4', '4', '24', '4', '24', '24']], 'coordinates that are no place in an image'),
-        ([[float('nan'), *BOX[1:]]], 'coordinates that are no place in an image'),
-        ([[1e9, *BOX[1:]]], 'coordinates that are no place in an image'),
+        (BOX, 'polygons that are not a list of lists'),
+        ([['4', '4', '24', '4', '24', '24']], 'coordinates that are not a place in an image'),
+        ([[float('nan'), *BOX[1:]]], 'coordinates that are not a place in an image'),
+        ([[1e9, *BOX[1:]]], 'coordinates that are not a place in an image'),
         (run_lengths([1280], (40, 32)), 'another size [height, width] than their image: 1'),
         (run_lengths([10, 20]), SUM),
         (run_lengths([-20, 1300]), SUM),

@@ -44,7 +44,7 @@ def split_file(*names):
 LABEL_1 = 'data/labels/1.png'
 REFUSED = [
     Row('a label that is no class', labels(np.full((32, 40), 2)),
-        (f'{KEY} seg_map_path: maps with labels that are no class: 1 ({LABEL_1} with 2)',
+        (f'{KEY} seg_map_path: maps with labels that are not classes: 1 ({LABEL_1} with 2)',
          'For 2 classes labels are 0 to 1, and 255', f'{KEY}.metainfo.classes and num_classes')),
     Row('a label that is no class once zero is reduced',
         lambda p: (labels(np.full((32, 40), 3))(p),

@@ -59,7 +59,7 @@ FILES = {
             'Conv_Body.conv1.weight': torch.ones(2, 3, 7, 7),
             'Conv_Body.res2.0.sn1.mean_weight': torch.ones(3),
         },
-        'is of no ResNet',
+        'is not of a ResNet',
         'Conv_Body.conv1.weight',
         'Detectron',
     ),
@@ -77,33 +77,33 @@ FILES = {
     ),
     'a tensor missing': (
         lambda: _without('layer3.1.sn2.var_weight'),
-        'layer layer3.1.bn2 is no whole SN layer: var_weight missing',
+        'layer layer3.1.bn2 is not a whole SN layer: var_weight missing',
     ),
     'a weight missing': (
         lambda: _without('layer3.1.sn2.weight'),
-        'layer layer3.1.bn2 is no whole SN layer: weight missing',
+        'layer layer3.1.bn2 is not a whole SN layer: weight missing',
     ),
     'logits of the means missing': (
         lambda: _released('sn', 'layer3.1.sn2.mean_weight'),
-        'layer layer3.1.bn2 is no whole SN layer: mean_weight missing',
+        'layer layer3.1.bn2 is not a whole SN layer: mean_weight missing',
     ),
     'logits of an SSN missing': (
         lambda: _released('ssn', 'layer3.1.sn2.mean_weight'),
-        'layer layer3.1.bn2 is no whole SSN layer: mean_weight missing',
+        'layer layer3.1.bn2 is not a whole SSN layer: mean_weight missing',
     ),
     'a statistic of a batch norm missing': (
         lambda: _released('ibn_a', 'layer3.1.bn2.running_var'),
-        'layer layer3.1.bn2 is no whole BN layer: running_var missing',
+        'layer layer3.1.bn2 is not a whole BN layer: running_var missing',
     ),
     'a statistic of the other half missing': (
         lambda: _released('ibn_a', 'layer3.1.bn1.BN.running_mean'),
-        'layer layer3.1.bn1.BN is no whole BN layer: running_mean missing',
+        'layer layer3.1.bn1.BN is not a whole BN layer: running_mean missing',
     ),
     'a radius above 1': (
         lambda: _released('ssn', **{'layer3.1.sn2.radius': torch.tensor([1.5])}),
         "layer layer3.1.bn2 has an SSN's radius of [1.5], which must lie in [0, 1]",
     ),
-    'an empty file': (dict, 'holds no state dict; expected are tensors by name'),
+    'an empty file': (dict, 'holds no state dict; it should have tensors by name'),
     'no names': (lambda: {0: torch.ones(1)}, 'holds no state dict (only 0)'),
     'pre-activation': (
         lambda: _sn(**{'sn_out.weight': torch.ones(1, 4, 1, 1)}),

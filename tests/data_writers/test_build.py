@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -9,9 +10,11 @@ from pathlib import Path
 import pytest
 
 from normplug.data.build import FORMATS, DigitsError, DigitsSettings, build_digits
+from normplug.data.light import Light
 from normplug.data.scene import SceneMaker, SceneSettings
 
 SMALL = DigitsSettings(train=4, val=2, scene=SceneSettings(size=64))
+OLD = replace(SMALL, scene=replace(SMALL.scene, light=None))
 TOOL = Path(__file__).parents[2] / 'tools' / 'make_digits.py'
 
 
@@ -71,6 +74,50 @@ def test_record_says_what_was_built(tmp_path):
     assert record['format'] == 'classification'
     assert (record['seed'], record['train'], record['val']) == (0, 4, 2)
     assert (record['scene']['size'], record['scene']['digits']) == (32, [1, 1])
+
+
+@pytest.mark.parametrize('name', list(FORMATS))
+def test_light_changes_the_pictures_and_nothing_else(tmp_path, name):
+    for folder, settings in (('new', SMALL), ('old', OLD)):
+        build_digits(tmp_path / folder, [name], settings)
+    new, old = contents(tmp_path / 'new'), contents(tmp_path / 'old')
+    assert new.keys() == old.keys()
+    pictures = {path for path in new if re.search(r'images|leftImg8bit|scan|\.jpg', str(path))}
+    assert len(pictures) == (20 if name == 'classification' else 6)
+    assert {path for path in new if new[path] != old[path]} == {
+        *pictures,
+        Path(name, 'digits.json'),
+    }
+
+
+def without_a_word_about_light(folder):
+    """As versions before the light wrote their description."""
+    record = json.loads((folder / 'digits.json').read_text())
+    assert record['scene'].pop('light') is None
+    (folder / 'digits.json').write_text(json.dumps(record))
+
+
+def test_old_scenes_are_told_from_new_ones(tmp_path, make_digits, capsys):
+    args = ['--out', 'out', '--size', 64, '--train', 4, '--val', 2, '--formats']
+    assert make_digits(*args, 'coco', '--no-light') == 0
+    without_a_word_about_light(tmp_path / 'out/coco')
+    capsys.readouterr()
+    assert make_digits(*args, 'coco', '--no-light') == 0
+    assert 'already there' in capsys.readouterr().out
+    before = contents(tmp_path)
+
+    assert make_digits(*args, 'coco') == 2
+    assert 'with other settings (light differ): use --force of' in capsys.readouterr().err
+    # Nor beside it, where a network would start from one and go on with the other.
+    assert make_digits(*args, 'ade') == 2
+    assert f'{Path("out")} holds coco with another light' in capsys.readouterr().err
+    assert make_digits(*args, 'ade', '--force') == 2
+    assert contents(tmp_path) == before
+
+    assert make_digits(*args, 'ade', 'coco', '--force') == 0
+    record = json.loads((tmp_path / 'out/coco/digits.json').read_text())
+    assert record['scene']['light']['gamma'] == list(Light().gamma)
+    assert make_digits(*args, 'classification', '--no-light') == 2
 
 
 @pytest.mark.parametrize('error', [KeyboardInterrupt, OSError('disk full')])

@@ -43,16 +43,17 @@ def test_train_ids(digits, domain):
 
 
 def test_the_domains_look_different(digits):
-    def photo_colours(domain):
-        pixels = []
+    def photo_brightness(domain):
+        means = []
         for path in sorted((digits / domain / 'leftImg8bit/train').rglob('*.png')):
             label = digits / domain / 'gtFine/train' / path.parent.name
             labels = np.asarray(Image.open(label / path.name.replace(IMAGE, LABELS)))
-            pixels.append(np.asarray(Image.open(path))[labels == 10])
-        return np.concatenate(pixels).mean()
+            means.append(np.asarray(Image.open(path))[labels == 10].mean())
+        return np.array(means)
 
-    day, night = map(photo_colours, DOMAINS)
-    assert day > 2 * night
+    # Pictures of one number are in one light.
+    day, night = map(photo_brightness, DOMAINS)
+    assert np.mean(day > 1.2 * night) > 0.8
 
 
 @pytest.mark.parametrize('domain', DOMAINS)

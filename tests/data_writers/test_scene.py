@@ -8,7 +8,7 @@ from sklearn.datasets import load_digits
 
 from normplug.data.scene import SceneMaker, SceneSettings
 
-SETTINGS = SceneSettings(size=96)
+SETTINGS = SceneSettings(size=96, light=None)
 
 
 @pytest.fixture(scope='module')

@@ -151,7 +151,7 @@ def test_labels_in_colours_are_refused(gta5):
 
 def test_label_ids_that_do_not_exist_are_refused(gta5):
     save_palette(gta5 / 'labels/00002.png', np.full(SIZE[::-1], 35))
-    assert 'no class: 1 (data/gta5/labels/00002.png with 35)' in refused()
+    assert 'not classes: 1 (data/gta5/labels/00002.png with 35)' in refused()
 
 
 def test_maps_of_another_size_are_refused(gta5):

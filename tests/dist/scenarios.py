@@ -262,7 +262,7 @@ def groups(name):
     assert_same(ours, want, EXACT)
 
     layer.process_group = made[1 - rank // 2]
-    with pytest.raises(ValueError, match='process_group is a group that this rank is no member'):
+    with pytest.raises(ValueError, match='process_group is a group that this rank is not a member of'):
         layer(whole)
 
 

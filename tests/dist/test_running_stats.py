@@ -21,30 +21,14 @@ def test_two_ranks(two):
 
 
 @pytest.mark.slow
-def test_three_ranks(three):
-    three.run(scenarios.merged)
+@pytest.mark.parametrize('scenario', ['without_statistics', 'averaged_model'])
+def test_more_of_two_ranks(two, scenario):
+    two.run(getattr(scenarios, scenario))
 
 
 @pytest.mark.slow
-def test_narrow_types(three):
-    three.run(scenarios.narrow_types)
-
-
-@pytest.mark.slow
-def test_a_model_without_statistics(two):
-    two.run(scenarios.without_statistics)
-
-
-@pytest.mark.slow
-def test_together_with_mmengines_hook(three):
-    three.run(scenarios.hooks_together)
-
-
-@pytest.mark.slow
-def test_averaged_model(two):
-    two.run(scenarios.averaged_model)
-
-
-@pytest.mark.slow
-def test_every_type_survives_averaging(three):
-    three.run(scenarios.every_type_survives_averaging)
+@pytest.mark.parametrize(
+    'scenario', ['merged', 'narrow_types', 'hooks_together', 'every_type_survives_averaging']
+)
+def test_three_ranks(three, scenario):
+    three.run(getattr(scenarios, scenario))

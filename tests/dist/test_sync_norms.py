@@ -62,26 +62,17 @@ def test_single_values(two, name):
     two.run(scenarios.whole_batch, name, (3, 2), ())
 
 
+@pytest.mark.parametrize('scenario', ['all_ranks_empty', 'input_gradient_on_one_rank_only'])
 @all_types
-def test_all_ranks_empty(two, name):
-    two.run(scenarios.all_ranks_empty, name)
+def test_two_ranks(two, name, scenario):
+    two.run(getattr(scenarios, scenario), name)
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize('scenario', ['evaluation', 'non_finite_on_one_rank', 'compiled'])
 @all_types
-def test_evaluation_does_not_communicate(two, name):
-    two.run(scenarios.evaluation, name)
-
-
-@all_types
-def test_input_gradient_on_one_rank_only(two, name):
-    two.run(scenarios.input_gradient_on_one_rank_only, name)
-
-
-@pytest.mark.slow
-@all_types
-def test_not_a_number_on_one_rank(two, name):
-    two.run(scenarios.non_finite_on_one_rank, name)
+def test_more_of_two_ranks(two, name, scenario):
+    two.run(getattr(scenarios, scenario), name)
 
 
 @pytest.mark.slow
@@ -92,19 +83,11 @@ def test_checkpointed(two, name, use_reentrant):
 
 
 @pytest.mark.slow
-@all_types
-def test_compiles_as_one_graph(two, name):
-    two.run(scenarios.compiled, name)
-
-
-@pytest.mark.slow
-def test_sync_bn_in_a_config_leaves_ours_alone(two):
-    two.run(model_scenarios.sync_bn_in_a_config)
-
-
-@pytest.mark.slow
-def test_wrapper_for_cpus(two):
-    two.run(model_scenarios.portable_wrapper)
+@pytest.mark.parametrize(
+    'scenario', ['distributed_data_parallel', 'portable_wrapper', 'sync_bn_in_a_config']
+)
+def test_networks_on_two_ranks(two, scenario):
+    two.run(getattr(model_scenarios, scenario))
 
 
 @pytest.mark.slow
@@ -113,11 +96,6 @@ def test_wrapper_for_cpus(two):
 def test_backbone_and_fpn(two, norm, split):
     pytest.importorskip('mmdet')
     two.run(model_scenarios.backbone_and_fpn, norm, split)
-
-
-@pytest.mark.slow
-def test_distributed_data_parallel_on_two_ranks(two):
-    two.run(model_scenarios.distributed_data_parallel)
 
 
 @pytest.mark.slow
@@ -140,7 +118,7 @@ def test_a_sequence_of_layers(three, split):
 
 
 @pytest.mark.slow
-def test_distributed_data_parallel_on_three_ranks(three):
+def test_a_network_on_three_ranks(three):
     three.run(model_scenarios.distributed_data_parallel)
 
 
@@ -150,12 +128,7 @@ def test_counts_beyond_float32(three):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize('scenario', ['groups', 'averaged_buffers'])
 @all_types
-def test_process_groups(three, name):
-    three.run(scenarios.groups, name)
-
-
-@pytest.mark.slow
-@all_types
-def test_averaging_of_buffers_changes_nothing(three, name):
-    three.run(scenarios.averaged_buffers, name)
+def test_three_ranks(three, name, scenario):
+    three.run(getattr(scenarios, scenario), name)

@@ -14,12 +14,14 @@ import pytest
 from mmengine.config import Config
 from mmengine.runner import CheckpointLoader
 
+from normplug.data.build import DigitsSettings
+from normplug.data.scene import SceneSettings
 from normplug.errors import UserError
 from normplug.experiments.reproduce.jobs import Job, Settings, plan
 from normplug.experiments.reproduce.launchers import Launcher, make_launcher
 from normplug.experiments.reproduce.needs import check_needs
 from normplug.experiments.reproduce.records import BEGUN, DONE, begin, finish, is_begun, read_done
-from normplug.experiments.reproduce.run import LOG, Failure, run_jobs
+from normplug.experiments.reproduce.run import LOG, Failure, run_jobs, threads_of
 from normplug.experiments.reproduce.tables import TABLES
 
 TABLE3 = TABLES['table3']
@@ -257,6 +259,29 @@ def test_other_settings_are_refused(tmp_path):
     (work.folder / DONE).write_text('{')
     with pytest.raises(UserError, match=r'done.json cannot be read .* remove it'):
         read_done(work)
+
+
+def test_runs_on_old_scenes_are_refused(tmp_path, monkeypatch):
+    old = DigitsSettings(scene=SceneSettings(light=None))
+    for data, same in (('digits', False), ('real', True)):
+        new = plan({TABLE3: TABLE3.rows[:1]}, (0,), replace(settings(tmp_path), data=data)).jobs
+        with monkeypatch.context() as patched:
+            patched.setattr('normplug.experiments.reproduce.digits.DigitsSettings', lambda: old)
+            for work in new.values():
+                begin(replace(work))
+        for work in new.values():
+            if same:
+                assert read_done(work) is None
+                continue
+            with pytest.raises(UserError, match=r'of other settings .*or the scenes of the digits'):
+                read_done(work)
+
+
+def test_threads_of_a_process(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, 'cpu_count', lambda: 8)
+    for data, threads in (('digits', 1), ('real', 4)):
+        made = plan({TABLE3: TABLE3.rows[:1]}, (0,), replace(settings(tmp_path), data=data))
+        assert {threads_of(work, 2) for work in made.jobs.values()} == {threads}
 
 
 @pytest.fixture

@@ -84,7 +84,7 @@ def test_more_processes_than_gpus(dist_refuses, project, monkeypatch):
         ({'NNODES': 2, 'NODE_RANK': 2, 'MASTER_ADDR': 'a'}, 'NODE_RANK=2 does not fit NNODES=2'),
         ({'NODE_RANK': -1}, "NODE_RANK must be a number from 0 on, got '-1'"),
         ({'PORT': 'http'}, "PORT must be a number from 1 on, got 'http'"),
-        ({'PORT': 65536}, 'PORT=65536 is no port'),
+        ({'PORT': 65536}, 'PORT=65536 is not a port'),
     ],
     ids=str,
 )

@@ -42,7 +42,7 @@ from normplug.preflight.model import build_checked_model
             "custom_hooks = [dict(type='EMAHok')]",
             ["custom_hooks.0.type: there is no type 'EMAHok'", 'EMAHook', 'custom_imports'],
         ),
-        ("default_scope = 'mmdett'", ["default_scope = 'mmdett' names no installed package"]),
+        ("default_scope = 'mmdett'", ["default_scope = 'mmdett' is not an installed package"]),
     ],
 )
 def test_unknown_type(project, train, refuses, line, messages):

@@ -100,10 +100,31 @@ def test_report_of_the_demo(run, tmp_path, monkeypatch):
     torch.save(
         {'state_dict': {'bn1.' + k: v for k, v in SN(4).state_dict().items()}}, run.checkpoint
     )
-    table = demo._report([Run('BN', tmp_path, TRAIN, [VAL]), run])
-    assert (out / 'results.md').read_text().startswith(f'{table}\n- command: `make demo`\n')
+    low, high = ({**VAL, 'coco/bbox_mAP': ap} for ap in (0.2, 0.24))
+    runs = [Run('BN', tmp_path, TRAIN, [low]), run, Run('BN', tmp_path, TRAIN, [high]), run]
+    text = demo._report(runs)
+    assert '| BN | 22.0 ± 2.8 | 50.0 ± 0.0 | ' in text
+    assert 'SN is 3.1 AP above BN. Every picture has its own light' in text
+    text = demo._report([Run('BN', tmp_path, TRAIN, [VAL]), run])
+    assert '| SN | 25.1 | 50.0 | 10.0 | 38 | 950 |' in text
+    assert (out / 'results.md').read_text().startswith(f'{text}\n- command: `make demo`\n')
     found = json.loads((out / 'results.json').read_text())
     assert [row['norm'] for row in found['rows']] == ['BN', 'SN']
     assert found['torch'] == torch.__version__
     for name in ('losses.png', 'sn_ratios.png', 'detections.png'):
         assert (out / name).read_bytes().startswith(b'\x89PNG')
+
+
+def test_another_seed_of_the_demo_is_trained_elsewhere_and_from_its_own_start(
+    tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    start = tmp_path / 'work_dirs/resnet18-w32_sn_digits_seed2'
+    start.mkdir(parents=True)
+    (start / 'last_checkpoint').write_text('/moved/since/epoch_3.pth')
+    assert demo._arguments(demo.DETECTOR, 'sn', 0) == []
+    assert demo._arguments(demo.DETECTOR, 'sn', 2) == [
+        *('--work-dir', 'work_dirs/faster-rcnn_r18-w32_fpn_sn_digits_seed2'),
+        *('--cfg-options', 'randomness.seed=2'),
+        f'model.backbone.init_cfg.checkpoint={start.relative_to(tmp_path)}/epoch_3.pth',
+    ]

@@ -1,13 +1,7 @@
 # The rows of ADE20K at digits scale: `python tools/make_digits.py --formats ade`. Sides are to 160,
 # a quarter more than on disk, as the published ones to 450. No flip: a mirrored digit is another
 # sign.
-_base_ = './ade20k_segmentation-rows.py'
-
-classes = (
-    'zero', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine', 'photograph',
-)  # fmt: skip
-# Any colours that differ: mmseg's visualizer needs one a class.
-palette = [[(97 * i) % 256, (57 * i + 80) % 256, (31 * i + 160) % 256] for i in range(11)]
+_base_ = ['./ade20k_segmentation-rows.py', './digits_classes.py']
 
 longest = 256
 dataset = dict(
@@ -16,7 +10,7 @@ dataset = dict(
     img_suffix='.jpg',
     seg_map_suffix='.png',
     reduce_zero_label=True,
-    metainfo=dict(classes=classes, palette=palette),
+    metainfo=dict(classes=_base_.classes, palette=_base_.palette),
 )
 
 train_pipeline = _base_.train_pipeline

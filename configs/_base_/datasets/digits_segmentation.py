@@ -1,11 +1,8 @@
 # What the segmentation forms of the digits share; a form adds where its files are. The types of
 # mmseg's ADE20KDataset and CityscapesDataset take none but their own classes.
-classes = (
-    'zero', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine', 'photograph',
-)  # fmt: skip
-# Any colours that differ: mmseg's visualizer needs one a class.
-palette = [[(97 * i) % 256, (57 * i + 80) % 256, (31 * i + 160) % 256] for i in range(11)]
-dataset = dict(type='BaseSegDataset', metainfo=dict(classes=classes, palette=palette))
+_base_ = './digits_classes.py'
+
+dataset = dict(type='BaseSegDataset', metainfo=dict(classes=_base_.classes, palette=_base_.palette))
 
 # A quarter larger than on disk: at output stride 8 a stroke is less than a cell wide.
 # No flip: a mirrored digit is another sign. No colour jitter: it would hide how far a norm alone

@@ -4,21 +4,11 @@
 _base_ = './cityscapes_ibn-rows.py'
 
 data_root = 'data/gta5/'
-resize = dict(type='Resize', scale=(1024, 563), keep_ratio=False)
-train_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='LoadAnnotations'),
-    resize,
-    dict(type='RandomCrop', crop_size=_base_.crop_size, cat_max_ratio=0.75),
-    dict(type='RandomFlip', prob=0.5),
-    dict(type='PackSegInputs'),
-]
-test_pipeline = [
-    dict(type='LoadImageFromFile'),
-    resize,
-    dict(type='LoadAnnotations'),
-    dict(type='PackSegInputs'),
-]
+resize = dict(scale=(1024, 563))
+train_pipeline = _base_.train_pipeline
+train_pipeline[2].update(resize)
+test_pipeline = _base_.test_pipeline
+test_pipeline[1].update(resize)
 dataset = dict(
     type='GTA5Dataset',
     data_root=data_root,

@@ -2,14 +2,10 @@
 #
 # GN stands after every convolution of the FPN and in a box head of four convolutions, as the
 # GN baselines of Detectron have it. Unknown: the box head of the published row.
-_base_ = '../models/faster-rcnn_r50_fpn_rows.py'
+_base_ = './faster-rcnn_frozen-bn.py'
 
 norm_cfg = dict(type='GN', num_groups=32)
 model = dict(
-    backbone=dict(
-        # Frozen: running statistics, and gamma and beta, as the pretraining left them.
-        norm_cfg=dict(type='BN', requires_grad=False),
-    ),
     neck=dict(norm_cfg=norm_cfg),
     roi_head=dict(
         bbox_head=dict(type='Shared4Conv1FCBBoxHead', conv_out_channels=256, norm_cfg=norm_cfg),

@@ -2,14 +2,10 @@
 #
 # SN stands after every convolution of the FPN. Unknown: the box head of the published row; the
 # released Faster R-CNN configs have the plain 2-fc head of mmdet's base.
-_base_ = '../models/faster-rcnn_r50_fpn_rows.py'
+_base_ = './faster-rcnn_frozen-bn.py'
 
 # momentum: the released detection code keeps 0.997 of the old value.
 norm_cfg = dict(type='SN', momentum=0.003)
 model = dict(
-    backbone=dict(
-        # Frozen: running statistics, and gamma and beta, as the pretraining left them.
-        norm_cfg=dict(type='BN', requires_grad=False),
-    ),
     neck=dict(norm_cfg=norm_cfg),
 )

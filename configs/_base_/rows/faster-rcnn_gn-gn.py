@@ -2,13 +2,6 @@
 #
 # GN stands after every convolution of the FPN and in a box head of four convolutions, as the
 # GN baselines of Detectron have it. Unknown: the box head of the published row.
-_base_ = '../models/faster-rcnn_r50_fpn_rows.py'
+_base_ = './faster-rcnn_frozen-bn_gn-head.py'
 
-norm_cfg = dict(type='GN', num_groups=32)
-model = dict(
-    backbone=dict(norm_cfg=norm_cfg),
-    neck=dict(norm_cfg=norm_cfg),
-    roi_head=dict(
-        bbox_head=dict(type='Shared4Conv1FCBBoxHead', conv_out_channels=256, norm_cfg=norm_cfg),
-    ),
-)
+model = dict(backbone=dict(norm_cfg=dict(**_base_.norm_cfg, requires_grad=True)))

@@ -1,15 +1,11 @@
 # Table 5, row SN: FCN on ResNet-50, output stride 8; published mIoU
 # ADE20K 38.7 (one scale), 39.2 (several); Cityscapes 71.2, 75.1.
-#
-# SN stands at every norm of the backbone and in both heads, which have 512 channels and no
-# dropout (released code for ADE20K; that for Cityscapes was never released, but beside it lies a
-# network that nothing trains: dropout 0.1, auxiliary head of 256 channels, full dilation in all
-# blocks).
-_base_ = '../models/fcn_r50-d8_segmentation-rows.py'
+# Like the row SyncBN, with SN at every norm.
+_base_ = './fcn_syncbn.py'
 
 norm_cfg = dict(type='SN')
 model = dict(
     backbone=dict(norm_cfg=norm_cfg),
-    decode_head=dict(norm_cfg=norm_cfg, dropout_ratio=0.0),
-    auxiliary_head=dict(norm_cfg=norm_cfg, channels=512, dropout_ratio=0.0),
+    decode_head=dict(norm_cfg=norm_cfg),
+    auxiliary_head=dict(norm_cfg=norm_cfg),
 )

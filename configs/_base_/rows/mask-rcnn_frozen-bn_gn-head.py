@@ -2,14 +2,10 @@
 #
 # GN stands after every convolution of the FPN, and in box and mask heads of four convolutions each,
 # as in the released code. Stem and first stage keep their weights (FREEZE_AT: 2).
-_base_ = '../models/mask-rcnn_r50_fpn_rows.py'
+_base_ = './mask-rcnn_frozen-bn.py'
 
 norm_cfg = dict(type='GN', num_groups=32)
 model = dict(
-    backbone=dict(
-        # Frozen: running statistics, and gamma and beta, as the pretraining left them.
-        norm_cfg=dict(type='BN', requires_grad=False),
-    ),
     neck=dict(norm_cfg=norm_cfg),
     roi_head=dict(
         bbox_head=dict(type='Shared4Conv1FCBBoxHead', conv_out_channels=256, norm_cfg=norm_cfg),

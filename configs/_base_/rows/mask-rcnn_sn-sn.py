@@ -4,15 +4,6 @@
 # as in the released code. Stem and first stage keep their weights
 # and statistics (FREEZE_AT: 2); the released code leaves the SN of the first stage on those of the
 # batch, in tests too.
-_base_ = '../models/mask-rcnn_r50_fpn_rows.py'
+_base_ = './mask-rcnn_frozen-bn_sn-head.py'
 
-# momentum: the released detection code keeps 0.997 of the old value.
-norm_cfg = dict(type='SN', momentum=0.003)
-model = dict(
-    backbone=dict(norm_cfg=norm_cfg, norm_eval=False),
-    neck=dict(norm_cfg=norm_cfg),
-    roi_head=dict(
-        bbox_head=dict(type='Shared4Conv1FCBBoxHead', conv_out_channels=256, norm_cfg=norm_cfg),
-        mask_head=dict(norm_cfg=norm_cfg),
-    ),
-)
+model = dict(backbone=dict(norm_cfg=dict(**_base_.norm_cfg, requires_grad=True), norm_eval=False))

@@ -12,22 +12,22 @@ from typing import Any
 
 from mmengine.device import get_device
 
-from normplug.data.build import DigitsSettings, build_digits
 from normplug.errors import UserError, exit_code
 from normplug.launch.work_dir_lock import lock_work_dir
 from normplug.preflight.config import KeyValues
 from normplug.reports.output import write_all
 from normplug.reports.provenance import provenance
 
+from .digits import make_digits
 from .estimate import estimated_seconds
 from .jobs import Job, JobPlan, Settings, plan
 from .launchers import make_launcher
 from .live import Live, duration
-from .needs import DIGITS, check_needs, digits_formats
+from .needs import check_needs
 from .records import finish, is_begun, read_done
 from .report import report
 from .rows import Row, Table
-from .run import Failure, run_jobs
+from .run import Failure, run_jobs, threads_of
 from .summary import summarize
 from .tables import TABLES
 
@@ -84,11 +84,12 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         metavar='COUNT',
         help='trainings at a time, on a machine without GPUs (default: 1)',
     )
+    add('--dry-run', action='store_true', help='print the commands that are left, and run none')
     add(
-        '--dry-run',
+        '--estimate',
         action='store_true',
-        help='print the commands that are left, and an estimate of their time from a few '
-        'iterations of each row',
+        help='print how long what is left will take, from some iterations of each config, and '
+        'train nothing',
     )
     add(
         '--cfg-options',
@@ -123,14 +124,18 @@ def _reproduce(args: argparse.Namespace, argv: Sequence[str], prog: str) -> list
     made = plan(chosen, seeds, settings)
     records = {job.folder: record for job in made.jobs.values() if (record := read_done(job))}
     todo = [job for job in made.jobs.values() if job.folder not in records]
+    _say(f'{len(records)} of {len(made.jobs)} jobs are finished, in {args.work_dir}')
     if args.dry_run:
         for job in todo:
             print(f'{job.shell_command(launcher)}{" --resume" if is_begun(job) else ""}')
-    _make_digits(made)
-    check_needs(made.jobs.values(), download=not args.dry_run)
-    _say(f'{len(records)} of {len(made.jobs)} jobs are finished, in {args.work_dir}')
-    if args.dry_run:
+    trains, reads = not (args.dry_run or args.estimate), args.estimate or not args.dry_run
+    if reads:
+        make_digits((job.cfg for job in made.jobs.values()), _say)
+    if reads or args.data == 'real':
+        check_needs(made.jobs.values(), download=trains)
+    if args.estimate:
         _estimate(todo, settings, args.processes)
+    if not trains:
         return []
     for note in lock_work_dir(str(args.work_dir)):
         _say(note)
@@ -175,15 +180,6 @@ def _chosen(args: argparse.Namespace) -> dict[Table, tuple[Row, ...]]:
     return {table: rows for table, rows in chosen.items() if rows}
 
 
-def _make_digits(made: JobPlan) -> None:
-    formats = digits_formats(made.jobs.values())
-    if not formats:
-        return
-    build_digits(
-        DIGITS, formats, DigitsSettings(), log=lambda s: None if 'already' in s else _say(s)
-    )
-
-
 def _finished(made: JobPlan) -> dict[Path, Mapping[str, Any]]:
     """What is finished of the jobs, those of other settings left out."""
     records = {}
@@ -195,17 +191,18 @@ def _finished(made: JobPlan) -> dict[Path, Mapping[str, Any]]:
 
 def _estimate(todo: Sequence[Job], settings: Settings, processes: int) -> None:
     gpus = settings.launcher.gpus
-    threads = max(1, (os.cpu_count() or 1) // (processes * gpus))
+    trainings = {job.config: job for job in todo if job.trains}
     times: dict[str, float | None] = {}
-    for job in todo:
-        if job.trains and job.config not in times:
-            times[job.config] = estimated_seconds(job, settings.options, gpus, threads)
-            told = times[job.config]
-            print(f'{job.config}: {"not measured" if told is None else duration(told)} a training')
+    for number, (config, job) in enumerate(trainings.items(), start=1):
+        _say(f'[{number}/{len(trainings)}] measuring {config}')
+        threads = threads_of(job, processes * gpus)
+        told = times[config] = estimated_seconds(job, settings.options, gpus, threads)
+        print(f'{config}: {"not measured" if told is None else duration(told)} a training')
     unknown = [config for config, seconds in times.items() if seconds is None]
     total = sum(times[job.config] or 0 for job in todo if job.trains) / processes
     print(
-        f'{len(todo)} jobs, about {duration(total)} for the trainings, evaluations not counted'
+        f'{len(todo)} jobs, about {duration(total)} for the trainings; evaluations, tests and '
+        'compilation, once a machine, not counted'
         + (f'; {len(unknown)} configs could not be measured' if unknown else '')
     )
 

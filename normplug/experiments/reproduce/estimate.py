@@ -5,35 +5,39 @@ from __future__ import annotations
 import json
 import math
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.registry import DATASETS, DefaultScope
+from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from normplug.launch.runner import build_runner
 from normplug.preflight.config import load_config
-from normplug.preflight.config_types import scope_of
 
 from .jobs import Job
 
 __all__ = ['estimated_seconds']
 
-_ITERATIONS, _COUNTED = 12, 6
+# What a measurement ends after: so many iterations or, where they are slow, seconds of those that
+# count, but not before the least.
+_ITERATIONS, _SECONDS, _AT_LEAST = 60, 60.0, 10
 
 
 def estimated_seconds(
     job: Job, options: Mapping[str, Any], gpus: int, threads: int
 ) -> float | None:
-    """Of a training on this machine, without its evaluations; None if it could not be measured.
+    """Of a training on this machine; None if it could not be measured.
 
-    The time of an iteration is measured on one process, and ``gpus`` of them are taken to be as
-    fast, each.
+    Without its evaluations and without compilation. The time of an iteration is measured on one
+    process, and ``gpus`` of them are taken to be as fast, each; the time until the first is added.
 
     Args:
         job: the training.
@@ -43,28 +47,66 @@ def estimated_seconds(
     """
     command = [sys.executable, '-m', __name__, job.config, json.dumps(options)]
     env = {'OMP_NUM_THREADS': str(threads), **os.environ}
+    started = time.monotonic()
     done = subprocess.run(command, capture_output=True, text=True, env=env)
+    whole = time.monotonic() - started
     lines = [line for line in done.stdout.splitlines() if line.startswith('{"seconds"')]
     if done.returncode or not lines:
         return None
     measured = json.loads(lines[-1])
     train = job.cfg.train_cfg
-    if train.get('max_iters') is not None:
-        return measured['seconds'] * train.max_iters
-    images = gpus * job.cfg.train_dataloader.batch_size
-    return measured['seconds'] * train.max_epochs * math.ceil(measured['images'] / images)
+    iterations = train.get('max_iters')
+    if iterations is None:
+        images = gpus * job.cfg.train_dataloader.batch_size
+        iterations = train.max_epochs * math.ceil(measured['images'] / images)
+    return whole - measured['training'] + measured['seconds'] * iterations
+
+
+class _Enough(Exception):  # noqa: N818  it is no error
+    """Ends a training that has been measured."""
+
+
+class _Stopwatch(Hook):
+    """The time of each iteration, loading of data included; ends the training when it knows.
+
+    The first half does not count: it compiles and fills caches. Sizes that come up later compile
+    once more, and so the rest has a median, no mean.
+    """
+
+    priority = 'VERY_LOW'
+
+    def before_train(self, runner: Runner) -> None:
+        self.times: list[float] = []
+        self._began = time.monotonic()
+
+    def after_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
+        now = time.monotonic()
+        self.times.append(now - self._began)
+        self._began = now
+        count = len(self.times)
+        if count == _ITERATIONS or (count >= _AT_LEAST and sum(self._counted()) > _SECONDS):
+            raise _Enough
+
+    def seconds(self) -> float:
+        """Of an iteration."""
+        return statistics.median(self._counted())
+
+    def _counted(self) -> list[float]:
+        return self.times[len(self.times) // 2 :]
 
 
 def _measure(config: str, options: dict[str, Any]) -> None:
     cfg = load_config(config)
     cfg.merge_from_dict(options)
+    stopwatch = _Stopwatch()
     with tempfile.TemporaryDirectory() as folder:
         runner = build_runner(_shortened(cfg, folder))
-        with DefaultScope.overwrite_default_scope(scope_of(cfg)):
-            images = len(DATASETS.build(cfg.train_dataloader.dataset))
-        Runner.train(runner)
-        times = runner.message_hub.get_scalar('train/time').data[0][-_COUNTED:]
-    print(json.dumps({'seconds': float(sorted(times)[len(times) // 2]), 'images': images}))
+        runner.register_hook(stopwatch)
+        with suppress(_Enough):
+            Runner.train(runner)
+    images = len(runner.train_dataloader.dataset)
+    found = {'seconds': stopwatch.seconds(), 'training': sum(stopwatch.times), 'images': images}
+    print(json.dumps(found))
 
 
 def _shortened(cfg: Config, folder: str) -> Config:

@@ -19,6 +19,7 @@ from normplug.compat.base_configs import find_config
 from normplug.errors import UserError
 from normplug.preflight.config import load_config
 
+from .digits import describe_digits
 from .launchers import Launcher
 from .rows import OWN_TEST, Row, Scale, Table
 
@@ -78,9 +79,11 @@ class Job:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Of the config with its options, on how many processes it trains, how it is tested."""
+        """Of the config with its options, its digits, its processes, and how it is tested."""
         how = f'-{self.processes}' if self.trains else '-tta' if self.tta else ''
         text = json.dumps(self.cfg.to_dict(), sort_keys=True, default=str)
+        digits = describe_digits(self.cfg)
+        text += json.dumps(digits, sort_keys=True) if digits else ''
         return hashlib.sha256(text.encode()).hexdigest()[:12] + how
 
     def command(self, launcher: Launcher, resume: bool) -> list[str]:

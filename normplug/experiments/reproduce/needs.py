@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +11,13 @@ from mmengine.config import Config
 from mmengine.runner import CheckpointLoader
 from torch.hub import get_dir
 
-from normplug.data.build import FORMATS
 from normplug.errors import UserError
 from normplug.preflight.data.paths import missing_paths
 
 from .jobs import Job
 
-__all__ = ['check_needs', 'digits_formats']
+__all__ = ['check_needs']
 
-DIGITS = Path('work_dirs/data/digits')
 # A part of a path → where it can be had. docs/real_data.md says how each is laid out.
 _SOURCES = {
     'coco': 'COCO 2017: train2017, val2017 and annotations, from cocodataset.org',
@@ -34,12 +32,6 @@ _SOURCES = {
     'ssn': 'model zoo in the README of github.com/switchablenorms/Sparse_SwitchNorm',
     'ibn': 'releases of github.com/XingangPan/IBN-Net',
 }
-
-
-def digits_formats(jobs: Iterable[Job]) -> list[str]:
-    """The forms of the digits that the jobs read, by the names of tools/make_digits.py."""
-    roots = {dataset['data_root'] for job in jobs for _, dataset in _datasets(job.cfg)}
-    return [name for name in FORMATS if any(Path(root) == DIGITS / name for root in roots)]
 
 
 def check_needs(jobs: Iterable[Job], download: bool = True) -> None:
@@ -95,14 +87,6 @@ def _source(path: str) -> str:
     known = (text for part, text in _SOURCES.items() if part in path)
     text = next(known, None)
     return f': {text}' if text else ''
-
-
-def _datasets(cfg: Config) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    for phase in ('train', 'val', 'test'):
-        loader = cfg.get(f'{phase}_dataloader') or {}
-        dataset = loader.get('dataset')
-        if isinstance(dataset, dict) and dataset.get('data_root'):
-            yield phase, dataset
 
 
 def _weights(cfg: Config) -> Iterator[tuple[str, str]]:

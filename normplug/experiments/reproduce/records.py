@@ -37,9 +37,9 @@ def read_done(job: Job) -> dict[str, Any] | None:
         record = _read(job.folder / name)
         if record is not None and record.get('fingerprint') != job.fingerprint:
             raise UserError(
-                f'--work-dir: {job.folder} holds a run of other settings (the config or '
-                '--cfg-options have changed since): choose another --work-dir, or remove that '
-                'folder'
+                f'--work-dir: {job.folder} holds a run of other settings (the config, '
+                '--cfg-options or the scenes of the digits have changed since): choose another '
+                '--work-dir, or remove that folder'
             )
     record = _read(job.folder / DONE)
     return record if record is None or record.get('of') == _tested(job) else None
@@ -54,13 +54,9 @@ def begin(job: Job) -> None:
     """Say in its folder what is trained there.
 
     Raises:
-        UserError: nothing can be written there.
+        WriteError: nothing can be written there.
     """
-    try:
-        job.folder.mkdir(parents=True, exist_ok=True)
-        _write(job.folder / BEGUN, {'fingerprint': job.fingerprint})
-    except OSError as error:
-        raise UserError(f'--work-dir: {job.folder} cannot be written: {error.strerror}') from error
+    _write(job.folder / BEGUN, {'fingerprint': job.fingerprint})
 
 
 def finish(job: Job, seconds: float, source: Mapping[str, Any], processes: int) -> dict[str, Any]:
@@ -148,4 +144,4 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 
 def _write(path: Path, record: Mapping[str, Any]) -> None:
-    write(path, json.dumps(record, indent=1).encode())
+    write(path, json.dumps(record, indent=1).encode(), '--work-dir')

@@ -1,4 +1,4 @@
-"""Are the data there, whole, and what the config says? Asked before anything is written."""
+"""Check that the data exist, are whole and fit the config, before anything is written."""
 
 from mmengine.config import Config
 from mmengine.dist import is_main_process

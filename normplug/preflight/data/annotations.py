@@ -1,16 +1,16 @@
-"""Are the annotations of a COCO file whole, and does mmdet use them?
+"""Check that the annotations of a COCO file are whole, and that mmdet uses them.
 
 mmdet leaves out what it cannot use (boxes without area or outside the image, annotations of other
-images): that is a warning. An error is what makes mmdet or pycocotools stop, or learn or measure
-something else than meant.
+images): that is a warning. It is an error if mmdet or pycocotools would stop, or learn or
+measure something other than the user meant.
 """
 
 from __future__ import annotations
 
 from math import isfinite
 
-from .coco import MEND, CocoFile
-from .masks import MaskCheck, name_of
+from .coco import CocoFile
+from .masks import MEND, MaskCheck, name_of
 from .problems import Problems
 from .uses import CocoUse
 
@@ -49,7 +49,7 @@ class _Check:
             try:
                 self._check(ann, number)
             except TypeError:  # a list or dict as id
-                what = 'annotations whose id, image_id or category_id is no number or text'
+                what = 'annotations whose id, image_id or category_id is neither number nor text'
                 self.problems.error(self.place, what, f'number {number}', MEND)
         self.masks.finish()
 

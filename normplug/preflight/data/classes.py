@@ -1,4 +1,4 @@
-"""Has the model as many outputs as the datasets have classes?"""
+"""Check that the model has as many outputs as the datasets have classes."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ _HEADS = re.compile(r'(^|\.)(bbox_head|mask_head|decode_head)(\.\d+)?$|^head$')
 def check_num_classes(model: nn.Module | None, cfg: Config, phases: tuple[str, ...]) -> None:
     """Compare ``num_classes`` of the model's heads with the classes of mm's own datasets.
 
-    Too few end a training with an index error (on a GPU a device-side assert), too many of a
-    detector its evaluation. A segmentor or a classifier may have more.
+    With too few, a training ends with an index error (on a GPU with a device-side assert). With
+    too many, the evaluation of a detector fails. A segmentor or a classifier may have more.
 
     Args:
         model: of ``cfg``; None to take what ``cfg`` itself says of it.

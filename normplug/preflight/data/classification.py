@@ -1,4 +1,4 @@
-"""Do the folders or lists of a classification dataset give each image the label that was meant?"""
+"""Check that the folders or lists of a classification dataset give the intended labels."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def find_images(dataset: Any, key: str, problems: Problems) -> list[str]:
 
 
 def same_labels(folders: dict[str, list[str]], problems: Problems) -> None:
-    """Does a label mean the same class in all datasets whose folders give the labels?
+    """Check that a label means the same class in all datasets whose folders give the labels.
 
     Args:
         folders: config key → class folders in their order.

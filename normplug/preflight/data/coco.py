@@ -1,4 +1,4 @@
-"""Is a COCO annotation file whole, and does it fit the classes of the config?"""
+"""Check that a COCO annotation file is whole and fits the classes of the config."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ from dataclasses import dataclass, field
 from numbers import Real
 from typing import Any
 
-from .masks import PLACEHOLDER
+from .masks import MEND, PLACEHOLDER
 from .problems import Problems
 from .uses import CocoUse
 
-__all__ = ['MEND', 'CocoFile', 'read_coco']
+__all__ = ['CocoFile', 'read_coco']
 
-MEND = 'Correct them in the file, or write it again'
 _IMAGE_KEYS = {'id', 'file_name', 'width', 'height'}
 # Lists of lists of plain numbers. They are nine tenths of COCO's time to parse, and few are needed.
 _NUMBERS = rb'\[[-+.,0-9\s]*\]'
@@ -56,7 +55,7 @@ class CocoFile:
         return f'{self.key} {self.path}'
 
     def check_classes(self, classes: Sequence[str] | None, metainfo: dict, problems: Problems):
-        """Does the file have each class, once? mmdet numbers labels by what it finds here."""
+        """Check that the file has each class once: mmdet numbers labels by what it finds here."""
         key = self.key.removesuffix('ann_file') + 'metainfo.classes'
         names = [category['name'] for category in self.categories]
         if 'CLASSES' in metainfo:
@@ -147,7 +146,7 @@ def _read_json(
         return json.loads(content.decode()), ()  # for the place of the error
     except ValueError as error:
         advice = 'Write or download it again'
-        problems.error(place, 'files that are no complete JSON', str(error), advice)
+        problems.error(place, 'files that are not complete JSON', str(error), advice)
         return None, ()
 
 
@@ -162,13 +161,13 @@ def _check_images(entries: list, place: str, problems: Problems) -> dict:
         if not isinstance(image['id'], (int, float, str)) or not isinstance(
             image['file_name'], str
         ):
-            what = 'images whose id is no number or text, or whose file_name is no text'
+            what = 'images whose id is neither number nor text, or whose file_name is not text'
             problems.error(place, what, f'number {number}', MEND)
             continue
         sides = (image['width'], image['height'])
         if not all(isinstance(side, Real) and side > 0 for side in sides):
             case = f'{image["file_name"]} ({sides[0]!r}, {sides[1]!r})'
-            problems.error(place, 'images whose width or height is no size', case, MEND)
+            problems.error(place, 'images whose width or height is not a size', case, MEND)
             continue
         other = images.setdefault(image['id'], image)
         if other['file_name'] != image['file_name']:

@@ -1,8 +1,8 @@
-"""What the files of the datasets hold.
+"""Check what the files of the datasets hold.
 
-Most is known of mm's own COCO, segmentation and classification datasets. Those of other types
-(LVIS, VOC, a user's own loading) are read by their own code where all is to be decoded; remote
-files are left alone. What was not looked at is noted.
+Most checks are for mm's own COCO, segmentation and classification datasets. Those of other types
+(LVIS, VOC, a user's own) are read by their own code if everything is to be decoded. Remote files
+are left alone. ``Problems.unseen`` lists what was not looked at.
 """
 
 from __future__ import annotations

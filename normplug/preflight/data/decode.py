@@ -1,4 +1,4 @@
-"""Reading one image or one map of labels as mm does, but strictly."""
+"""Read one image or one map of labels as mm does, but strictly."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Do the annotation files, images and metrics of a detection phase belong together?"""
+"""Check that the annotation files, images and metrics of a detection phase belong together."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def used_images(dataset: Any, file: CocoFile, trains: bool, problems: Problems) 
 
 
 def check_images(images: list[dict], dataset: Any, key: str, problems: Problems) -> None:
-    """Are the files of ``images`` there?"""
+    """Check that the files of ``images`` exist."""
     folders = Folders()
     prefix = dataset.data_prefix['img']
     for image in images:
@@ -67,7 +67,7 @@ def check_images(images: list[dict], dataset: Any, key: str, problems: Problems)
 
 
 def same_images(file: CocoFile, metric: CocoFile, problems: Problems) -> None:
-    """Does the metric's file know all images of the dataset's? COCO's metric stops otherwise."""
+    """Check that the metric's file has all images of the dataset, or COCO's metric stops."""
     for image in file.images.values():
         if image['id'] not in metric.images:
             advice = f'Set it to {file.path}, as for the dataset'

@@ -1,4 +1,4 @@
-"""Which files a folder has, with one listing for each folder."""
+"""Look files up, with one listing for each folder."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Are the masks of COCO annotations such as mmdet loads and pycocotools compares?
+"""Check that mmdet can load and pycocotools can compare the masks of COCO annotations.
 
-mmdet leaves polygons without an area out, and some run lengths: a warning. pycocotools checks
-little: it stops with an error that names nothing, measures another mask than was drawn, or never
-ends. Those are errors.
+mmdet leaves out polygons without an area, and some run lengths: that is a warning. pycocotools
+checks little: it stops with an error that names nothing, measures another mask than was drawn,
+or never ends. Those are errors.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ import numpy as np
 from .problems import Problems
 from .uses import CocoUse
 
-__all__ = ['PLACEHOLDER', 'MaskCheck', 'name_of', 'run_length_totals']
+__all__ = ['MEND', 'PLACEHOLDER', 'MaskCheck', 'name_of', 'run_length_totals']
 
 # Stands in a parsed file for polygons that were not parsed, with their number.
 PLACEHOLDER = 'unparsed polygons'
-_MEND = 'Correct them in the file, or write it again'
+MEND = 'Correct them in the file, or write it again'
 _BATCH = 10_000
 # pycocotools walks along each edge in fifths of a pixel, and takes memory for each step.
 _FAR = 1e6
@@ -84,7 +84,7 @@ class MaskCheck:
         self, mask: list, bbox: list, name: str, loaded: bool, scored: bool
     ) -> None:
         if not all(isinstance(polygon, list) for polygon in mask):
-            self._error('polygons that are no list of lists [[x, y, x, y, ...]]', name)
+            self._error('polygons that are not a list of lists [[x, y, x, y, ...]]', name)
             return
         short = [len(polygon) < 6 or len(polygon) % 2 == 1 for polygon in mask]
         what = 'polygons of less than three points, or of an odd number of coordinates'
@@ -99,7 +99,7 @@ class MaskCheck:
         kept = [polygon for polygon, bad in zip(mask, short, strict=True) if not bad]
         numbers = [number for polygon in kept for number in polygon]
         if not all(isinstance(n, Real) and isfinite(n) and abs(n) < _FAR for n in numbers):
-            self._error('polygons with coordinates that are no place in an image', name)
+            self._error('polygons with coordinates that are not a place in an image', name)
         elif numbers and not _meets(bbox, kept):
             advice = 'mmdet uses them as they are: are they in pixels, x before y?'
             self.problems.warn(self.place, 'masks that lie beside their bbox', name, advice)
@@ -131,7 +131,7 @@ class MaskCheck:
             self._error('run lengths that do not add up to the image', name)
 
     def _error(self, what: str, name: str) -> None:
-        self.problems.error(self.place, what, name, _MEND)
+        self.problems.error(self.place, what, name, MEND)
 
 
 def name_of(ann: dict, image: dict) -> str:

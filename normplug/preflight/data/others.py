@@ -1,4 +1,4 @@
-"""Datasets of types that are not known here: read by their own code, and their images decoded."""
+"""Read datasets of types that are not known here by their own code, and decode their images."""
 
 from __future__ import annotations
 

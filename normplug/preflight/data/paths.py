@@ -1,4 +1,4 @@
-"""Are the files and folders there that the dataloaders and evaluators name?"""
+"""Check that the files and folders exist that the dataloaders and evaluators name."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def missing_paths(cfg: Config, phases: tuple[str, ...]) -> list[tuple[str, str]]
 def broken_json_explained(cfg: Config) -> Iterator[None]:
     """Turn a JSON error inside the block into a UserError that names the annotation file.
 
-    They are not read beforehand: COCO's takes many seconds.
+    Annotation files are not read beforehand: COCO's takes many seconds.
     """
     try:
         yield
@@ -68,7 +68,7 @@ def broken_json_explained(cfg: Config) -> Iterator[None]:
                     json.load(file)
                 except json.JSONDecodeError as broken:
                     raise UserError(
-                        f'{key}: {path} is no complete JSON ({broken}); write or download it again'
+                        f'{key}: {path} is not complete JSON ({broken}); write or download it again'
                     ) from error
         raise
 

@@ -1,4 +1,4 @@
-"""Does each image of a segmentation dataset have its map of labels, and are they the classes'?"""
+"""Check that each image of a segmentation dataset has a map of labels, of known classes."""
 
 from __future__ import annotations
 
@@ -214,7 +214,7 @@ def check_labels(
         if unknown.tolist() == [classes] and not sample['reduce_zero_label'] and found[0] > 0:
             advice += f'. Where 1 is the first class, set {key}.reduce_zero_label=True'
         case = f'{path} with {", ".join(map(str, unknown[:5]))}'
-        problems.error(place, 'maps with labels that are no class', case, advice)
+        problems.error(place, 'maps with labels that are not classes', case, advice)
     return mapped
 
 

@@ -1,4 +1,4 @@
-"""An image that cannot be read while training ends it with the file's name."""
+"""End a training with the file's name if an image cannot be read."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class UnreadableFileError(UserError):
 
 @contextmanager
 def unreadable_files_explained() -> Iterator[None]:
-    """Inside the block, find the file when loading a sample fails, in worker processes too.
+    """Find the file if loading a sample fails inside the block, in worker processes too.
 
     mm's loaders fail in many ways on a damaged file, most of which do not name it. So
     ``Compose``, which runs the transforms of a dataset, is wrapped: workers that are forked

@@ -1,0 +1,45 @@
+"""Light and camera of a picture, drawn for each by itself, as in photographs."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.ndimage import gaussian_filter
+
+__all__ = ['Light']
+
+# The contrast is changed about this.
+MIDDLE_GREY = 0.5
+
+
+@dataclass(frozen=True)
+class Light:
+    """How far light and camera differ from picture to picture: ranges (low, high).
+
+    A picture x, digits and all, with colours in [0, 1], is blurred and becomes
+    `contrast * (gain * x ** gamma - MIDDLE_GREY) + MIDDLE_GREY + offset`; then comes the noise. How
+    strong the default is was chosen in docs/lab/light_pilot.md.
+
+    Attributes:
+        gamma: of the exponent's natural logarithm; above 0 darkens.
+        gain: of the logarithm of each channel's factor.
+        contrast: of the logarithm of the contrast.
+        offset: added to all channels.
+        blur: standard deviation of a Gaussian, as a share of the picture's side.
+        noise: standard deviation of the noise of each pixel and channel.
+    """
+
+    gamma: tuple[float, float] = (-0.9, 0.9)
+    gain: tuple[float, float] = (-0.5, 0.5)
+    contrast: tuple[float, float] = (-1.2, 0.3)
+    offset: tuple[float, float] = (-0.3, 0.3)
+    blur: tuple[float, float] = (0.0, 0.006)
+    noise: tuple[float, float] = (0.0, 0.03)
+
+    def shine(self, rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
+        """Draw a light for an image, (H, W, 3) float32 in [0, 1], and return the image in it."""
+        gamma, contrast = np.exp([rng.uniform(*self.gamma), rng.uniform(*self.contrast)])
+        gain, offset = np.exp(rng.uniform(*self.gain, 3)), rng.uniform(*self.offset)
+        blur, noise = rng.uniform(*self.blur) * len(image), rng.uniform(*self.noise)
+        lit = gain * gaussian_filter(image, (blur, blur, 0)) ** gamma
+        lit = contrast * (lit - MIDDLE_GREY) + MIDDLE_GREY + offset
+        return np.clip(lit + noise * rng.standard_normal(image.shape), 0, 1)
