@@ -80,15 +80,20 @@ def taken(t_nc: Tensor, x_n: Tensor) -> Tensor:
 
 
 def moments(x_n: Tensor, dtype: torch.dtype = torch.float64) -> Moments:
-    """As :func:`normplug.ops.passes.moments`; float64 until they are given as ``dtype``."""
-    t = tile(x_n)
-    first_nc = x_n.new_empty(x_n.shape[:2], dtype=torch.float64)
-    sums, squares = (_partial(x_n, t, torch.float64) for _ in range(2))
-    _launch(_moments_kernel, t, x_n, (x_n, first_nc, sums, squares))
-    # Around one of the pixels, float64 has more digits of the squares than the pixels have.
-    mean_nc, square_nc = (_total(part) / x_n.shape[2] for part in (sums, squares))
-    var_nc = (square_nc - mean_nc.square()).clamp(min=0)
-    return Moments((first_nc + mean_nc).to(dtype), var_nc.to(dtype))
+    """As :func:`normplug.ops.passes.moments`."""
+    t, pixels = tile(x_n), x_n.shape[2]
+    about, sums, squares = (_partial(x_n, t) for _ in range(3))
+    _launch(_moments_kernel, t, x_n, (x_n, about, sums, squares))
+    about, sums, squares = (part.to(dtype) for part in (about, sums, squares))
+    if t.splits > 1:  # all around what the first piece was summed around, the mean of a part of x
+        piece = _piece(t, pixels)
+        starts = piece * torch.arange(t.splits, device=x_n.device)
+        counts = (pixels - starts).clamp(0, piece).to(dtype)[:, None, None]
+        off = about - about[:1]
+        squares = squares + off * (2 * sums + counts * off)
+        sums = sums + counts * off
+    mean_nc, square_nc = (_total(part, dtype) / pixels for part in (sums, squares))
+    return Moments(about[0] + mean_nc, (square_nc - mean_nc.square()).clamp(min=0))
 
 
 def affine(
@@ -102,12 +107,11 @@ def affine(
 
 
 def backward_reduce(dy_n: Tensor, x_n: Tensor, mean_nc: Tensor) -> tuple[Tensor, Tensor]:
-    """As :func:`normplug.ops.passes.backward_reduce`, float64."""
+    """As :func:`normplug.ops.passes.backward_reduce`, in the dtype of the mean."""
     t = tile(x_n, dy_n)
-    sums, products = (_partial(x_n, t, working_dtype(x_n)) for _ in range(2))
-    tensors = x_n, dy_n, mean_nc, sums, products
-    _launch(_sums_kernel, t, x_n, tensors, dy_n)
-    return _total(sums), _total(products)
+    sums, products = (_partial(x_n, t) for _ in range(2))
+    _launch(_sums_kernel, t, x_n, (x_n, dy_n, mean_nc, sums, products), dy_n)
+    return _total(sums, mean_nc.dtype), _total(products, mean_nc.dtype)
 
 
 def backward_input(
@@ -136,13 +140,12 @@ def _launch(
 ) -> None:
     """Run ``kernel`` on ``tensors``, the sizes and strides of x and the strides of ``others``."""
     instances, channels, pixels = x_n.shape
-    piece = pixels if t.splits == 1 else triton.cdiv(pixels, t.splits * t.block) * t.block
     strides = (stride for other in (x_n, *others) for stride in other.stride())
     wrap_triton(kernel)[instances, triton.cdiv(channels, t.rows), t.splits](
         *tensors,
         channels,
         pixels,
-        piece,
+        _piece(t, pixels),
         *strides,
         ROWS=t.rows,
         BLOCK=t.block,
@@ -154,16 +157,21 @@ def _launch(
     )
 
 
-def _partial(x_n: Tensor, t: Tile, dtype: torch.dtype) -> Tensor:
+def _piece(t: Tile, pixels: int) -> int:
+    """The pixels of a piece; the last ones may have fewer, or none."""
+    return pixels if t.splits == 1 else triton.cdiv(pixels, t.splits * t.block) * t.block
+
+
+def _partial(x_n: Tensor, t: Tile) -> Tensor:
     """Memory for a sum of each piece, (splits, N, C)."""
-    return x_n.new_empty((t.splits, *x_n.shape[:2]), dtype=dtype)
+    return x_n.new_empty((t.splits, *x_n.shape[:2]), dtype=working_dtype(x_n))
 
 
-def _total(part: Tensor) -> Tensor:
+def _total(part: Tensor, dtype: torch.dtype) -> Tensor:
     """The sum over the pieces, (N, C); over a few, it takes no launch of its own."""
     if part.shape[0] > 8:
-        return part.double().sum(0)
-    first, *rest = part.double().unbind()
+        return part.to(dtype).sum(0)
+    first, *rest = part.to(dtype).unbind()
     return sum(rest, first)
 
 
@@ -212,21 +220,20 @@ def _at(n, c, p, sn, sc, sp, LAST: tl.constexpr, ALIGNED: tl.constexpr):
 
 @triton.jit
 def _moments_kernel(
-    x_ptr, first_ptr, sum_ptr, square_ptr,
+    x_ptr, about_ptr, sum_ptr, square_ptr,
     C, P, piece, sn, sc, sp,
     ROWS: tl.constexpr, BLOCK: tl.constexpr,
     ONCE: tl.constexpr, LAST: tl.constexpr, ALIGNED: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
-    """Σ(x − first) and Σ(x − first)² of a piece, where ``first`` is the first pixel of all."""
+    """Σ(x − about) and Σ(x − about)² of a piece, and what they are about."""
     n, c, ok, C, start, stop = _place(C, P, piece, ROWS, ONCE, LAST, ALIGNED)
-    first = tl.load(x_ptr + n * sn + c * sc, ok, 0.0).to(tl.float64)
     p = tl.arange(0, BLOCK)
     at = _at(n, c, p, sn, sc, sp, LAST, ALIGNED)
     mask = ok[:, None] & (p < stop - start)[None, :]
     x = tl.load(x_ptr + start.to(tl.int64) * sp + at, mask, 0.0).to(WIDE)
-    # In float32, around the mean of the piece's first block; of few pixels, around the first.
+    # The mean of the piece's first block; of few pixels, the first.
     if BLOCK <= 64 and not LAST:
-        about = first.to(WIDE)
+        about = tl.load(x_ptr + n * sn + c * sc + start.to(tl.int64) * sp, ok, 0.0).to(WIDE)
     else:
         about = tl.sum(x, 1) * (1.0 / tl.maximum(tl.minimum(stop - start, BLOCK), 1))
     sums = tl.where(mask, x - about[:, None], 0.0)
@@ -237,16 +244,10 @@ def _moments_kernel(
         d = tl.where(mask, x - about[:, None], 0.0)
         sums += d
         squares += d * d
-    count = tl.maximum(stop - start, 0).to(tl.float64)
-    rest = tl.sum(sums, 1).to(tl.float64)
-    off = about.to(tl.float64) - first
-    out = n * C + c
-    if tl.program_id(2) == 0:
-        tl.store(first_ptr + out, first, ok)
-    out += tl.program_id(2).to(tl.int64) * tl.num_programs(0) * C
-    tl.store(sum_ptr + out, rest + count * off, ok)
-    square = tl.sum(squares, 1).to(tl.float64)
-    tl.store(square_ptr + out, square + 2 * off * rest + count * off * off, ok)
+    out = (tl.program_id(2).to(tl.int64) * tl.num_programs(0) + n) * C + c
+    tl.store(about_ptr + out, about, ok)
+    tl.store(sum_ptr + out, tl.sum(sums, 1), ok)
+    tl.store(square_ptr + out, tl.sum(squares, 1), ok)
 
 
 @triton.jit
