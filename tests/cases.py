@@ -124,8 +124,15 @@ def built(case: Case, channels: int, dtype: torch.dtype = torch.float32, seed: i
         for name, tensor in layer.state_dict().items():
             if tensor.is_floating_point() and name not in SSN_STATE:
                 noise = torch.randn(tensor.shape, generator=generator, dtype=torch.float64)
-                tensor.copy_(1 + 0.5 * noise.tanh() if name == 'running_var' else noise)
+                tensor.copy_(_SPREADS[name](noise) if name in _SPREADS else noise)
     return layer
+
+
+# What is a variance, or a covariance, of noise.
+_SPREADS = {
+    'running_var': lambda noise: 1 + 0.5 * noise.tanh(),
+    'running_cov': lambda noise: torch.eye(len(noise[0])) + noise @ noise.mT / len(noise[0]),
+}
 
 
 def random_input(shape: tuple[int, ...], dtype: torch.dtype = torch.float32, seed: int = 1):

@@ -35,7 +35,7 @@ def iternorm_rule(
 ) -> Linear:
     """Whiten by the batch; without ``iterations``, its second part is a whitening matrix."""
     root = batch.cov if iterations is None else inverse_root(batch.cov, eps, iterations)
-    weight, bias = weight.view_as(batch.mean), bias.view_as(batch.mean)
+    weight, bias = (t.view(batch.mean.shape) for t in (weight, bias))
     return whiten(instance.mean, batch.mean, root, weight, bias)
 
 

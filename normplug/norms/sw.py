@@ -66,7 +66,7 @@ def sw_rule(
     if diagonals:
         cov = cov + reduce(add, diagonals).diag_embed()
     root = inverse_root(cov, eps, iterations)
-    weight, bias = weight.view_as(instance.mean[0]), bias.view_as(instance.mean[0])
+    weight, bias = (t.view(instance.mean.shape[1:]) for t in (weight, bias))
     return whiten(instance.mean, reduce(add, means), root, weight, bias)
 
 

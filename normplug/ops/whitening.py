@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from normplug.covariance import Covariances, inverse_root, merge, outer, pool
+from normplug.ops.passes import cast
 from normplug.ops.plan import Blocks, Plan, gradients, tracked_step
 from normplug.ops.reduced import Input, Local, Merged, PackedSums
 from normplug.ops.steps import Backward, Forward, Output, pixels_of
@@ -54,7 +55,9 @@ def _in_its_precision(step: Callable) -> Callable:
 
 def _no_autocast(x_n: Tensor) -> AbstractContextManager:
     kind = x_n.device.type
-    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+    if torch.compiler.is_compiling() or (
+        torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+    ):
         return torch.autocast(kind, enabled=False)
     return nullcontext()
 
@@ -247,8 +250,9 @@ def _output(
     matrix, offset = _linear(plan, batch is not None, pixels_of(x_n), tensors)
     x_b, shift = centred
     offset = offset + _applied(matrix, shift)
-    y_b = matrix.to(x_b.dtype) @ x_b + offset.to(x_b.dtype).unsqueeze(-1)
-    return _written(y_b, x_n, plan.blocks, out_n), _tracked(tracked, plan, batch, count)
+    y_b, level = matrix.to(x_b.dtype) @ x_b, offset.to(x_b.dtype)
+    y_n = _written(y_b, level, x_n, plan.blocks, out_n)
+    return y_n, _tracked(tracked, plan, batch, count)
 
 
 def _sums(
@@ -305,8 +309,7 @@ def _input(
     slope = (to_cov + to_cov.mT) / max(pixels, 1)
     level = to_mean / max(pixels, 1) + _applied(slope, shift)
     matrix, slope, level = (t.to(x_b.dtype) for t in (matrix.mT, slope, level))
-    dx_b = matrix @ dy_b + slope @ x_b + level.unsqueeze(-1)
-    return _written(dx_b, x_n, plan.blocks, out_n)
+    return _written(matrix @ dy_b + slope @ x_b, level, x_n, plan.blocks, out_n)
 
 
 def _applied(matrix: Tensor, vector: Tensor) -> Tensor:
@@ -322,12 +325,21 @@ def _blocks_of(t_n: Tensor, blocks: Blocks) -> Tensor:
     return t_n.unflatten(1, (-1, blocks.size))
 
 
-def _written(t_b: Tensor, x_n: Tensor, blocks: Blocks, out_n: Tensor | None) -> Tensor | None:
-    """(N, g, d, S) as (N, C, *spatial) in x's dtype, or written to ``out_n``."""
+def _written(
+    t_b: Tensor, level: Tensor, x_n: Tensor, blocks: Blocks, out_n: Tensor | None
+) -> Tensor | None:
+    """(N, g, d, S) plus (N, g, d) as (N, C, *spatial) in x's dtype, or written to ``out_n``."""
     if blocks.strided:
-        t_b = t_b.transpose(1, 2)
+        t_b, level = t_b.transpose(1, 2), level.transpose(1, 2)
+    ones = (1,) * (x_n.dim() - 2)
     if out_n is None:
-        return t_b.flatten(1, 2).view(x_n.shape).to(x_n.dtype)
-    # Views on both sides: nothing is copied but once.
-    out_n.unflatten(1, t_b.shape[1:3]).copy_(t_b.unflatten(-1, x_n.shape[2:]))
+        t_n = t_b.flatten(1, 2).view(x_n.shape)  # no view in the end: see fused._shaped
+        return cast(t_n + level.flatten(1, 2).view(*t_n.shape[:2], *ones), x_n.dtype)
+    # Views on both sides, so that one pass casts and writes in any layout.
+    out_b = out_n.unflatten(1, t_b.shape[1:3])
+    t_b, level = t_b.unflatten(-1, x_n.shape[2:]), level.view(*level.shape, *ones)
+    if type(out_n) is Tensor:
+        torch.add(t_b, level, out=out_b)
+    else:  # traced
+        out_b.copy_(t_b + level)
     return None
