@@ -276,7 +276,7 @@ def _sums(
         (to_matrix, dy_sum),
     )
     to_moments, to_params = grads[: len(moments)], grads[len(moments) :]
-    to_batch = torch.cat([t.flatten() for t in to_moments[2:]]) if batch is not None else None
+    to_batch = torch.cat([t.reshape(-1) for t in to_moments[2:]]) if batch is not None else None
     return PackedSums(dy_sum, matrix, *to_moments[:2], to_batch, to_params)
 
 
@@ -319,10 +319,11 @@ def _applied(matrix: Tensor, vector: Tensor) -> Tensor:
 
 def _blocks_of(t_n: Tensor, blocks: Blocks) -> Tensor:
     """(N, C, *spatial) as (N, g, d, S), in the dtype that products are computed in."""
-    t_n = t_n.flatten(2).to(working_dtype(t_n))
+    t_n = t_n.to(working_dtype(t_n))
+    size, number = blocks.size, t_n.shape[1] // blocks.size
     if blocks.strided:
-        return t_n.unflatten(1, (blocks.size, -1)).transpose(1, 2)
-    return t_n.unflatten(1, (-1, blocks.size))
+        return t_n.reshape(t_n.shape[0], size, number, pixels_of(t_n)).transpose(1, 2)
+    return t_n.reshape(t_n.shape[0], number, size, pixels_of(t_n))
 
 
 def _written(
@@ -333,8 +334,9 @@ def _written(
         t_b, level = t_b.transpose(1, 2), level.transpose(1, 2)
     ones = (1,) * (x_n.dim() - 2)
     if out_n is None:
-        t_n = t_b.flatten(1, 2).view(x_n.shape)  # no view in the end: see fused._shaped
-        return cast(t_n + level.flatten(1, 2).view(*t_n.shape[:2], *ones), x_n.dtype)
+        # In the end no view: see fused._shaped.
+        sum_n = t_b.reshape(x_n.shape) + level.reshape(*x_n.shape[:2], *ones)
+        return cast(sum_n, x_n.dtype)
     # Views on both sides, so that one pass casts and writes in any layout.
     out_b = out_n.unflatten(1, t_b.shape[1:3])
     t_b, level = t_b.unflatten(-1, x_n.shape[2:]), level.view(*level.shape, *ones)

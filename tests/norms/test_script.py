@@ -126,5 +126,5 @@ def test_another_rule_is_not_scripted_as_that_of_its_base():
 
 @pytest.mark.parametrize('kind', [SW, IterNorm, GW])
 def test_whitening_is_refused_by_name(kind):
-    with pytest.raises(NotImplementedError, match=f'{kind.__name__} has a rule .* jit.trace'):
+    with pytest.raises(NotImplementedError, match=f'{kind.__name__} has a rule .*jit.trace'):
         torch.jit.script(kind(4).eval())
