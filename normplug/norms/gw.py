@@ -45,6 +45,7 @@ class GW(WhiteningNorm, BaseNorm):
     Args:
         num_features: C.
         eps: added to the diagonal of the covariance.
+        momentum: has no effect; taken because the norm_cfg of a batch norm may have it.
         num_groups: G, which must divide C, and is C where that is less; published
             detectors have 64.
         num_channels: or C / G, the channels of a group; 0 to use ``num_groups``.
@@ -60,6 +61,7 @@ class GW(WhiteningNorm, BaseNorm):
         self,
         num_features: int,
         eps: float = 1e-5,
+        momentum: float | None = 0.1,
         *,
         num_groups: int = 32,
         num_channels: int = 0,
@@ -67,7 +69,7 @@ class GW(WhiteningNorm, BaseNorm):
         frozen: bool = False,
     ) -> None:
         self.num_groups, self.num_channels = num_groups, num_channels
-        super().__init__(num_features, eps, None, T, frozen=frozen)
+        super().__init__(num_features, eps, momentum, T, frozen=frozen)
 
     def block_size(self) -> int:
         """G, the number of groups."""
