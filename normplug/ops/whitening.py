@@ -333,15 +333,14 @@ def _written(
     if blocks.strided:
         t_b, level = t_b.transpose(1, 2), level.transpose(1, 2)
     ones = (1,) * (x_n.dim() - 2)
-    if out_n is None:
-        # In the end no view: see fused._shaped.
-        sum_n = t_b.reshape(x_n.shape) + level.reshape(*x_n.shape[:2], *ones)
-        return cast(sum_n, x_n.dtype)
-    # Views on both sides, so that one pass casts and writes in any layout.
-    out_b = out_n.unflatten(1, t_b.shape[1:3])
-    t_b, level = t_b.unflatten(-1, x_n.shape[2:]), level.view(*level.shape, *ones)
-    if type(out_n) is Tensor:
+    if type(out_n) is Tensor:  # not traced: by views, so that one pass casts, in any layout
+        out_b = out_n.unflatten(1, t_b.shape[1:3])
+        t_b, level = t_b.unflatten(-1, x_n.shape[2:]), level.reshape(*level.shape, *ones)
         torch.add(t_b, level, out=out_b)
-    else:  # traced
-        out_b.copy_(t_b + level)
+        return None
+    # Traced: Inductor (torch 2.11) writes to no view; and y may be none, see fused._shaped.
+    sum_n = t_b.reshape(x_n.shape) + level.reshape(*x_n.shape[:2], *ones)
+    if out_n is None:
+        return cast(sum_n, x_n.dtype)
+    out_n.copy_(sum_n)
     return None
