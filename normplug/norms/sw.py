@@ -124,7 +124,7 @@ class SW(WhiteningNorm, BaseNorm):
         self.num_pergroup = num_pergroup
         super().__init__(num_features, eps, momentum, T, frozen=frozen)
         self._require(
-            sw_type in _SOURCES,
+            type(sw_type) is int and sw_type in _SOURCES,
             f'sw_type must be one of {", ".join(map(str, _SOURCES))}, got {sw_type!r}',
         )
         self.sw_type, self.tie_weight, self.released = sw_type, tie_weight, released
