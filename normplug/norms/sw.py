@@ -64,7 +64,9 @@ def sw_rule(
             diagonals.append(var_ratio * of.cov.diagonal(dim1=-2, dim2=-1).expand_as(instance.mean))
     cov = reduce(add, full)
     if diagonals:
-        cov = cov + reduce(add, diagonals).diag_embed()
+        # Not diag_embed, which writes to a view: Inductor (torch 2.11) fails on it.
+        diagonal = reduce(add, diagonals)
+        cov = cov + diagonal.unsqueeze(-1) * torch.eye(diagonal.shape[-1]).to(diagonal)
     root = inverse_root(cov, eps, iterations)
     weight, bias = (t.view(instance.mean.shape[1:]) for t in (weight, bias))
     return whiten(instance.mean, reduce(add, means), root, weight, bias)

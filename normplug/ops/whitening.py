@@ -232,6 +232,8 @@ def _tracked(
         return ()
     root = plan.blocks.root
     matrix = batch[1] if root is None else inverse_root(batch[1], *root)
+    if not isinstance(count, Tensor):  # of a comparison of sizes, Inductor (torch 2.11) fails here
+        count = batch[0].new_full((), count)
     return tracked_step(tracked, plan, Moments(batch[0].flatten(), matrix), count)
 
 
