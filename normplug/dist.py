@@ -7,6 +7,8 @@ gradients of the merged moments after it. A rank without samples takes part with
 The running statistics of a model take one collective for all layers.
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.distributed as dist
 from mmengine.dist import get_world_size
@@ -43,19 +45,22 @@ class GroupReducer:
         dist.all_reduce(own, group=self.group)
         return own
 
-    def differentiable(self, local: Moments, count: int) -> tuple[Moments, Tensor]:
+    def differentiable(
+        self, local: Moments, count: int, spread: Callable[[Tensor], Tensor] = torch.square
+    ) -> tuple[Moments, Tensor]:
         """Merge (C,) moments of ``count`` values per channel over the ranks.
 
-        Returns the moments and the total count, (). Autograd can differentiate them any number of
-        times.
+        ``spread`` maps deviations of means to what they add to the second moments: squares to
+        variances, outer products to covariances. Returns the moments and the total count, ().
+        Autograd can differentiate them any number of times.
         """
         mean, var = local
         total = mean.new_full((), count)
         dist.all_reduce(total, group=self.group)
         share = count / total.clamp(min=1)
         merged = _Sum.apply(share * mean, self.group)
-        spread = (mean - merged).square()
-        return Moments(merged, _Sum.apply(share * (var + spread), self.group)), total
+        var = var + spread(mean - merged)
+        return Moments(merged, _Sum.apply(share * var, self.group)), total
 
 
 class _Sum(torch.autograd.Function):

@@ -8,9 +8,15 @@ from torch import nn
 
 __all__ = ['RUNNING_STATS', 'ResettableState']
 
-RUNNING_STATS = ('running_mean', 'running_var', 'num_batches_tracked')
+RUNNING_STATS = (
+    'running_mean',
+    'running_var',
+    'running_cov',
+    'running_wm',
+    'num_batches_tracked',
+)
 
-Initial = float | Sequence[float]
+Initial = float | Sequence
 
 
 class ResettableState(nn.Module):
@@ -51,7 +57,7 @@ class ResettableState(nn.Module):
 
         Args:
             name: of the parameter or buffer.
-            initial: one value for all elements; or one for each, of a tensor of one axis.
+            initial: one value for all elements; or nested lists of those of the last axes.
         """
         self._initial = {**self._initial, name: initial}
         self._reset(name)

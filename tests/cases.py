@@ -9,16 +9,21 @@ from torch import Tensor, nn
 
 from normplug.kalman import link_kalman
 from normplug.norms import (
+    GW,
     IBN,
     KN,
     SN,
     SSN,
+    SW,
     GhostBN,
+    IterNorm,
     PortableSyncBN,
     SyncIBN,
+    SyncIterNorm,
     SyncKN,
     SyncSN,
     SyncSSN,
+    SyncSW,
 )
 
 # Largest |error| / max|reference| per dtype. A sum of n terms errs by about sqrt(n) roundings;
@@ -59,6 +64,11 @@ def kn(channels: int, kind: type[KN] = KN, **options) -> KN:
     return layer
 
 
+def pairs(channels: int) -> int:
+    """A size of blocks of channels: more than one block, where the channels allow it."""
+    return 2 if channels % 2 == 0 else channels
+
+
 CASES = [
     Case('sn', SN),
     Case('sn_no_bn', lambda c: SN(c, using_bn=False)),
@@ -75,11 +85,19 @@ CASES = [
     Case('ghost_bn', GhostBN),
     Case('kn', kn),
     Case('kn_learned', lambda c: kn(c, gain='learned', transition='linear')),
+    Case('sw', lambda c: SW(c, num_pergroup=pairs(c))),
+    Case('sw_3_tied', lambda c: SW(c, sw_type=3, tie_weight=True)),
+    Case('sw_5', lambda c: SW(c, num_pergroup=pairs(c), sw_type=5)),
+    Case('sw_5_released', lambda c: SW(c, num_pergroup=pairs(c), sw_type=5, released=True)),
+    Case('iternorm', lambda c: IterNorm(c, num_channels=pairs(c))),
+    Case('gw', lambda c: GW(c, num_groups=pairs(c))),
     # In one process: local statistics. tests/dist has them over ranks.
     Case('sync_sn', SyncSN),
     Case('sync_ssn', SyncSSN),
     Case('sync_ibn', SyncIBN),
     Case('sync_kn', lambda c: kn(c, SyncKN)),
+    Case('sync_sw', lambda c: SyncSW(c, num_pergroup=pairs(c))),
+    Case('sync_iternorm', lambda c: SyncIterNorm(c, num_channels=pairs(c))),
     Case('portable_sync_bn', PortableSyncBN),
 ]
 
@@ -106,8 +124,15 @@ def built(case: Case, channels: int, dtype: torch.dtype = torch.float32, seed: i
         for name, tensor in layer.state_dict().items():
             if tensor.is_floating_point() and name not in SSN_STATE:
                 noise = torch.randn(tensor.shape, generator=generator, dtype=torch.float64)
-                tensor.copy_(1 + 0.5 * noise.tanh() if name == 'running_var' else noise)
+                tensor.copy_(_SPREADS[name](noise) if name in _SPREADS else noise)
     return layer
+
+
+# What is a variance, or a covariance, of noise.
+_SPREADS = {
+    'running_var': lambda noise: 1 + 0.5 * noise.tanh(),
+    'running_cov': lambda noise: torch.eye(len(noise[0])) + noise @ noise.mT / len(noise[0]),
+}
 
 
 def random_input(shape: tuple[int, ...], dtype: torch.dtype = torch.float32, seed: int = 1):

@@ -19,7 +19,7 @@ FLOORS = [
     {'_requirements', 'errors', 'own_code', 'quiet', 'random_state'},
     {'checkpoint_file', 'files'},
     # the core
-    {'stats', 'sparsestmax', 'precision', 'state'},
+    {'covariance', 'stats', 'sparsestmax', 'precision', 'state'},
     {'running', 'dist', 'filters'},
     {'ops'},
     {'norms'},
@@ -39,7 +39,7 @@ FLOOR = {unit: number for number, units in enumerate(FLOORS) for unit in units}
 
 # The core may import torch and the standard library, and in a few places mmengine.
 CORE = {'stats', 'sparsestmax', 'ops', 'dist', 'running', 'filters', 'norms', 'register'}
-CORE |= {'precision', 'state'}
+CORE |= {'covariance', 'precision', 'state'}
 # What torch itself brings; Triton with a torch for GPUs only, and only those import kernels.
 WITH_TORCH = {'normplug.ops.traced': {'sympy'}, 'normplug.ops.kernels': {'triton'}}
 WITH_MMENGINE = {'normplug.dist', 'normplug.norms.base', 'normplug.register'}
@@ -153,7 +153,7 @@ def test_norm_files_import_no_other_norm_and_no_kernel(module):
     folder = 'normplug.norms'
     if not module.startswith(f'{folder}.'):
         return
-    bases = {f'{folder}.base', f'{folder}.switchable', f'{folder}.scripted'}
+    bases = {f'{folder}.{name}' for name in ('base', 'scripted', 'switchable', 'whitening')}
     for name in ours(imports(module)):
         assert name in bases or not name.startswith(folder), f'{module} imports {name}'
         assert not name.startswith('normplug.ops.'), f'{module}: import normplug.ops, not {name}'

@@ -14,6 +14,7 @@ from normplug.bench.contenders import Contender
 from normplug.bench.linked_kn import LinkedKN
 from normplug.bench.parity import TOLERANCE, difference, reference
 from normplug.norms import BaseNorm
+from normplug.norms.whitening import WhiteningNorm
 from normplug.register import NORMS
 
 from .checks import FailedError
@@ -64,7 +65,7 @@ def expected(layer: nn.Module, x: Tensor, dy: Tensor, training: bool) -> Outcome
 def _running(layer: nn.Module, x: Tensor) -> dict[str, Tensor]:
     """Update as ``nn.BatchNorm`` does; KN uses the filtered moments."""
     norm = norm_of(layer)
-    if norm.batch_from is None:
+    if norm.batch_from is None or isinstance(norm, WhiteningNorm):  # matrices are not compared
         return {}
     mean, var, batches = norm.running_mean, norm.running_var, norm.num_batches_tracked
     count = x.numel() // max(x.shape[1], 1)
@@ -114,7 +115,7 @@ def run(
         labels = ['the gradient of x', *(f'the gradient of {name}' for name in names)]
         tensors |= dict(zip(labels, grads, strict=True))
     norm = norm_of(layer[0] if isinstance(layer, nn.Sequential) else layer)
-    if norm.batch_from is None:
+    if norm.batch_from is None or isinstance(norm, WhiteningNorm):
         return Outcome(tensors, {})
     names = ('running_mean', 'running_var', 'num_batches_tracked')
     return Outcome(tensors, {name: getattr(norm, name).clone() for name in names})

@@ -2,6 +2,8 @@
 
 from torch import nn
 
+from normplug.norms.whitening import WhiteningNorm
+
 __all__ = ['has_lost_statistics', 'twins_in_student']
 
 
@@ -34,4 +36,8 @@ def has_lost_statistics(teacher: nn.Module, student: nn.Module) -> bool:
 
 
 def _is_as_built(layer: nn.Module) -> bool:
-    return not layer.running_mean.any() and bool((layer.running_var == 1).all())
+    if isinstance(layer, WhiteningNorm):  # matrices, the identity at first
+        spread = layer.running().var.diagonal(dim1=-2, dim2=-1)
+    else:
+        spread = layer.running_var
+    return not layer.running_mean.any() and bool((spread == 1).all())

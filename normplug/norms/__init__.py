@@ -2,21 +2,29 @@
 
 from normplug.norms.base import BaseNorm
 from normplug.norms.bn import GhostBN, PortableSyncBN
+from normplug.norms.gw import GW
 from normplug.norms.ibn import IBN, SyncIBN
+from normplug.norms.iternorm import IterNorm, SyncIterNorm
 from normplug.norms.kn import KN, SyncKN
 from normplug.norms.sn import SN, SyncSN
 from normplug.norms.ssn import SSN, SyncSSN
+from normplug.norms.sw import SW, SyncSW
 
 __all__ = [
+    'GW',
     'IBN',
     'KN',
     'SN',
     'SSN',
+    'SW',
     'BaseNorm',
     'GhostBN',
+    'IterNorm',
     'PortableSyncBN',
     'SyncIBN',
+    'SyncIterNorm',
     'SyncKN',
     'SyncSN',
     'SyncSSN',
+    'SyncSW',
 ]

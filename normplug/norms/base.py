@@ -12,11 +12,11 @@ from normplug.norms.scripted import Scripted
 from normplug.ops import Plan, Reducer, Rule, is_exporting, normalize, normalize_naive
 from normplug.precision import small_dtype, working_dtype
 from normplug.running import Tracked, Tracking, in_recomputation
-from normplug.state import RUNNING_STATS, ResettableState
+from normplug.state import ResettableState
 
 __all__ = ['BaseNorm']
 
-_BATCH_NORM_NAMES = ('weight', 'bias', *RUNNING_STATS)
+_BATCH_NORM_NAMES = ('weight', 'bias', 'running_mean', 'running_var', 'num_batches_tracked')
 
 
 class BaseNorm(Scripted, ResettableState):
@@ -107,8 +107,12 @@ class BaseNorm(Scripted, ResettableState):
         self.add_parameter('bias', (num_features,), 0.0)
         if self.batch_from is not None:
             self.add_state('running_mean', (num_features - self.batch_from,), 0.0)
-            self.add_state('running_var', (num_features - self.batch_from,), 1.0)
+            self.add_running_spread()
             self.add_state('num_batches_tracked', (), 0, torch.long)
+
+    def add_running_spread(self) -> None:
+        """Register the running statistic beside the mean."""
+        self.add_state('running_var', (self.num_features - self.batch_from,), 1.0)
 
     def rule(self, x: Tensor) -> Rule:
         """Return the map from the moments of x and :meth:`rule_params` to scale and offset."""

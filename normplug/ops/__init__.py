@@ -4,12 +4,13 @@ from normplug.ops.backend import get_backend, set_backend
 from normplug.ops.fused import Normalized, normalize
 from normplug.ops.memory import is_exporting
 from normplug.ops.naive import normalize_naive
-from normplug.ops.plan import Filter, Plan, Rule
+from normplug.ops.plan import Blocks, Filter, Plan, Rule
 from normplug.ops.reduced import Reducer
 from normplug.ops.scripted import at_least_single, normalize_scripted, single_source
 from normplug.ops.stepped import stepped
 
 __all__ = [
+    'Blocks',
     'Filter',
     'Normalized',
     'Plan',

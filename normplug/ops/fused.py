@@ -6,12 +6,14 @@ tensors, and writes dx. Between the two it keeps x and (N, C) tensors only: eigh
 size for a training step, as many as native batch norm.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from normplug.covariance import outer
+from normplug.ops import whitening
 from normplug.ops.backend import run
 from normplug.ops.memory import is_transformed, result_like
 from normplug.ops.plan import Plan
@@ -35,6 +37,55 @@ from normplug.running import Tracked, store
 from normplug.stats import Moments
 
 __all__ = ['Normalized', 'normalize']
+
+
+class _Steps(NamedTuple):
+    """The steps for variances, or for covariances, which have the same arguments and results.
+
+    Attributes:
+        spread: of deviations (..., C') of means, what they add to the second moments.
+    """
+
+    forward: Callable
+    backward: Callable
+    instance_moments: Callable
+    batch_moments: Callable
+    output: Callable
+    local: Callable
+    merge: Callable
+    packed_sums: Callable
+    packed_input: Callable
+    spread: Callable[[Tensor], Tensor]
+
+
+_OF_VARIANCES = _Steps(
+    forward_step,
+    backward_step,
+    instance_moments,
+    batch_moments,
+    output_step,
+    local_step,
+    merge_step,
+    packed_sums_step,
+    packed_input_step,
+    torch.square,
+)
+_OF_COVARIANCES = _Steps(
+    whitening.forward_step,
+    whitening.backward_step,
+    whitening.instance_moments,
+    whitening.batch_moments,
+    whitening.output_step,
+    whitening.local_step,
+    whitening.merge_step,
+    whitening.packed_sums_step,
+    whitening.packed_input_step,
+    outer,
+)
+
+
+def _steps(plan: Plan) -> _Steps:
+    return _OF_VARIANCES if plan.blocks is None else _OF_COVARIANCES
 
 
 class Normalized(NamedTuple):
@@ -93,20 +144,20 @@ class _Normalize(torch.autograd.Function):
     def forward(ctx, *args):
         # Not spelled out: Dynamo (torch 2.11) takes ctx for one of them where the numbers agree.
         x, plan, running, reducer, *params = args
-        y, total = result_like(x), None
+        y, total, steps = result_like(x), None, _steps(plan)
         x_n, out_n = _flattened(x, y)
         if reducer is None:
-            out = run(forward_step, x_n, plan, params, running, out_n)
+            out = run(steps.forward, x_n, plan, params, running, out_n)
             moments, stored = out[3:7], out.running
         else:
-            local = run(local_step, x_n, plan, running)
+            local = run(steps.local, x_n, plan, running)
             ranks = reducer.gather(local.packed)
             # Of what a filter makes of the moments, the averages are taken behind it.
             early, late = (running, None) if plan.filter is None else (None, running)
-            merged = run(merge_step, ranks, plan, early)
+            merged = run(steps.merge, ranks, plan, early)
             instance, batch = Moments(*local[:2]), Moments(*merged[:2])
             total = merged.total
-            out = run(output_step, x_n, plan, instance, batch, params, late, total, out_n)
+            out = run(steps.output, x_n, plan, instance, batch, params, late, total, out_n)
             moments, stored = (*instance, *batch), merged.running or out.running
         ctx.save_for_backward(x, total, *moments, *params)
         ctx.plan, ctx.reducer = plan, reducer
@@ -135,15 +186,15 @@ class _Normalize(torch.autograd.Function):
         dy_n, x_n, out_n = _flattened(dy, x, dx)
         known = dy_n, x_n, plan, instance, batch
         if reducer is None:
-            grads = run(backward_step, *known, params, needed, to_filtered, needs_dx, out_n)
+            grads = run(_steps(plan).backward, *known, params, needed, to_filtered, needs_dx, out_n)
             dx_n, to_params = grads
         else:
-            sums = run(packed_sums_step, *known, params, needed, to_filtered)
+            sums = run(_steps(plan).packed_sums, *known, params, needed, to_filtered)
             to_params, dx_n = sums.to_params, None
             # Also if x needs no gradient here: another rank's may.
             sums = sums._replace(to_batch=reducer.sum(sums.to_batch), to_params=())
             if needs_dx:
-                dx_n = run(packed_input_step, *known, sums, total, out_n).dx_n
+                dx_n = run(_steps(plan).packed_input, *known, sums, total, out_n).dx_n
         if needs_dx and dx is None:
             dx = _shaped(dx_n, x)
         return dx, None, None, None, *to_params
@@ -158,14 +209,16 @@ def _by_formula(
 ) -> Output:
     """y and what comes with it by the steps themselves, which autograd and transforms follow."""
     (x_n,) = _flattened(x)
+    steps = _steps(plan)
     if reducer is None:
-        forward = forward_step(x_n, plan, params, running)
+        forward = steps.forward(x_n, plan, params, running)
         output = Output(*forward[:3], forward.running)
     else:
-        instance = instance_moments(x_n, plan)
-        local = batch_moments(x_n, instance, plan, running)
-        batch, total = reducer.differentiable(local, x.shape[0] * pixels_of(x))
-        output = output_step(x_n, plan, instance, batch, params, running, total)
+        instance = steps.instance_moments(x_n, plan)
+        local = steps.batch_moments(x_n, instance, plan, running)
+        count = x.shape[0] * pixels_of(x)
+        batch, total = reducer.differentiable(Moments(*local), count, steps.spread)
+        output = steps.output(x_n, plan, instance, batch, params, running, total)
     return output._replace(y_n=output.y_n.view(x.shape))
 
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from normplug.covariance import Covariances
 from normplug.ops.plan import Plan
 from normplug.running import Tracked
 from normplug.stats import Moments
@@ -33,6 +34,8 @@ def normalize_naive(
     """
     if x.dim() == 2:
         return normalize_naive(x.unsqueeze(-1), plan, params, running).squeeze(-1)
+    if plan.blocks is not None:
+        return _whiten_naive(x, plan, params, running)
     x_n = x.to(plan.dtype)
     spatial = tuple(range(2, x.dim()))
     if x.numel() > 0:
@@ -65,3 +68,32 @@ def _of_batch(x_n: Tensor, var_nc: Tensor, plan: Plan) -> Moments:
             var = var_gc.mean(0) + x_g.flatten(2).mean(2).var(0, correction=0)
         found += [(mean, var)] * len(x_g)
     return Moments(*(torch.stack(t) for t in zip(*found, strict=True)))
+
+
+def _whiten_naive(
+    x: Tensor, plan: Plan, params: Sequence[Tensor], running: Tracked | None
+) -> Tensor:
+    """The rule on covariances, each of the pixels themselves."""
+    size, (images, channels) = plan.blocks.size, x.shape[:2]
+    number = channels // size
+    order = torch.arange(channels, device=x.device)  # of the channels, block by block
+    if plan.blocks.strided:
+        order = order.view(size, number).T.flatten()
+    pixels = x[0, 0].numel() if images else 1
+    x_b = x.to(plan.dtype)[:, order].reshape(images, number, size, pixels)
+    mean = x_b.mean(3)
+    centred = x_b - mean.unsqueeze(3)
+    instance = Covariances(mean, torch.einsum('ngip,ngjp->ngij', centred, centred) / pixels)
+    batch = None
+    if plan.batch_from is not None:
+        of_batch = x_b.mean((0, 3))
+        about = x_b - of_batch.unsqueeze(2)
+        cov = torch.einsum('ngip,ngjp->gij', about, about) / (images * pixels)
+        batch = Covariances(of_batch, cov)
+    elif running is not None:
+        of_running, matrix = (t.to(plan.dtype) for t in running[:2])
+        batch = Covariances(of_running.view(number, size), matrix)
+    params = [p.to(plan.dtype) for p in params]
+    matrix, offset = plan.rule(instance, batch, *params, pixels=pixels)
+    y_b = torch.einsum('ngij,ngjp->ngip', matrix, centred) + offset.unsqueeze(3)
+    return y_b.reshape(images, channels, pixels)[:, order.argsort()].reshape(x.shape).to(x.dtype)

@@ -11,7 +11,7 @@ from torch import Tensor
 from normplug.precision import working_dtype
 from normplug.stats import Moments
 
-__all__ = ['affine', 'backward_input', 'backward_reduce', 'moments', 'taken']
+__all__ = ['affine', 'backward_input', 'backward_reduce', 'cast', 'moments', 'taken']
 
 
 def taken(t_nc: Tensor, x_n: Tensor) -> Tensor:
@@ -28,10 +28,11 @@ def taken(t_nc: Tensor, x_n: Tensor) -> Tensor:
 
 
 def _accumulate(x_n: Tensor) -> Tensor:
-    return _cast(x_n, working_dtype(x_n))
+    return cast(x_n, working_dtype(x_n))
 
 
-def _cast(x_n: Tensor, dtype: torch.dtype) -> Tensor:
+def cast(x_n: Tensor, dtype: torch.dtype) -> Tensor:
+    """``x_n`` in a dtype; itself where it has it."""
     # Not a bare .to(): where it does nothing it returns the same tensor, and then Dynamo (torch
     # 2.11) sees y twice among the outputs of our autograd Function and drops y's gradient.
     return x_n if x_n.dtype == dtype else x_n.to(dtype)
@@ -73,7 +74,7 @@ def affine(
     """(x − mean) · scale + offset, in x's dtype and memory format, or written to ``out_n``."""
     centred = _accumulate(x_n) - _broadcast(mean_nc, x_n)
     y_n = centred * _broadcast(scale_nc, x_n) + _broadcast(offset_nc, x_n)
-    return _cast(y_n, x_n.dtype) if out_n is None else out_n.copy_(y_n)
+    return cast(y_n, x_n.dtype) if out_n is None else out_n.copy_(y_n)
 
 
 def backward_reduce(dy_n: Tensor, x_n: Tensor, mean_nc: Tensor) -> tuple[Tensor, Tensor]:
@@ -96,4 +97,4 @@ def backward_input(
     centred = _accumulate(x_n) - _broadcast(mean_nc, x_n)
     through_stats = centred * _broadcast(slope_nc, x_n) + _broadcast(level_nc, x_n)
     dx_n = _accumulate(dy_n) * _broadcast(scale_nc, x_n) + through_stats
-    return _cast(dx_n, x_n.dtype) if out_n is None else out_n.copy_(dx_n)
+    return cast(dx_n, x_n.dtype) if out_n is None else out_n.copy_(dx_n)

@@ -1,6 +1,7 @@
 """What a step computes besides its passes over x: the rule, on small tensors; its derivative."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -9,7 +10,17 @@ from torch import Tensor
 from normplug.running import Tracked, Tracking, moved, store
 from normplug.stats import Affine, Moments
 
-__all__ = ['Filter', 'Plan', 'Rule', 'apply_rule', 'per_instance', 'pull_back', 'tracked_step']
+__all__ = [
+    'Blocks',
+    'Filter',
+    'Plan',
+    'Rule',
+    'apply_rule',
+    'gradients',
+    'per_instance',
+    'pull_back',
+    'tracked_step',
+]
 
 # (instance moments (N, C), batch moments (C,) or None, *parameters) → scale and offset (N, C).
 # Plain differentiable torch; the same arguments must give the same result.
@@ -17,6 +28,26 @@ Rule = Callable[..., Affine]
 
 # (batch moments (C,) or (groups, C), *its tensors) → moments of the same shape, to use instead.
 Filter = Callable[..., Moments]
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Channels in blocks, whose covariances the rule is given in place of variances.
+
+    It sees instance moments as :class:`normplug.covariance.Covariances` of shape (N, g, d), those
+    of the batch (g, d), its parameters, and ``pixels``, the values per instance and channel; and
+    returns a :class:`normplug.covariance.Linear`. See :mod:`normplug.ops.whitening`.
+
+    Attributes:
+        size: d, which divides C.
+        strided: block j has the channels j, j + g, j + 2g, ..., not d consecutive ones.
+        root: eps and iterations of :func:`normplug.covariance.inverse_root`, where the running
+            average is one of whitening matrices; None where it is one of covariances.
+    """
+
+    size: int
+    strided: bool = False
+    root: tuple[float, int] | None = None
 
 
 class Plan(NamedTuple):
@@ -34,6 +65,8 @@ class Plan(NamedTuple):
             batch moments before the rule, and the running statistics, see them.
         filter_inputs: how many of the parameters, the last, are for the filter.
         dtype: of moments and rule: see :func:`normplug.precision.small_dtype`.
+        blocks: see :class:`Blocks`; with them ``batch_from`` is 0 or None, and there is no
+            correction, group or filter.
     """
 
     rule: Rule
@@ -44,6 +77,7 @@ class Plan(NamedTuple):
     filter: Filter | None = None
     filter_inputs: int = 0
     dtype: torch.dtype = torch.float64
+    blocks: Blocks | None = None
 
 
 def apply_rule(
@@ -110,14 +144,28 @@ def pull_back(
         affine, filtered = apply_rule(plan, batch_given, tensors)
         return *affine, *(filtered or ())
 
+    (scale_nc, *_), grads = gradients(flat, tensors, needed, cotangents)
+    return scale_nc, grads
+
+
+def gradients(
+    function: Callable[..., tuple[Tensor, ...]],
+    tensors: Sequence[Tensor],
+    needed: Sequence[bool],
+    cotangents: tuple[Tensor, ...],
+) -> tuple[tuple[Tensor, ...], tuple[Tensor | None, ...]]:
+    """Compute a function, and the gradient of each tensor where it is ``needed``, else None."""
     if torch.compiler.is_compiling():
-        (scale_nc, *_), vjp = torch.func.vjp(flat, *tensors)
+        outputs, vjp = torch.func.vjp(function, *tensors)
         grads = vjp(cotangents)
-        return scale_nc, tuple(g if need else None for g, need in zip(grads, needed, strict=True))
+        return outputs, tuple(g if need else None for g, need in zip(grads, needed, strict=True))
     # The same derivative by plain autograd: two thirds of the time, but Dynamo cannot trace it.
     leaves = [t.detach().requires_grad_(need) for t, need in zip(tensors, needed, strict=True)]
     with torch.enable_grad():
-        outputs = flat(*leaves)
+        outputs = function(*leaves)
         wanted = [leaf for leaf in leaves if leaf.requires_grad]
         grads = iter(torch.autograd.grad(outputs, wanted, cotangents, materialize_grads=True))
-    return outputs[0].detach(), tuple(next(grads) if need else None for need in needed)
+    return (
+        tuple(output.detach() for output in outputs),
+        tuple(next(grads) if need else None for need in needed),
+    )

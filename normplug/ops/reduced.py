@@ -4,7 +4,7 @@ The step before one hands it a single tensor, and the step after it takes that t
 nothing but the collective is left outside compiled code.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 import torch
@@ -23,6 +23,7 @@ from normplug.running import Tracked
 from normplug.stats import Moments, merge, pack
 
 __all__ = [
+    'Input',
     'Local',
     'Merged',
     'PackedSums',
@@ -43,9 +44,12 @@ class Reducer(Protocol):
     def sum(self, own: Tensor) -> Tensor:
         """The sum over the ranks; may be ``own``, changed."""
 
-    def differentiable(self, local: Moments, count: int) -> tuple[Moments, Tensor]:
+    def differentiable(
+        self, local: Moments, count: int, spread: Callable[[Tensor], Tensor] = torch.square
+    ) -> tuple[Moments, Tensor]:
         """Merge (C',) moments of ``count`` values per channel; also gives the total count, ().
 
+        ``spread`` maps deviations of means to what they add to the second moments.
         By operators that autograd differentiates any number of times.
         """
 

@@ -23,6 +23,7 @@ from torch.overrides import TorchFunctionMode
 from normplug.dist import group_reducer
 from normplug.errors import TrainingError
 from normplug.norms import KN, BaseNorm
+from normplug.norms.whitening import WhiteningNorm
 from normplug.ops.passes import moments
 from normplug.own_code import own_code
 from normplug.stats import Moments, merge, pack, pool
@@ -41,7 +42,7 @@ def live_norms(model: nn.Module) -> dict[str, nn.Module]:
     or that ``norm_eval`` or ``frozen_stages`` of an mm model keeps in evaluation mode.
 
     Raises:
-        PopulationError: one of them is a KN.
+        PopulationError: one of them is a KN, or whitens.
     """
     with _modes_kept(model):
         model.train()
@@ -51,6 +52,12 @@ def live_norms(model: nn.Module) -> dict[str, nn.Module]:
         raise PopulationError(
             f'{filtered} is a KN, whose running statistics are averages of filtered moments of the '
             'training batches, not the moments of its inputs: they cannot be recomputed'
+        )
+    whitening = next((n for n, layer in layers.items() if isinstance(layer, WhiteningNorm)), None)
+    if whitening is not None:
+        raise PopulationError(
+            f'{whitening} is a {type(layers[whitening]).__name__}, which has running matrices: '
+            'precise BN recomputes variances only; remove PreciseBNStatsHook from custom_hooks'
         )
     return layers
 

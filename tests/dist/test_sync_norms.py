@@ -7,9 +7,9 @@ from torch import nn
 from normplug import PortableSyncBN, SyncIBN, SyncSN
 from normplug.dist import group_reducer
 from tests.cases import random_input
-from tests.dist import model_scenarios, scenarios
+from tests.dist import model_scenarios, scenarios, whitening_scenarios
 
-SYNCHRONIZED = ('sync_sn', 'sync_ssn', 'sync_ibn', 'portable_sync_bn')
+SYNCHRONIZED = ('sync_sn', 'sync_ssn', 'sync_ibn', 'sync_sw', 'sync_iternorm', 'portable_sync_bn')
 
 all_types = pytest.mark.parametrize('name', SYNCHRONIZED)
 
@@ -41,6 +41,10 @@ def test_released_statistics_of_single_values_are_refused():
 @all_types
 def test_two_ranks_equal_one_process(two, name, split):
     two.run(scenarios.whole_batch, name, split)
+
+
+def test_released_switchable_whitening(two):
+    two.run(whitening_scenarios.released_sync_sw)
 
 
 @pytest.mark.parametrize('split', [(2, 1), (3, 0)], ids=str)

@@ -11,7 +11,8 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from torch import nn
 
-from normplug import IBN, SN, SSN, SyncIBN, SyncSN
+from normplug import IBN, SN, SSN, SW, IterNorm, SyncIBN, SyncSN
+from normplug.hooks.mean_teacher import has_lost_statistics
 from normplug.hooks.norm_report import (
     NormReportHook,
     norm_report,
@@ -234,3 +235,13 @@ def test_a_training_logs_it_once(tmp_path, monkeypatch, caplog):
 
 def test_registered_in_the_root():
     assert HOOKS.module_dict['NormReportHook'] is NormReportHook
+
+
+@pytest.mark.parametrize('kind', [SW, IterNorm])
+def test_a_teacher_without_the_running_matrices_of_its_student(kind):
+    teacher, student = kind(4), kind(4)
+    assert not has_lost_statistics(teacher, student)
+    student(torch.randn(2, 4, 3, 3))
+    assert has_lost_statistics(teacher, student)
+    teacher.load_state_dict(student.state_dict())
+    assert not has_lost_statistics(teacher, student)

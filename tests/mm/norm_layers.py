@@ -71,6 +71,17 @@ def buffers_of(model: nn.Module) -> dict[str, torch.Tensor]:
     return {name: buffer.clone() for name, buffer in model.named_buffers()}
 
 
+def has_counted(layer: BaseNorm, number: int) -> bool:
+    """Whether the layer has recorded so many batches, if it records any."""
+    return layer.batch_from is None or layer.num_batches_tracked == number
+
+
+def of_batch_norm(state: dict, norm_type: str) -> set[str]:
+    """The names in a batch norm network's state that one of another norm has too."""
+    own = NORMS[norm_type](4).state_dict()
+    return {name for name in state if name.rpartition('.')[2] in own}
+
+
 def assert_unchanged(model: nn.Module, before: dict[str, torch.Tensor]) -> None:
     """Every buffer is bit for bit what :func:`buffers_of` saw."""
     after = dict(model.named_buffers())

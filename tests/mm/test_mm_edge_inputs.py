@@ -13,6 +13,7 @@ from tests.mm.norm_layers import (
     assert_unchanged,
     buffers_of,
     build,
+    has_counted,
     own_layers,
     randomize,
 )
@@ -95,7 +96,7 @@ def test_bbox_head_learns_again_after_a_step_without_rois(norm_type):
     head(torch.zeros(0, 8, 7, 7))
     x = random(5, 8, 7, 7)
     assert torch.equal(head(x)[0], other(x)[0])
-    assert all(layer.num_batches_tracked == 1 for layer in own_layers(head).values())
+    assert all(has_counted(layer, 1) for layer in own_layers(head).values())
 
 
 def psp_head(norm_cfg):
@@ -128,7 +129,7 @@ def test_pyramid_pooling_to_one_pixel(norm_type, batch):
             assert torch.isfinite(value).all(), name
         # One value per channel has no variance: nothing to record.
         recorded = 0 if batch == 1 and name in pixels else 1
-        assert layer.num_batches_tracked == recorded, name
+        assert has_counted(layer, recorded), name
 
 
 def test_pyramid_pooling_of_one_image_is_an_error_with_batch_norm():

@@ -14,6 +14,7 @@ from normplug import NORMS
 from tests.mm.norm_layers import (
     all_scopes,
     all_types,
+    has_counted,
     image,
     norm_layers,
     own_layers,
@@ -112,7 +113,7 @@ def test_norm_eval_does_not_touch_ours(norm_type, scope):
     net(image())
     for name, layer in own_layers(net).items():
         assert layer.training, name
-        assert layer.num_batches_tracked == 1, name
+        assert has_counted(layer, 1), name
 
 
 @all_scopes

@@ -9,7 +9,12 @@ from mmengine.model import ExponentialMovingAverage, MMDistributedDataParallel
 from torch import nn
 
 from normplug import NORMS
-from tests.mm.norm_layers import all_types, assert_unchanged, buffers_of
+from tests.mm.norm_layers import (
+    all_types,
+    assert_unchanged,
+    buffers_of,
+    has_counted,
+)
 
 
 def random(*shape):
@@ -31,7 +36,7 @@ def test_a_deep_copy_is_independent(norm_type):
     layer = NORMS[norm_type](4).train()
     before, twin = buffers_of(layer), copy.deepcopy(layer)
     twin(random(2, 4, 5, 5))
-    assert twin.num_batches_tracked == 1
+    assert has_counted(twin, 1)
     assert_unchanged(layer, before)
 
 
@@ -50,4 +55,4 @@ def test_distributed_training_finds_no_unused_parameters(norm_type, frozen, proc
     ddp = MMDistributedDataParallel(net, find_unused_parameters=False).train()
     for batch in (2, 0, 2):  # DDP raises at the start of the step after one with unused ones
         ddp(random(batch, 3, 9, 9)).square().sum().backward()
-    assert net[1].num_batches_tracked == (0 if frozen else 2)
+    assert has_counted(net[1], 0 if frozen else 2)

@@ -8,7 +8,7 @@ from mmengine.model import BaseModel
 from torch import nn
 
 from normplug import IBN, SN, PortableSyncBN
-from normplug.norms import KN, SSN
+from normplug.norms import KN, SSN, SW, IterNorm
 from normplug.population import PopulationError, estimate_population, live_norms
 from tests.cases import assert_same
 
@@ -205,3 +205,12 @@ def test_kn_is_refused():
     assert_same(net.state_dict(), before, 0)
     net.first = KN(4, frozen=True)
     assert set(live_norms(net)) == {'second', 'loss_only'}
+
+
+@pytest.mark.parametrize('kind', [SW, IterNorm])
+def test_running_matrices_are_refused(kind):
+    net = Net(kind(4))
+    before = copy.deepcopy(net.state_dict())
+    with pytest.raises(PopulationError, match=f'first is a {kind.__name__}, .* PreciseBNStatsHook'):
+        estimate_population(net, [torch.randn(2, 4, 3, 3)], 1)
+    assert_same(net.state_dict(), before, 0)

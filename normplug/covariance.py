@@ -1,0 +1,111 @@
+"""Algebra of means and covariances of blocks of channels: the second-order twin of stats.
+
+Everything here works on small tensors, in plain differentiable torch. Covariances are pooled by the
+law of total covariance, cov = mean(cov) + cov(mean), and never as E[xxᵀ] − E[x]E[x]ᵀ, which is off
+by 13 % in float32 at |mean|/std of 1e3.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+__all__ = [
+    'Covariances',
+    'Linear',
+    'inverse_root',
+    'merge',
+    'outer',
+    'pool',
+    'whiten',
+]
+
+
+class Covariances(NamedTuple):
+    """Mean (..., d) and (biased) covariance (..., d, d) of blocks of d channels."""
+
+    mean: Tensor
+    cov: Tensor
+
+
+class Linear(NamedTuple):
+    """The map y = matrix · (x − mean) + offset, where mean is the instance mean of the block.
+
+    Giving the offset at the instance mean keeps the output and all gradients free of cancellation
+    when |mean|/std is large; see :class:`normplug.stats.Affine`.
+
+    Attributes:
+        matrix: (N, g, d, d).
+        offset: (N, g, d).
+    """
+
+    matrix: Tensor
+    offset: Tensor
+
+
+def outer(t: Tensor) -> Tensor:
+    """``t tᵀ`` along the last axis: (..., d) to (..., d, d)."""
+    return t.unsqueeze(-1) * t.unsqueeze(-2)
+
+
+def pool(parts: Covariances, dim: int) -> Covariances:
+    """Return the moments of the union of the equally large sets along ``dim``, which stays as 1.
+
+    ``dim=0`` of instance moments (N, g, d) gives batch moments, ``dim=1`` those of all blocks.
+    """
+    mean = parts.mean.mean(dim, keepdim=True)
+    return Covariances(mean, (parts.cov + outer(parts.mean - mean)).mean(dim, keepdim=True))
+
+
+def merge(ranks: Covariances, counts: Tensor) -> tuple[Covariances, Tensor]:
+    """Return the moments of the union of R sets of different sizes, and their total count ().
+
+    Args:
+        ranks: (R, g, d) and (R, g, d, d); a row whose count is 0 must be finite.
+        counts: (R,), the number of values per channel in each set.
+    """
+    total = counts.sum()
+    share = (counts / total.clamp(min=1)).view(-1, 1, 1)
+    mean = (share * ranks.mean).sum(0)
+    spread = ranks.cov + outer(ranks.mean - mean)
+    return Covariances(mean, (share.unsqueeze(-1) * spread).sum(0)), total
+
+
+def inverse_root(cov: Tensor, eps: float, iterations: int) -> Tensor:
+    """Approximate (cov + eps · I)^(−1/2) by Newton's iterations.
+
+    Huang et al., "Iterative Normalization: Beyond Standardization towards Efficient Whitening",
+    CVPR 2019, algorithm 1. The number of iterations is part of the definition of a normalizer: a
+    few whiten only in part (small eigenvalues stay small), and an exact root would compute
+    something else.
+
+    Args:
+        cov: (..., d, d).
+        eps: makes a constant region, of covariance 0, finite.
+        iterations: at least 1.
+    """
+    size = cov.shape[-1]
+    identity = torch.eye(size, dtype=cov.dtype, device=cov.device)
+    cov = cov + eps * identity
+    trace = cov.diagonal(dim1=-2, dim2=-1).sum(-1)[..., None, None]
+    scaled = cov / trace
+    root = 1.5 * identity - 0.5 * scaled  # from the identity
+    for _ in range(iterations - 1):
+        root = 1.5 * root - 0.5 * (root @ root @ root @ scaled)
+    return root * trace.rsqrt()
+
+
+def whiten(
+    instance_mean: Tensor, by_mean: Tensor, root: Tensor, weight: Tensor, bias: Tensor
+) -> Linear:
+    """Return the map y = weight · root · (x − by_mean) + bias.
+
+    Args:
+        instance_mean: (N, g, d).
+        by_mean: broadcastable to it.
+        root: the whitening matrix, broadcastable to (N, g, d, d).
+        weight, bias: γ and β, (g, d).
+    """
+    matrix = weight.unsqueeze(-1) * root
+    offset = bias + (matrix @ (instance_mean - by_mean).unsqueeze(-1)).squeeze(-1)
+    return Linear(matrix.expand(*offset.shape, -1), offset)

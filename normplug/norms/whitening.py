@@ -1,0 +1,99 @@
+"""The base of the normalizers that whiten blocks of channels."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from normplug.norms.base import BaseNorm
+from normplug.ops import Blocks, Plan
+from normplug.running import Tracked
+
+__all__ = ['WhiteningNorm']
+
+
+class WhiteningNorm(BaseNorm):
+    """A normalizer whose rule maps means and covariances of blocks of channels to a linear map.
+
+    A subclass defines :meth:`rule`, with the arguments and result said in
+    :class:`normplug.ops.Blocks`, and :meth:`block_size`.
+
+    Args:
+        num_features: C.
+        eps: added to the diagonal of the covariance.
+        momentum: weight of the new batch in the running statistics.
+        T: number of Newton's iterations, at least 1: part of the definition, see
+            :func:`normplug.covariance.inverse_root`.
+        frozen: see :class:`BaseNorm`.
+
+    Attributes:
+        matrix_name: of the running statistic beside the mean, (C / d, d, d), initially the
+            identity: of the biased covariance, or of the whitening matrix if ``averages_roots``.
+        strided: see :class:`normplug.ops.Blocks`.
+        running_mean: (C,), initially 0.
+        num_batches_tracked: (), int64.
+
+    Raises:
+        ValueError: an argument is out of range, or does not divide the channels, by name.
+    """
+
+    matrix_name = 'running_cov'
+    averages_roots = False
+    strided = False
+
+    def __init__(
+        self, num_features: int, eps: float, momentum: float | None, T: int, *, frozen: bool
+    ) -> None:
+        super().__init__(num_features, eps, momentum, frozen=frozen)
+        self._require(
+            type(T) is int and T > 0,
+            f"T must be a positive integer, the number of Newton's iterations, got {T!r}",
+        )
+        self.T = T
+        self.size = self.block_size()
+
+    def block_size(self) -> int:
+        """Return d, the number of channels in a block, which divides C."""
+        raise NotImplementedError
+
+    def add_running_spread(self) -> None:
+        """Register the running matrices."""
+        size = self.block_size()
+        shape = self.num_features // size, size, size
+        self.add_state(self.matrix_name, shape, torch.eye(size, device='cpu').tolist())
+
+    def plan(self, x: Tensor) -> Plan:
+        """What is computed of x, in training or in evaluation."""
+        root = (self.eps, self.T) if self.averages_roots else None
+        return super().plan(x)._replace(blocks=Blocks(self.size, self.strided, root))
+
+    def running(self) -> Tracked | None:
+        """The running statistics, if there are any."""
+        if self.batch_from is None:
+            return None
+        matrix = getattr(self, self.matrix_name)
+        return Tracked(self.running_mean, matrix, self.num_batches_tracked)
+
+    def tracks_unbiased(self, x: Tensor) -> bool:
+        """The covariance is kept as it is, as published."""
+        return False
+
+    def extra_repr(self) -> str:
+        """Arguments, with the size of a block."""
+        return f'{super().extra_repr()}, T={self.T}, {self._blocks_repr()}'
+
+    def _blocks_repr(self) -> str:
+        return f'{self.num_features // self.size} blocks of {self.size} channels'
+
+    def _divisor(self, key: str, value: int) -> int:
+        """The value of an argument that divides the channels; C if it is more."""
+        self._require(
+            type(value) is int and value > 0, f'{key} must be a positive integer, got {value!r}'
+        )
+        value = min(value, self.num_features)
+        self._require(
+            self.num_features % value == 0,
+            f'{key}={value} does not divide the {self.num_features} channels: choose a number '
+            'that divides the channels of every layer that the norm_cfg is for',
+        )
+        return value
