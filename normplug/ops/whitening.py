@@ -149,7 +149,7 @@ def packed_sums_step(
     to_filtered: None,
 ) -> PackedSums:
     """Read x and dy for two sums per block, and pull them back through the rule."""
-    dy_b, centred = _blocks_of(dy_n, plan.blocks), _centred(x_n, plan, instance[0])
+    dy_b, centred = _gradient_of(dy_n, plan), _centred(x_n, plan, instance[0])
     return _sums(dy_b, centred, plan, instance, batch, params, needed, pixels_of(x_n))
 
 
@@ -165,7 +165,7 @@ def packed_input_step(
     out_n: Tensor | None,
 ) -> Input:
     """Compute dx, once ``sums`` has the sum over the ranks."""
-    dy_b, centred = _blocks_of(dy_n, plan.blocks), _centred(x_n, plan, instance[0])
+    dy_b, centred = _gradient_of(dy_n, plan), _centred(x_n, plan, instance[0])
     return Input(_input(dy_b, centred, x_n, plan, instance, batch, sums, total, out_n))
 
 
@@ -183,7 +183,7 @@ def backward_step(
     out_n: Tensor | None = None,
 ) -> Backward:
     """Compute dx, if it is needed, and the gradients of the parameters that are."""
-    dy_b, centred = _blocks_of(dy_n, plan.blocks), _centred(x_n, plan, instance[0])
+    dy_b, centred = _gradient_of(dy_n, plan), _centred(x_n, plan, instance[0])
     sums = _sums(dy_b, centred, plan, instance, batch, params, needed, pixels_of(x_n))
     dx_n = None
     if needs_dx:
@@ -199,6 +199,12 @@ def _centred(x_n: Tensor, plan: Plan, mean: Tensor) -> _Centred:
     x_b = _blocks_of(x_n, plan.blocks)
     centre = mean.to(x_b.dtype)
     return (x_b - centre.unsqueeze(-1)).contiguous(), centre.to(mean.dtype) - mean
+
+
+def _gradient_of(dy_n: Tensor, plan: Plan) -> Tensor:
+    # Else each product copies it; and of a channels_last one, compiled code (torch 2.11) gave a
+    # wrong dx.
+    return _blocks_of(dy_n, plan.blocks).contiguous()
 
 
 def _centred_moments(x_n: Tensor, plan: Plan) -> tuple[Covariances, _Centred]:

@@ -142,3 +142,30 @@ def test_nothing_but_collectives_runs_between_the_steps(monkeypatch, name):
     assert ranks.count == 2
     assert len(outside.steps) == 5
     assert tracked.num_batches == 1
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures('compiled')
+@pytest.mark.parametrize('layout', ['contiguous', 'channels_last', 'other_gradient'])
+@pytest.mark.parametrize('name', ['sw', 'iternorm', 'gw'])
+def test_compiled_equals_the_naive_formula(name, layout):
+    """The layer's tracking included: it is a part of the step."""
+    tracking = None if name == 'gw' else Tracking(0.1, False)
+    plan, sizes = plan_of(name, tracking=tracking)
+    size = plan.blocks.size
+    last = torch.channels_last if layout == 'channels_last' else torch.contiguous_format
+    params = parameters(*sizes, dtype=torch.float32)
+    for shape in ((2, 6, 9, 7), (3, 6, 20, 30)):
+        tracked = Tracked(torch.zeros(6), torch.zeros(6 // size, size, size), torch.tensor(0))
+        x = random_input(shape).contiguous(memory_format=last).requires_grad_()
+        dy = random_input(shape, seed=5).contiguous(memory_format=last)
+        if layout == 'other_gradient':
+            dy = dy.contiguous(memory_format=torch.channels_last)
+        y = normalize(x, plan, params, tracked).y
+        got = torch.autograd.grad(y, [x, *params], dy)
+        want = normalize_naive(x.double(), plan, [p.double() for p in params])
+        grads = torch.autograd.grad(want, [x, *params], dy.double())
+        for own, naive in zip((y, *got), (want, *grads), strict=True):
+            error = (own - naive).abs().max()
+            assert error <= 2e-5 * naive.abs().max(), error
+        assert tracked.num_batches == (0 if tracking is None else 1)
