@@ -8,11 +8,11 @@ from normplug import KN, link_kalman
 @pytest.fixture(autouse=True)
 def kn_without_predecessors(monkeypatch):
     """Link each KN as the first of a chain when it runs, as a runner's hook links a whole model."""
-    normalized = KN.normalized
+    forward = KN.forward
 
     def linked(self, x):
         if self.link is None:
             link_kalman(self, lambda: None)
-        return normalized(self, x)
+        return forward(self, x)
 
-    monkeypatch.setattr(KN, 'normalized', linked)
+    monkeypatch.setattr(KN, 'forward', linked)
