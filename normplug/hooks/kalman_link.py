@@ -9,8 +9,8 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
 from normplug.errors import UnsuitableModelError
-from normplug.hooks.of_runner import unwrapped
 from normplug.kalman import link_kalman, refuse_checkpointing
+from normplug.models.wrappers import unwrapped
 from normplug.norms import KN
 
 __all__ = ['KalmanLinkHook']
@@ -37,7 +37,7 @@ class KalmanLinkHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """Refuse a model that cannot be linked before the first batch is loaded."""
         self._linked = False
-        model = unwrapped(runner)
+        model = unwrapped(runner.model)
         if not isinstance(model, BaseModel):
             raise UnsuitableModelError(
                 f'KalmanLinkHook: {type(model).__name__} is no BaseModel of mmengine, whose loss '
@@ -58,7 +58,7 @@ class KalmanLinkHook(Hook):
         """Link, once."""
         if self._linked:
             return
-        model = unwrapped(runner)
+        model = unwrapped(runner.model)
 
         def forward() -> None:
             model._run_forward(model.data_preprocessor(deepcopy(data_batch), True), mode='loss')

@@ -15,7 +15,7 @@ from mmengine.runner import Runner
 from torch import Tensor
 
 from normplug.errors import TrainingError
-from normplug.hooks.of_runner import unwrapped
+from normplug.models.wrappers import unwrapped
 from normplug.nonfinite import Search, all_finite
 from normplug.random_state import get_random_state, set_random_state
 
@@ -69,7 +69,7 @@ class NonFiniteLossHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """Put the check in front of the optimizer's step."""
         self._exempt = frozenset(
-            name for name, value in unwrapped(runner).named_buffers() if not all_finite(value)
+            name for name, value in unwrapped(runner.model).named_buffers() if not all_finite(value)
         )
         wrapper = runner.optim_wrapper
         for one in wrapper.values() if isinstance(wrapper, OptimWrapperDict) else [wrapper]:
@@ -144,7 +144,7 @@ class NonFiniteLossHook(Hook):
         )
 
     def _where_it_began(self, runner: Runner, steps: int) -> tuple[int, str]:
-        search = Search(unwrapped(runner), self._exempt)
+        search = Search(unwrapped(runner.model), self._exempt)
         set_random_state(self._state)
         self._repeating = True
         try:

@@ -6,7 +6,7 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
 from normplug.errors import UnsuitableModelError
-from normplug.hooks.of_runner import unwrapped
+from normplug.models.wrappers import unwrapped
 from normplug.norms import SSN
 from normplug.norms.switchable import SwitchableNorm
 
@@ -40,7 +40,7 @@ class NormRatioHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Name the scalars; log where a new training begins."""
-        model = unwrapped(runner)
+        model = unwrapped(runner.model)
         layers = {n: m for n, m in model.named_modules() if isinstance(m, SwitchableNorm)}
         if not layers:
             raise UnsuitableModelError(

@@ -10,7 +10,8 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from normplug.hooks.mean_teacher import has_lost_statistics, twins_in_student
-from normplug.hooks.of_runner import hook_of, unwrapped
+from normplug.hooks.of_runner import hook_of
+from normplug.models.wrappers import unwrapped
 from normplug.norms import BaseNorm
 from normplug.register import NORMS
 
@@ -172,7 +173,7 @@ class NormReportHook(Hook):
         if self._reported:
             return
         self._reported = True
-        model = unwrapped(runner)
+        model = unwrapped(runner.model)
         mean_teacher = hook_of(runner.hooks, 'MeanTeacherHook')
         runner.logger.info(norm_report(model, mean_teacher))
         self._warn_of_teacher(runner, mean_teacher)
@@ -199,7 +200,7 @@ class NormReportHook(Hook):
     before_test = before_val
 
     def _warn_of_teacher(self, runner: Runner, mean_teacher: Hook | None = None) -> None:
-        warning = teacher_report(unwrapped(runner), mean_teacher)
+        warning = teacher_report(unwrapped(runner.model), mean_teacher)
         if warning and not self._warned_of_teacher:
             self._warned_of_teacher = True
             runner.logger.warning(warning)

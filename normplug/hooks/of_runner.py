@@ -6,9 +6,7 @@ from mmengine.hooks import EMAHook, Hook
 from mmengine.runner import Runner
 from torch import nn
 
-from normplug.models import wrappers
-
-__all__ = ['averaged_models', 'hook_of', 'unwrapped']
+__all__ = ['averaged_models', 'hook_of']
 
 
 def averaged_models(runner: Runner) -> list[nn.Module]:
@@ -25,8 +23,3 @@ def hook_of(hooks: Iterable[Hook], kind: str) -> Hook | None:
     """
     found = (h for h in hooks if any(base.__name__ == kind for base in type(h).__mro__))
     return next(found, None)
-
-
-def unwrapped(runner: Runner) -> nn.Module:
-    """The runner's model by :func:`normplug.models.wrappers.unwrapped`."""
-    return wrappers.unwrapped(runner.model)

@@ -5,7 +5,7 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
-from normplug.hooks.of_runner import unwrapped
+from normplug.models.wrappers import unwrapped
 from normplug.population import (
     PopulationError,
     batches_of_all_ranks,
@@ -58,7 +58,7 @@ class PreciseBNStatsHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Raise at once if there is nothing to recompute."""
-        if not live_norms(unwrapped(runner)):
+        if not live_norms(unwrapped(runner.model)):
             raise PopulationError(
                 'PreciseBNStatsHook: the model has no norm whose running statistics change in '
                 'training; remove the hook'
@@ -88,9 +88,9 @@ class PreciseBNStatsHook(Hook):
             if self._loader is None:
                 self._loader = population_loader(runner.cfg, self.dataloader, runner.seed)
             number = batches_of_all_ranks(self._loader, self.num_batches)
-            model = unwrapped(runner)
+            model = unwrapped(runner.model)
             ema = next((hook for hook in runner.hooks if isinstance(hook, EMAHook)), None)
-            validated = ema.ema_model.module if ema else model
+            validated = unwrapped(ema.ema_model) if ema else model
             unseen = estimate_population(validated, self._loader, number)
             if ema and not ema.ema_model.update_buffers:
                 # Validation then takes parameters from the copy and buffers from the model.

@@ -14,12 +14,13 @@ from mmengine.dist import all_gather_object, get_world_size, is_main_process, ma
 from mmengine.hooks import CheckpointHook
 from mmengine.optim import OptimWrapperDict
 from mmengine.registry import HOOKS
-from mmengine.runner import CheckpointLoader, Runner, save_checkpoint
+from mmengine.runner import Runner, save_checkpoint
 
+from normplug import checkpoint_file
 from normplug.files import check_room, check_writable, remove_leftovers
-from normplug.hooks.of_runner import unwrapped
 from normplug.hooks.sample_seed import SampleSeedHook
 from normplug.hooks.sync_norm_stats import synchronize_models
+from normplug.models.wrappers import unwrapped
 from normplug.random_state import get_random_state, set_random_state
 from normplug.resume import storage
 from normplug.resume.kept import (
@@ -82,7 +83,7 @@ class ResumableCheckpointHook(CheckpointHook):
             for folder in {self.out_dir, runner.work_dir}:
                 for name in remove_leftovers(folder):
                     runner.logger.info(f'removed {osp.join(folder, name)} of a killed training')
-        self._built = preprocessor_values(unwrapped(runner))
+        self._built = preprocessor_values(unwrapped(runner.model))
         loaded, self._loaded = self._loaded, None
         if loaded and runner.iter > 0:
             self._prepare_to_restore(runner, loaded)
@@ -100,7 +101,7 @@ class ResumableCheckpointHook(CheckpointHook):
         return is_local
 
     def _prepare_to_restore(self, runner: Runner, loaded: dict[str, Any]) -> None:
-        set_preprocessor_values(unwrapped(runner), loaded['preprocessor'])
+        set_preprocessor_values(unwrapped(runner.model), loaded['preprocessor'])
         seeded = any(isinstance(hook, SampleSeedHook) for hook in runner.hooks)
         caching = [] if seeded else caching_transforms(runner)  # that hook warns by itself
         if caching:
@@ -157,7 +158,7 @@ class ResumableCheckpointHook(CheckpointHook):
             checkpoint['random_states'] = self._gathered
             checkpoint['preprocessor_values'] = {
                 name: value
-                for name, value in preprocessor_values(unwrapped(runner)).items()
+                for name, value in preprocessor_values(unwrapped(runner.model)).items()
                 if name not in self._built or value != self._built[name]
             }
 
@@ -220,7 +221,7 @@ class ResumableCheckpointHook(CheckpointHook):
     @master_only
     def _publish_model(self, runner: Runner, ckpt_path: str) -> None:
         # mmengine's would write without the backend.
-        checkpoint = CheckpointLoader.load_checkpoint(ckpt_path, map_location='cpu')
+        checkpoint = checkpoint_file.load(ckpt_path)
         published = {key: checkpoint[key] for key in checkpoint if key in self.published_keys}
         digest = hashlib.sha256(pickle.dumps(published)).hexdigest()[:8]
         path = f'{osp.splitext(ckpt_path)[0]}-{digest}.pth'

@@ -10,8 +10,8 @@ from torch import nn
 
 from normplug.errors import UnsuitableModelError
 from normplug.hooks.mean_teacher import twins_in_student
-from normplug.hooks.of_runner import averaged_models, hook_of, unwrapped
-from normplug.models import wrappers
+from normplug.hooks.of_runner import averaged_models, hook_of
+from normplug.models.wrappers import unwrapped
 from normplug.norms import SSN
 from normplug.norms.ssn import set_radius
 
@@ -52,7 +52,7 @@ class SSNRadiusHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Find the radius from which each layer starts, once: checkpoints keep it."""
-        model = unwrapped(runner)
+        model = unwrapped(runner.model)
         mean_teacher = hook_of(runner.hooks, 'MeanTeacherHook')
         twins = twins_in_student(model, (SSN,)) if mean_teacher else {}
         layers = {
@@ -87,7 +87,7 @@ class SSNRadiusHook(Hook):
             runner.logger.info(f'SSN: radius from {start:g} to {self.end:g} in {len(group)} layers')
         if len(starts) < len(layers):
             runner.logger.info(f'SSN: {len(layers) - len(starts)} layers have decided before')
-        averaged = [wrappers.unwrapped(copy) for copy in averaged_models(runner)]
+        averaged = [unwrapped(copy) for copy in averaged_models(runner)]
         copies = [
             (layer, copy.get_submodule(name)) for copy in averaged for name, layer in layers.items()
         ]

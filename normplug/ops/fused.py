@@ -24,8 +24,8 @@ from normplug.ops.reduced import (
     packed_input_step,
     packed_sums_step,
 )
+from normplug.ops.results import Output
 from normplug.ops.steps import (
-    Output,
     backward_step,
     batch_moments,
     forward_step,

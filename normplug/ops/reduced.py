@@ -5,14 +5,14 @@ nothing but the collective is left outside compiled code.
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from normplug.ops.plan import Plan, tracked_step
+from normplug.ops.results import Input, Local, Merged, PackedSums, Sums
 from normplug.ops.steps import (
-    Sums,
     batch_moments,
     input_step,
     instance_moments,
@@ -23,10 +23,6 @@ from normplug.running import Tracked
 from normplug.stats import Moments, merge, pack
 
 __all__ = [
-    'Input',
-    'Local',
-    'Merged',
-    'PackedSums',
     'Reducer',
     'local_step',
     'merge_step',
@@ -52,40 +48,6 @@ class Reducer(Protocol):
         ``spread`` maps deviations of means to what they add to the second moments.
         By operators that autograd differentiates any number of times.
         """
-
-
-class Local(NamedTuple):
-    """Moments of this rank's instances, (N, C) each; those of its batch, packed, (3, C')."""
-
-    mean_nc: Tensor
-    var_nc: Tensor
-    packed: Tensor
-
-
-class Merged(NamedTuple):
-    """Batch moments of all ranks, (C',) each, and their count (); ``running`` as in Output."""
-
-    batch_mean: Tensor
-    batch_var: Tensor
-    total: Tensor
-    running: tuple[Tensor, ...]
-
-
-class PackedSums(NamedTuple):
-    """:class:`normplug.ops.steps.Sums` with the gradients of the batch moments as one, (2, C')."""
-
-    dy_nc: Tensor
-    scale_nc: Tensor
-    to_mean_nc: Tensor
-    to_var_nc: Tensor
-    to_batch: Tensor
-    to_params: tuple[Tensor | None, ...]
-
-
-class Input(NamedTuple):
-    """The gradient of x; None where it was written to memory that was given."""
-
-    dx_n: Tensor | None
 
 
 def local_step(x_n: Tensor, plan: Plan, running: Tracked | None) -> Local:

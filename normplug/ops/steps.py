@@ -5,8 +5,7 @@ Where nothing is reduced over ranks, they are :func:`forward_step` and :func:`ba
 parts: see :mod:`normplug.ops.reduced`. A backend compiles each step into one graph, so all here
 must be traceable by Dynamo.
 
-Arguments may be nested. A step returns a NamedTuple of tensors and None, whose last field may be a
-tuple of them.
+Arguments may be nested. A step returns one of :mod:`normplug.ops.results`.
 
 Moments and rule are float64 where the device has it: they cost nothing at (N, C), and in float32
 the difference of two means, such as the instance's and the layer's, would keep few digits where
@@ -16,7 +15,6 @@ The passes over x are float32 (float64 for float64), centred at the mean rounded
 
 from collections.abc import Sequence
 from types import ModuleType
-from typing import NamedTuple
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -24,15 +22,12 @@ from torch import Tensor
 from normplug.ops import blocked, passes
 from normplug.ops.memory import is_plain, on_gpu
 from normplug.ops.plan import Plan, apply_rule, per_instance, pull_back, tracked_step
+from normplug.ops.results import Backward, Forward, Output, Sums
 from normplug.precision import working_dtype
 from normplug.running import Tracked
 from normplug.stats import Moments, pool
 
 __all__ = [
-    'Backward',
-    'Forward',
-    'Output',
-    'Sums',
     'backward_step',
     'batch_moments',
     'forward_step',
@@ -42,72 +37,6 @@ __all__ = [
     'pixels_of',
     'sums_step',
 ]
-
-
-class Output(NamedTuple):
-    """What the second half of a forward makes.
-
-    Attributes:
-        y_n: in x's shape; None where it was written to memory that was given.
-        filtered_mean, filtered_var: the batch moments as a filter changed them; None without one.
-        running: running statistics that wait to be stored: see
-            :func:`normplug.ops.plan.tracked_step`.
-    """
-
-    y_n: Tensor | None
-    filtered_mean: Tensor | None
-    filtered_var: Tensor | None
-    running: tuple[Tensor, ...]
-
-
-class Forward(NamedTuple):
-    """What a forward makes; fields as in :class:`Output`, and
-
-    Attributes:
-        mean_nc, var_nc: moments of the instances, (N, C).
-        batch_mean, batch_var: those that the rule was given beside them; None without any.
-    """
-
-    y_n: Tensor | None
-    filtered_mean: Tensor | None
-    filtered_var: Tensor | None
-    mean_nc: Tensor
-    var_nc: Tensor
-    batch_mean: Tensor | None
-    batch_var: Tensor | None
-    running: tuple[Tensor, ...]
-
-
-class Sums(NamedTuple):
-    """What backward knows once it has read x and dy.
-
-    Attributes:
-        dy_nc: Σ dy, (N, C), in the rule's precision.
-        scale_nc: the scale, (N, C).
-        to_mean_nc, to_var_nc: gradients of the instance moments through the rule, (N, C).
-        to_batch_mean, to_batch_var: of the batch moments, in their shape; None without any.
-        to_params: of the rule's parameters, and the filter's; None where none is needed.
-    """
-
-    dy_nc: Tensor
-    scale_nc: Tensor
-    to_mean_nc: Tensor
-    to_var_nc: Tensor
-    to_batch_mean: Tensor | None
-    to_batch_var: Tensor | None
-    to_params: tuple[Tensor | None, ...]
-
-
-class Backward(NamedTuple):
-    """The gradients.
-
-    Attributes:
-        dx_n: in x's shape; None where it was written to memory that was given, or is not needed.
-        to_params: as in :class:`Sums`.
-    """
-
-    dx_n: Tensor | None
-    to_params: tuple[Tensor | None, ...]
 
 
 def pixels_of(x_n: Tensor) -> int:
@@ -256,7 +185,7 @@ def input_step(
 
     Args:
         dy_n, x_n, plan, instance, batch: as everywhere here.
-        sums: see :class:`Sums`.
+        sums: see :class:`normplug.ops.results.Sums`.
         total: values per channel of all ranks, (); None for those of x.
         out_n: of x's shape and layout, where to write dx; the result is then None.
     """
