@@ -7,7 +7,7 @@ size for a training step, as many as native batch norm.
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -88,6 +88,15 @@ def _steps(plan: Plan) -> _Steps:
     return _OF_VARIANCES if plan.blocks is None else _OF_COVARIANCES
 
 
+def _run(plan: Plan, step: Callable, *args: Any) -> Any:
+    """Call a step by the chosen backend; one for covariances as it is, in plain torch.
+
+    Compiled (torch 2.11), the backward of those gives wrong gradients where the layout of x or dy
+    is not that of an earlier call.
+    """
+    return run(step, *args) if plan.blocks is None else step(*args)
+
+
 class Normalized(NamedTuple):
     """What :func:`normalize` returns.
 
@@ -147,17 +156,17 @@ class _Normalize(torch.autograd.Function):
         y, total, steps = result_like(x), None, _steps(plan)
         x_n, out_n = _flattened(x, y)
         if reducer is None:
-            out = run(steps.forward, x_n, plan, params, running, out_n)
+            out = _run(plan, steps.forward, x_n, plan, params, running, out_n)
             moments, stored = out[3:7], out.running
         else:
-            local = run(steps.local, x_n, plan, running)
+            local = _run(plan, steps.local, x_n, plan, running)
             ranks = reducer.gather(local.packed)
             # Of what a filter makes of the moments, the averages are taken behind it.
             early, late = (running, None) if plan.filter is None else (None, running)
-            merged = run(steps.merge, ranks, plan, early)
+            merged = _run(plan, steps.merge, ranks, plan, early)
             instance, batch = Moments(*local[:2]), Moments(*merged[:2])
             total = merged.total
-            out = run(steps.output, x_n, plan, instance, batch, params, late, total, out_n)
+            out = _run(plan, steps.output, x_n, plan, instance, batch, params, late, total, out_n)
             moments, stored = (*instance, *batch), merged.running or out.running
         ctx.save_for_backward(x, total, *moments, *params)
         ctx.plan, ctx.reducer = plan, reducer
@@ -186,15 +195,17 @@ class _Normalize(torch.autograd.Function):
         dy_n, x_n, out_n = _flattened(dy, x, dx)
         known = dy_n, x_n, plan, instance, batch
         if reducer is None:
-            grads = run(_steps(plan).backward, *known, params, needed, to_filtered, needs_dx, out_n)
+            grads = _run(
+                plan, _steps(plan).backward, *known, params, needed, to_filtered, needs_dx, out_n
+            )
             dx_n, to_params = grads
         else:
-            sums = run(_steps(plan).packed_sums, *known, params, needed, to_filtered)
+            sums = _run(plan, _steps(plan).packed_sums, *known, params, needed, to_filtered)
             to_params, dx_n = sums.to_params, None
             # Also if x needs no gradient here: another rank's may.
             sums = sums._replace(to_batch=reducer.sum(sums.to_batch), to_params=())
             if needs_dx:
-                dx_n = run(_steps(plan).packed_input, *known, sums, total, out_n).dx_n
+                dx_n = _run(plan, _steps(plan).packed_input, *known, sums, total, out_n).dx_n
         if needs_dx and dx is None:
             dx = _shaped(dx_n, x)
         return dx, None, None, None, *to_params

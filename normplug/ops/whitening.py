@@ -1,7 +1,8 @@
 """The steps of :mod:`normplug.ops.steps` and ``reduced`` for covariances of blocks of channels.
 
 They have the names, arguments and results of the steps for variances, so that one autograd Function
-runs both. Where those have a scale (N, C), these have a matrix (N, g, d, d):
+runs both; these run in plain torch under every backend. Where those have a scale (N, C), these have
+a matrix (N, g, d, d):
 
 * forward: x is centred and split into blocks (N, g, d, S); their covariance is one batched product;
   the rule makes of it a matrix and an offset; y = matrix · (x − mean) + offset is another.
@@ -202,9 +203,7 @@ def _centred(x_n: Tensor, plan: Plan, mean: Tensor) -> _Centred:
 
 
 def _gradient_of(dy_n: Tensor, plan: Plan) -> Tensor:
-    # Else each product copies it; and of a channels_last one, compiled code (torch 2.11) gave a
-    # wrong dx.
-    return _blocks_of(dy_n, plan.blocks).contiguous()
+    return _blocks_of(dy_n, plan.blocks).contiguous()  # else each product copies it
 
 
 def _centred_moments(x_n: Tensor, plan: Plan) -> tuple[Covariances, _Centred]:
@@ -238,8 +237,6 @@ def _tracked(
         return ()
     root = plan.blocks.root
     matrix = batch[1] if root is None else inverse_root(batch[1], *root)
-    if not isinstance(count, Tensor):  # of a comparison of sizes, Inductor (torch 2.11) fails here
-        count = batch[0].new_full((), count)
     return tracked_step(tracked, plan, Moments(batch[0].flatten(), matrix), count)
 
 
@@ -346,7 +343,7 @@ def _written(
         t_b, level = t_b.unflatten(-1, x_n.shape[2:]), level.reshape(*level.shape, *ones)
         torch.add(t_b, level, out=out_b)
         return None
-    # Traced: Inductor (torch 2.11) writes to no view; and y may be none, see fused._shaped.
+    # Traced, or batched: y may be no view, see fused._shaped.
     sum_n = t_b.reshape(x_n.shape) + level.reshape(*x_n.shape[:2], *ones)
     if out_n is None:
         return cast(sum_n, x_n.dtype)
