@@ -6,7 +6,17 @@ where they need help.
 """
 
 # _requirements comes first and names missing packages; the others register their types.
-from normplug import _requirements, checkpoints, compat, deploy, hooks, models, norms, optim  # noqa: F401
+from normplug import (  # noqa: F401
+    _requirements,
+    checkpoints,
+    compat,
+    deploy,
+    hooks,
+    models,
+    norms,
+    optim,
+    whitened,
+)
 from normplug.kalman import link_kalman
 from normplug.norms import *  # noqa: F403  # all norm types: normplug/norms has the one list
 from normplug.ops import get_backend, set_backend

@@ -25,6 +25,7 @@ FLOORS = [
     {'norms'},
     # what mm builds and calls
     {'register', 'models', 'optim', 'compat', 'kalman', 'nonfinite', 'datasets', 'population'},
+    {'whitened'},
     {'resume', 'environment'},
     {'hooks'},
     # the tools

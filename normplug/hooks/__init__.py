@@ -10,6 +10,7 @@ from normplug.hooks.resumable_checkpoint import ResumableCheckpointHook
 from normplug.hooks.sample_seed import SampleSeedHook
 from normplug.hooks.ssn_radius import SSNRadiusHook
 from normplug.hooks.sync_norm_stats import SyncNormStatsHook
+from normplug.hooks.whitening import WhiteningHook
 
 __all__ = [
     'BatchAverageHook',
@@ -23,4 +24,5 @@ __all__ = [
     'SSNRadiusHook',
     'SampleSeedHook',
     'SyncNormStatsHook',
+    'WhiteningHook',
 ]

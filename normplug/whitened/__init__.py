@@ -1,0 +1,23 @@
+"""Whitened networks: layers whose weights are written in whitened coordinates."""
+
+from normplug.whitened.layers import (
+    EigenConv,
+    PostGWNNConv,
+    PreGWNNConv,
+    WhitenedLayer,
+    WNNConv,
+    WNNLinear,
+)
+from normplug.whitened.rewrite import Rewritten, WhiteningError, rewrite
+
+__all__ = [
+    'EigenConv',
+    'PostGWNNConv',
+    'PreGWNNConv',
+    'Rewritten',
+    'WNNConv',
+    'WNNLinear',
+    'WhitenedLayer',
+    'WhiteningError',
+    'rewrite',
+]
