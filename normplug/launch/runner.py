@@ -12,10 +12,12 @@ from mmengine.hooks import LoggerHook
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-from normplug.hooks import KalmanLinkHook, NormReportHook, SyncNormStatsHook
+from normplug.errors import UserError
+from normplug.hooks import KalmanLinkHook, NormReportHook, SyncNormStatsHook, WhiteningHook
 from normplug.norms import KN
 from normplug.preflight.check import check_config
 from normplug.preflight.types import unknown_types_explained
+from normplug.whitened import WhitenedLayer
 
 from .distributed import errors_on_all_ranks, join_process_group
 from .memory import CPUMemoryHook
@@ -66,6 +68,8 @@ def build_runner(cfg: Config, mode: Literal['train', 'test'] = 'train') -> Runne
     has_kn = any(isinstance(module, KN) for module in runner.model.modules())
     if mode == 'train' and has_kn and not any(isinstance(h, KalmanLinkHook) for h in runner.hooks):
         runner.register_hook(KalmanLinkHook())
+    if mode == 'train':
+        _check_whitening(runner)
     if runner.distributed and not any(isinstance(h, SyncNormStatsHook) for h in runner.hooks):
         runner.register_hook(SyncNormStatsHook())
     if mode == 'test' and not is_main_process():
@@ -73,3 +77,15 @@ def build_runner(cfg: Config, mode: Literal['train', 'test'] = 'train') -> Runne
         for hook in [hook for hook in runner.hooks if isinstance(hook, LoggerHook)]:
             runner.hooks.remove(hook)
     return runner
+
+
+def _check_whitening(runner: Runner) -> None:
+    whitened = [
+        name for name, layer in runner.model.named_modules() if isinstance(layer, WhitenedLayer)
+    ]
+    if whitened and not any(isinstance(hook, WhiteningHook) for hook in runner.hooks):
+        raise UserError(
+            f'the model has {len(whitened)} whitened layers ({whitened[0]} first), which stay '
+            "plain ones without their hook: add dict(type='WhiteningHook', interval=...) to "
+            'custom_hooks, or remove their conv_cfg'
+        )

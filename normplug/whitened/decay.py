@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from normplug.errors import UnsuitableModelError
 from normplug.whitened.layers import WhitenedLayer, between
 
 __all__ = ['decay_canonical_weights']
@@ -18,10 +19,10 @@ def decay_canonical_weights(optimizer: Optimizer, layers: Iterable[WhitenedLayer
     difference is added to the gradient: when it is unscaled, accumulated and averaged over ranks.
 
     Raises:
-        ValueError: the optimizer decays weights outside of the gradient (AdamW).
+        UnsuitableModelError: the optimizer decays weights outside of the gradient (AdamW).
     """
     if isinstance(optimizer, torch.optim.AdamW) or optimizer.defaults.get('decoupled_weight_decay'):
-        raise ValueError(
+        raise UnsuitableModelError(
             "WhiteningHook: weight_decay='canonical' works with optimizers that add the decay to "
             f"the gradient, such as SGD, and {type(optimizer).__name__} does not: use 'written'"
         )

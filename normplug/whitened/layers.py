@@ -105,7 +105,8 @@ class WhitenedLayer(nn.Module):
             y.register_hook(self._see_gradient)
 
     def _see_gradient(self, grad: Tensor) -> None:
-        self.seen_out.add(*second_moment_of(self._samples(grad.detach())))
+        with torch.autocast(grad.device.type, enabled=False):
+            self.seen_out.add(*second_moment_of(self._samples(grad.detach())))
 
     def _samples(self, x: Tensor) -> Tensor:
         """(C, S), at least float32; of any number of axes behind N."""

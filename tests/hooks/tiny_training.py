@@ -51,9 +51,12 @@ class NoisyDataset(BaseDataset):
 class NoisyModel(BaseModel):
     """Dropout, and one more draw from each generator in every forward pass."""
 
-    def __init__(self, norm='SN', data_preprocessor=None):
+    def __init__(self, norm='SN', conv=None, data_preprocessor=None):
         super().__init__(data_preprocessor)
         self.conv = nn.Conv2d(3, 4, 3)
+        if conv is not None:
+            own = {'in_channels': 3, 'out_channels': 4, 'kernel_size': 3}
+            self.conv = MODELS.build({**conv, **own})
         self.norm = MODELS.build({'type': norm, 'num_features': 4})
         self.dropout = nn.Dropout(0.5)
         self.head = nn.Linear(4, 2)

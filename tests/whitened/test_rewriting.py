@@ -115,7 +115,9 @@ def test_gradients_are_those_of_the_formula(kind):
     for function in (layer, lambda x: by_hand(layer, x)):
         y = function(x)
         torch.manual_seed(1)
-        grads.append(torch.autograd.grad(y, [x, *layer.parameters()], torch.randn(y.shape).double()))
+        grads.append(
+            torch.autograd.grad(y, [x, *layer.parameters()], torch.randn(y.shape).double())
+        )
     torch.testing.assert_close(*grads, rtol=1e-10, atol=1e-9)
 
 
