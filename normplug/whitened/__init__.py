@@ -9,6 +9,7 @@ from normplug.whitened.layers import (
     WNNLinear,
 )
 from normplug.whitened.rewrite import Rewritten, WhiteningError, rewrite
+from normplug.whitened.whitener import Whitener, whitened_layers
 
 __all__ = [
     'EigenConv',
@@ -18,6 +19,8 @@ __all__ = [
     'WNNConv',
     'WNNLinear',
     'WhitenedLayer',
+    'Whitener',
     'WhiteningError',
     'rewrite',
+    'whitened_layers',
 ]

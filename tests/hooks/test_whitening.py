@@ -37,20 +37,22 @@ def watched(runner):
     each rewriting."""
     x, found = torch.randn(1, 3, 4, 4), []
     hook = next(h for h in runner.hooks if isinstance(h, WhiteningHook))
-    rewrite = hook._rewrite
+    rewrite = hook.after_train_iter
 
     def outputs():
         models = [runner.model, *(copy.module for copy in averaged_models(runner))]
         return [model.conv(x).detach() for model in models]
 
-    def around(runner):
+    def around(runner, *args, **kwargs):
         runner.model.eval()
-        before = outputs()
+        before, old = outputs(), runner.model.conv.in_mean.clone()
         rewrite(runner)
-        found.append((runner.iter, runner.model.conv.in_mean.clone(), before, outputs()))
+        new = runner.model.conv.in_mean.clone()
+        if not torch.equal(new, old):
+            found.append((runner.iter, new, before, outputs()))
         runner.model.train()
 
-    hook._rewrite = around
+    hook.after_train_iter = around
     return found
 
 
