@@ -28,10 +28,10 @@ class WhiteningHook(Hook):
     ``whitening_time`` (s), and how far truncation moved the outputs.
 
     Args:
-        interval: τ. Natural Neural Networks and GWNN have 1,000 on long trainings.
+        interval: τ. The papers have 100 to 1,000, on longer trainings than that of our pilot.
         batches: n, at most ``interval``; each rank has its own.
-        momentum: 'carry' the optimizer's momentum over to the new coordinates, read as a step of
-            the weights; or 'reset' it to 0.
+        momentum: 'reset' the optimizer's momentum to 0; or 'carry' it over to the new coordinates,
+            read as a step of the weights.
         weight_decay: of which weights the optimizer's ``weight_decay`` is: the 'written' ones, V,
             or the 'canonical' ones, W, as in the same network without whitening.
 
@@ -46,9 +46,9 @@ class WhiteningHook(Hook):
 
     def __init__(
         self,
-        interval: int = 1000,
-        batches: int = 10,
-        momentum: str = 'carry',
+        interval: int = 50,
+        batches: int = 16,
+        momentum: str = 'reset',
         weight_decay: str = 'written',
     ) -> None:
         self._arguments = interval, batches, momentum, weight_decay

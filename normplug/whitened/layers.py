@@ -178,7 +178,7 @@ class WNNConv(_WhitenedConv, nn.Conv2d):
         ValueError: ``groups`` is not 1, or ``eps`` not above 0.
     """
 
-    def __init__(self, *args, eps: float = 1e-3, zca: bool = True, **kwargs) -> None:
+    def __init__(self, *args, eps: float = 0.1, zca: bool = True, **kwargs) -> None:
         super().__init__(*args, **kwargs)
         self._check(self.groups)
         self.symmetric = zca
@@ -194,7 +194,7 @@ class WNNLinear(WhitenedLayer, nn.Linear):
 
     _channel_axis = -1
 
-    def __init__(self, *args, eps: float = 1e-3, zca: bool = True, **kwargs) -> None:
+    def __init__(self, *args, eps: float = 0.1, zca: bool = True, **kwargs) -> None:
         super().__init__(*args, **kwargs)
         self.symmetric = zca
         self._whiten(eps)
@@ -218,7 +218,7 @@ class PreGWNNConv(_WhitenedConv, nn.Conv2d):
         ValueError: ``rank`` is out of range, or more than C; see also :class:`WNNConv`.
     """
 
-    def __init__(self, *args, rank: float = 0.99, eps: float = 1e-3, **kwargs) -> None:
+    def __init__(self, *args, rank: float = 0.99, eps: float = 0.1, **kwargs) -> None:
         super().__init__(*args, **kwargs)
         self._check(self.groups)
         self.in_rank = _checked_rank('rank', rank, self.in_channels, 'input')
@@ -243,7 +243,7 @@ class PostGWNNConv(_WhitenedConv, nn.Conv2d):
     of_inputs = False
     of_outputs = 'values'
 
-    def __init__(self, *args, rank: float = 1.0, eps: float = 1e-3, **kwargs) -> None:
+    def __init__(self, *args, rank: float = 1.0, eps: float = 0.1, **kwargs) -> None:
         super().__init__(*args, **kwargs)
         self._check(self.groups)
         self.out_rank = _checked_rank('rank', rank, self.out_channels, 'output')
@@ -266,7 +266,7 @@ class EigenConv(_WhitenedConv, nn.Conv2d):
     of_outputs = 'gradients'
 
     def __init__(
-        self, *args, rank: float = 1.0, out_rank: float = 1.0, eps: float = 1e-3, **kwargs
+        self, *args, rank: float = 1.0, out_rank: float = 1.0, eps: float = 0.1, **kwargs
     ) -> None:
         super().__init__(*args, **kwargs)
         self._check(self.groups)

@@ -36,7 +36,7 @@ class Whitener:
         optimizers: of their parameters.
         interval: τ.
         batches: n, at most τ; each rank has its own.
-        momentum: 'carry' it over to the new coordinates, or 'reset' it to 0.
+        momentum: 'reset' it to 0, or 'carry' it over to the new coordinates.
         weight_decay: the optimizers' is that of the 'written' weights V, or of the 'canonical' W.
 
     Raises:
@@ -50,7 +50,7 @@ class Whitener:
         optimizers: Iterable[Optimizer],
         interval: int,
         batches: int,
-        momentum: str = 'carry',
+        momentum: str = 'reset',
         weight_decay: str = 'written',
     ) -> None:
         check_arguments(interval, batches, momentum, weight_decay)

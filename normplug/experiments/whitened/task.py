@@ -42,8 +42,8 @@ class Settings:
     batch: int = 32
     interval: int = 50
     batches: int = 16
-    eps: float = 1e-2
-    momentum: str = 'carry'
+    eps: float = 0.1
+    momentum: str = 'reset'
 
 
 @dataclass
