@@ -58,7 +58,8 @@ class IterNorm(WhiteningNorm, BaseNorm):
     """
 
     _on_foreign_checkpoint = (
-        'It has no running whitening matrices that fit, so evaluation starts without whitening.'
+        'It has no running whitening matrices that fit, so evaluation starts without whitening. '
+        'Of a batch norm, tools/convert_checkpoint.py --norm IterNorm keeps what it evaluates to.'
     )
     matrix_name = 'running_wm'
     averages_roots = True

@@ -107,7 +107,8 @@ class SW(WhiteningNorm, BaseNorm):
     """
 
     _on_foreign_checkpoint = (
-        'It has no running covariances and ratios that fit, so whitening keeps the initial ones.'
+        'It has no running covariances and ratios that fit, so whitening keeps the initial ones. '
+        'Of a batch norm, tools/convert_checkpoint.py --norm SW makes covariances of its variances.'
     )
 
     def __init__(
