@@ -10,7 +10,9 @@ from mmengine.model import BaseModel
 from torch import nn
 
 from normplug import IBN, SN, PortableSyncBN, SyncSN
-from normplug.population import estimate_population
+from normplug.covariance import inverse_root
+from normplug.norms import SW, SyncIterNorm, SyncSW
+from normplug.population import estimate_population, running_statistics
 from tests.cases import assert_same
 from tests.dist.scenarios import EXACT, assert_equal_on_all_ranks
 from tests.hooks import test_precise_bn  # noqa: F401 - registers PlainDataset, ValidatedHook
@@ -86,7 +88,11 @@ class Net(BaseModel):
 
     def __init__(self):
         super().__init__()
-        self.norms = nn.ModuleList([nn.BatchNorm2d(4), SN(4), SyncSN(4), IBN(4), PortableSyncBN(4)])
+        self.norms = nn.ModuleList([
+            nn.BatchNorm2d(4), SN(4), SyncSN(4), IBN(4), PortableSyncBN(4), SW(4), SyncSW(4),
+            SyncIterNorm(4),
+        ])  # fmt: skip
+
         self.head = nn.BatchNorm2d(4)
         self.unseen = nn.BatchNorm2d(4)
 
@@ -101,6 +107,17 @@ def batches(rank):
     return [{'x': torch.randn(n, 4, 3, 5, generator=generator).double() + rank} for n in sizes]
 
 
+def roots_of_batches(size):
+    """The whitening matrix of each batch of all ranks, on average over its images."""
+    pairs = zip(*(batches(r) for r in range(size)), strict=True)
+    joined = [torch.cat([b['x'] for b in pair]) for pair in pairs]
+    total = sum(map(len, joined))
+    covs = [torch.cov(x.movedim(1, -1).flatten(0, -2).T, correction=0) for x in joined]
+    return sum(
+        len(x) / total * inverse_root(cov, 1e-5, 5) for x, cov in zip(joined, covs, strict=True)
+    )[None]
+
+
 def population():
     """The statistics of the union of what the ranks were given."""
     rank, size = dist.get_rank(), dist.get_world_size()
@@ -113,8 +130,14 @@ def population():
     values = every.movedim(1, -1).flatten(0, -2)
     for norm in net.norms:
         start = getattr(norm, 'batch_from', 0)
-        found = {'mean': norm.running_mean, 'var': norm.running_var}
-        want = {'mean': values.mean(0)[start:], 'var': values.var(0)[start:]}
-        assert_same(found, want, EXACT)
+        mean, spread = running_statistics(norm)
+        if isinstance(norm, SyncIterNorm):
+            want = roots_of_batches(size)
+        elif isinstance(norm, SW):
+            want = torch.cov(values.T, correction=0)[None]
+        else:
+            want = values.var(0)[start:]
+        found = {'mean': mean, 'spread': spread}
+        assert_same(found, {'mean': values.mean(0)[start:], 'spread': want}, EXACT)
     assert not torch.equal(net.head.running_mean, before['head.running_mean'])
     assert torch.equal(net.unseen.running_var, before['unseen.running_var'])
