@@ -79,7 +79,7 @@ def _wrapper_of(logits: list[Tensor], wrappers: OptimWrapperDict) -> OptimWrappe
         shares = ', '.join(f'optim_wrapper.{key} {number}' for key, number in found.items())
         raise UnsuitableModelError(
             f'RatioGradClipHook clips all {len(logits)} logits of SN, SSN and SW at the step of '
-            f'one optimizer, but {shares or "no optimizer of optim_wrapper trains any"}: give all norm '
-            'layers to one, or remove the hook'
+            f'one optimizer, but {shares or "no optimizer of optim_wrapper trains any"}: give all '
+            'norm layers to one, or remove the hook'
         )
     return wrappers[next(iter(found))]
