@@ -112,7 +112,7 @@ def test_a_constant_region_is_finite(build, value):
 @pytest.mark.parametrize('build', [SW, IterNorm, GW])
 @pytest.mark.parametrize('shape', [(2, 32, 2, 2), (1, 32, 2, 2), (2, 32, 1, 1), (3, 32)])
 def test_more_channels_than_samples(build, shape):
-    """Directions without a spread are amplified by 1.5 to the power of T at most."""
+    """Directions without a spread grow by no more than 1.5 to the power of T over √trace."""
     layer, x = build(32), random_input(shape)
     for training in (True, False):
         result = run(layer.train(training), x, random_input(shape, seed=2))
