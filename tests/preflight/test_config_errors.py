@@ -107,8 +107,9 @@ def test_the_part_whose_channels_a_norm_does_not_divide(project):
     with pytest.raises(UserError, match=f'^model.neck.norm_cfg: {re.escape(message)}'):
         build_checked_model(cfg)
     norms = [dict(where='backbone.*', norm_cfg=dict(type='SyncSW', num_pergroup=3))]
-    cfg.model = dict(model, type='NormPlacement', model_type='RetinaNet', norms=norms)
-    at = r'^model.norms.0.norm_cfg: .* divide the 8 channels: .* \(at the norm layer backbone.bn1\)'
+    model |= dict(type='NormPlacement', model_type='RetinaNet', norms=norms)
+    cfg.model = dict(model, backbone=dict(backbone, norm_cfg=dict(type='BN')))
+    at = r'^model.norms.0.norm_cfg: .* the 8 channels: .* \(at the norm layer backbone.bn1\)'
     with pytest.raises(UserError, match=at):
         build_checked_model(cfg)
 
