@@ -10,6 +10,7 @@ from normplug.gpu_check.checks import Check
 from normplug.gpu_check.cli import GROUPS, main_gpu_check
 from normplug.gpu_check.comparison import LOCAL
 from normplug.norms import BaseNorm
+from normplug.norms.whitening import WhiteningNorm
 from normplug.ops import blocked, get_backend, passes, whitening
 from normplug.register import NORMS
 
@@ -87,6 +88,16 @@ def test_a_wrong_running_statistic_is_named(tmp_path, monkeypatch):
     assert 'contiguous, training: running_var is off by' in seen
     assert 'running_mean' not in seen
     assert 'gradient' not in seen
+
+
+def test_a_wrong_running_matrix_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(WhiteningNorm, 'tracks_unbiased', lambda *_: True)
+    code, data = run(tmp_path, '--only', 'parity')
+    assert code == 1
+    told = failed(data)
+    assert {name.split(',')[0] for name in told} == {'SW', 'SyncSW', 'IterNorm', 'SyncIterNorm'}
+    assert 'contiguous, training: running_cov is off by' in told['SW, eager, float32']
+    assert 'contiguous, training: running_wm is off by' in told['IterNorm, eager, float32']
 
 
 def test_a_check_that_raises_stops_no_other(tmp_path, monkeypatch, capsys):
