@@ -162,12 +162,12 @@ def _load(build, entries: Entries, where: str, from_bn: bool) -> Entries:
         layer = build(channels).to(entries[parts[0]].dtype)
     except ValueError as error:
         raise CheckpointError(f'{where} has {channels} channels: {error}') from error
-    if from_bn and isinstance(layer, WhiteningNorm):
-        entries = start_of(entries, layer)
     with warnings.catch_warnings():
         # The layer warns that ratios keep their initial values, which is intended here.
         warnings.simplefilter('ignore')
         try:
+            if from_bn and isinstance(layer, WhiteningNorm):
+                entries = start_of(entries, layer)
             missing, unexpected = layer.load_state_dict(entries, strict=False)
         except RuntimeError as error:
             raise CheckpointError(f'{where} does not fit: {error}') from error

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
 
@@ -57,11 +55,9 @@ def start_of(batch_norm: Entries, layer: nn.Module) -> Entries:
 def released_whitening(kind: str, entries: Entries) -> tuple[Entries, Entries]:
     """Return an SW or IterNorm of ours in the released layout, and what this cannot hold."""
     matrices = entries['running_cov' if kind == 'SW' else 'running_wm']
-    shapes: dict[str, Callable[[Tensor], Tensor]] = {
-        'running_mean': lambda t: t.reshape(*matrices.shape[:2], 1),
-    }
+    mean = entries['running_mean'].reshape(*matrices.shape[:2], 1)
+    released = {**entries, 'running_mean': mean}
     if kind == 'IterNorm':
-        shapes |= dict.fromkeys(('weight', 'bias'), lambda t: t.reshape(1, -1, 1, 1))
-    released = {name: shapes.get(name, Tensor.clone)(t) for name, t in entries.items()}
+        released |= {name: entries[name].reshape(1, -1, 1, 1) for name in ('weight', 'bias')}
     kept = {name: released.pop(name) for name in ('num_batches_tracked',) if name in released}
     return released, kept
