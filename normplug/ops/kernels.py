@@ -92,11 +92,10 @@ def moments(x_n: Tensor, dtype: torch.dtype = torch.float64) -> Moments:
     piece = _piece(t, pixels)
     starts = piece * torch.arange(t.splits, device=x_n.device)
     counts = (pixels - starts).clamp(0, piece).to(dtype)[:, None, None]
-    off = about - about[:1]
-    mean_nc = _total(sums + counts * off, dtype) / pixels
-    off = off - mean_nc
-    squares = squares + off * (2 * sums + counts * off)
-    return Moments(about[0] + mean_nc, (_total(squares, dtype) / pixels).clamp(min=0))
+    mean_nc = about[0] + _total(sums + counts * (about - about[:1]), dtype) / pixels
+    off = about - mean_nc
+    var_nc = _total(squares + off * (2 * sums + counts * off), dtype) / pixels
+    return Moments(mean_nc, var_nc.clamp(min=0))
 
 
 def affine(
