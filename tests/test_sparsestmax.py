@@ -65,7 +65,7 @@ def test_float32_is_as_good(scale, radius):
     got = sparsestmax(logits, radius_of(radius).float())
     torch.testing.assert_close(got.double(), want, rtol=0, atol=1e-3)
     if radius == 1:
-        assert (got.amax(-1) == 1).all()
+        assert (got.amax(-1) >= 1 - 4 * torch.finfo(torch.float32).eps).all()
 
 
 @pytest.mark.parametrize('radius', [0.0, 0.3, 1.0])

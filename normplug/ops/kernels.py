@@ -85,17 +85,19 @@ def moments(x_n: Tensor, dtype: torch.dtype = torch.float64) -> Moments:
     about, sums, squares = (_partial(x_n, t) for _ in range(3))
     _launch(_moments_kernel, t, x_n, (x_n, about, sums, squares))
     about, sums, squares = (part.to(dtype) for part in (about, sums, squares))
-    if t.splits == 1:
-        mean_nc, square_nc = (_total(part, dtype) / pixels for part in (sums, squares))
-        return Moments(about[0] + mean_nc, (square_nc - mean_nc.square()).clamp(min=0))
-    # All about the mean, and not about what one piece was: that may be many deviations off.
-    piece = _piece(t, pixels)
-    starts = piece * torch.arange(t.splits, device=x_n.device)
-    counts = (pixels - starts).clamp(0, piece).to(dtype)[:, None, None]
-    mean_nc = about[0] + _total(sums + counts * (about - about[:1]), dtype) / pixels
-    off = about - mean_nc
-    var_nc = _total(squares + off * (2 * sums + counts * off), dtype) / pixels
-    return Moments(mean_nc, var_nc.clamp(min=0))
+    centre_nc = about[0]
+    if t.splits > 1:  # all about one value
+        piece = _piece(t, pixels)
+        starts = piece * torch.arange(t.splits, device=x_n.device)
+        counts = (pixels - starts).clamp(0, piece).to(dtype)[:, None, None]
+        if dtype != torch.float64:  # which has digits enough if a part of x was far off
+            off = about - centre_nc
+            centre_nc = centre_nc + _total(sums + counts * off, dtype) / pixels
+        off = about - centre_nc
+        squares = squares + off * (2 * sums + counts * off)
+        sums = sums + counts * off
+    mean_nc, square_nc = (_total(part, dtype) / pixels for part in (sums, squares))
+    return Moments(centre_nc + mean_nc, (square_nc - mean_nc.square()).clamp(min=0))
 
 
 def affine(
