@@ -25,6 +25,7 @@ from normplug.errors import TrainingError
 from normplug.norms import KN, BaseNorm
 from normplug.ops.passes import moments
 from normplug.own_code import own_code
+from normplug.precision import small_dtype
 from normplug.stats import Moments, merge, pack, pool
 
 __all__ = ['PopulationError', 'estimate_population', 'live_norms']
@@ -127,7 +128,9 @@ class _Total:
     """A forward pre-hook that merges the moments of a layer's inputs."""
 
     def __init__(self, running_mean: Tensor) -> None:
-        self.moments = Moments(*running_mean.new_zeros((2, *running_mean.shape)).double())
+        self.dtype = small_dtype(running_mean, exact=True)
+        zeros = running_mean.new_zeros((2, *running_mean.shape), dtype=self.dtype)
+        self.moments = Moments(*zeros)
         self.count = 0
         self.unbiased = True
 
@@ -139,7 +142,7 @@ class _Total:
         if x.numel() == 0:
             return
         count = x.numel() // x.shape[1]
-        new = pool(moments(x.unsqueeze(-1) if x.dim() == 2 else x), 0)
+        new = pool(moments(x.unsqueeze(-1) if x.dim() == 2 else x, self.dtype), 0)
         counts = new.mean.new_tensor([self.count, count])
         both = Moments(*(torch.stack(pair) for pair in zip(self.moments, new, strict=True)))
         self.moments = merge(both, counts)[0]
