@@ -36,10 +36,12 @@ def switch_rule(
     parts.append(_unbiased(layer, channels) if layer_bessel else layer)
     if batch is not None:
         parts.append(_unbiased(batch, instances) if batch_bessel else batch)
-    # Means about the instance's: the ratios sum to 1, so the result is the same, and it is no
-    # difference of large sums; nor is the gradient of a ratio.
-    about = instance.mean.detach()
-    own, *parts = (Moments(part.mean - about, part.var) for part in (instance, *parts))
+    own = instance
+    if own.mean.dtype != torch.float64:
+        # Means about the instance's: the ratios sum to 1, so the result is the same, and it is no
+        # difference of large sums; nor is the gradient of a ratio.
+        about = own.mean.detach()
+        own, *parts = (Moments(part.mean - about, part.var) for part in (own, *parts))
     mixed = mix(parts, *to_ratios(*ratio_params))
     return standardize(own, mixed, weight, bias, eps)
 

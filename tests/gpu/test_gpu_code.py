@@ -22,9 +22,9 @@ LIMITS = {
     f'SN,{BOXES},float32,first,train': (9, 16),
     f'GhostBN,{STEM},float32,first,train': (6, 6),
     f'IBN,{STEM},bfloat16,first,train': (6, 8),
-    f'SN,{BOXES},float32,first,train,slow': (9, 16),
+    f'SN,{BOXES},float32,first,train,slow': (9, 14),
     f'SSN,{STEM},float32,first,train,slow': (8, 10),
-    f'SN,{STEM},float16,last,train,slow': (8, 12),
+    f'SN,{STEM},float16,last,train,slow': (9, 10),
     f'SyncSN,{STEM},float32,first,train': (4, 2, 2, 8, 2),
     f'SyncSSN,{STEM},float32,first,train': (4, 2, 4, 10, 2),
 }
