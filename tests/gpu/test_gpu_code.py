@@ -44,7 +44,7 @@ def test_it_compiles_without_spills_and_loads_widely(case):
     _, *rows = (json.loads(line) for line in done.stdout.splitlines() if line.startswith('{'))
     assert len(rows) == len(LIMITS[case])
     spilled = [size for row in rows for sizes in row['spills'].values() for size in sizes.values()]
-    few = case.startswith('SyncSN') or case.startswith('SSN') and case.endswith('slow')
+    few = case.startswith('SyncSN') or (case.startswith('SSN') and case.endswith('slow'))
     assert max(spilled, default=0) <= (8 if few else 0), rows  # bytes
     assert BOXES in case or not any(row['narrow'] for row in rows), rows  # 49 values: not aligned
     # Else it would not be known that the kernels of a slow card could have shown any.
