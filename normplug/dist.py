@@ -124,7 +124,8 @@ def synchronize_running_stats(model: nn.Module) -> None:
     counts = [layer.num_batches_tracked for layer, _ in layers if _counts_batches(layer)]
     buffers = [*pairs, *counts]
     # float64 holds every value of the other types, and integers up to 2⁵³.
-    own = torch.cat([buffer.to(small_dtype(pairs[0])).flatten() for buffer in buffers])
+    dtype = small_dtype(pairs[0], exact=True)
+    own = torch.cat([buffer.to(dtype).flatten() for buffer in buffers])
     ranks = own.new_empty(size * own.numel())
     dist.all_gather_into_tensor(ranks, own)
     rows = ranks.view(size, -1).split([buffer.numel() for buffer in buffers], 1)

@@ -66,7 +66,7 @@ class NormRatioHook(Hook):
             self._log(runner, done)
 
     def _log(self, runner: Runner, step: int) -> None:
-        values = [ratios.double() for layer in self._layers for ratios in layer.ratios()]
+        values = [ratios for layer in self._layers for ratios in layer.ratios()]
         names, values = list(self._names), torch.cat(values)
         if self._sparse:
             decided = torch.stack([layer.is_decided() for layer in self._sparse]).sum()

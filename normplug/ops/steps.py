@@ -7,9 +7,9 @@ must be traceable by Dynamo.
 
 Arguments may be nested. A step returns one of :mod:`normplug.ops.results`.
 
-Moments and rule are float64 where the device has it: they cost nothing at (N, C), and in float32
-the difference of two means, such as the instance's and the layer's, would keep few digits where
-|mean|/std is large.
+Moments and rule are float64 where the device has it, and has it fast: they cost nothing at (N, C)
+then. In float32 the difference of two means, such as the instance's and the layer's, keeps few
+digits where |mean|/std is large: as many as in torch's own norms.
 The passes over x are float32 (float64 for float64), centred at the mean rounded to that.
 """
 

@@ -12,6 +12,7 @@ from normplug.norms import BaseNorm
 from normplug.norms.whitening import WhiteningNorm
 from normplug.ops import whitening
 from normplug.ops.passes import moments
+from normplug.precision import small_dtype
 from normplug.stats import Moments
 
 __all__ = ['Total', 'running_statistics', 'total_of']
@@ -44,7 +45,8 @@ class Total:
     """
 
     def __init__(self, mean: Tensor, spread: Tensor) -> None:
-        self.found: Pair = torch.zeros_like(mean).double(), torch.zeros_like(spread).double()
+        self.dtype = small_dtype(mean, exact=True)
+        self.found: Pair = tuple(torch.zeros_like(t, dtype=self.dtype) for t in (mean, spread))
         self.count = 0
         self.unbiased = True
 
@@ -65,7 +67,7 @@ class Total:
 
     def of(self, layer: nn.Module, x: Tensor) -> Pair | None:
         """Return the moments of one input (N, C, *spatial); None if it has none."""
-        return stats.pool(moments(x), 0) if x.numel() else None
+        return stats.pool(moments(x, self.dtype), 0) if x.numel() else None
 
     def merged(self, means: Tensor, spreads: Tensor, counts: Tensor) -> Pair:
         """Return the moments of several sets, of ``counts`` values each."""

@@ -11,6 +11,7 @@ from normplug import IBN, SN, PortableSyncBN
 from normplug.norms import KN, SSN, SW, IterNorm
 from normplug.population import PopulationError, estimate_population, live_norms
 from tests.cases import assert_same
+from tests.test_precision import NoFloat64
 
 LAYERS = {
     'bn': lambda: nn.BatchNorm2d(4),
@@ -133,6 +134,16 @@ def test_large_means_keep_their_digits():
     estimate_population(net, data, 10)
     want = values([{'x': b['x'].double()} for b in data]).var(0)
     torch.testing.assert_close(net.first.running_var.double(), want, rtol=1e-4, atol=0)
+
+
+def test_without_float64():
+    net = Net(SN(4))
+    data = [{'x': b['x'].float()} for b in batches(4, 1, 3)]
+    with NoFloat64():
+        estimate_population(net, data, 10)
+    found = values(data)
+    torch.testing.assert_close(net.first.running_mean, found.mean(0), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(net.first.running_var, found.var(0), rtol=1e-5, atol=0)
 
 
 def test_only_so_many_batches_are_drawn():
