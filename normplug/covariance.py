@@ -13,6 +13,7 @@ from torch import Tensor
 __all__ = [
     'Covariances',
     'Linear',
+    'applied',
     'inverse_root',
     'merge',
     'outer',
@@ -29,18 +30,27 @@ class Covariances(NamedTuple):
 
 
 class Linear(NamedTuple):
-    """The map y = matrix · (x − mean) + offset, where mean is the instance mean of the block.
+    """The map y = scale · (matrix · (x − mean)) + offset, where mean is the instance's, (N, g, d).
 
-    Giving the offset at the instance mean keeps the output and all gradients free of cancellation
-    when |mean|/std is large; see :class:`normplug.stats.Affine`.
+    x is (N, g, d, k, S), see :class:`normplug.ops.plan.Blocks`; the matrix mixes the d rows, scale
+    and offset are of the d · k channels. Giving the offset at the instance mean keeps the output
+    and all gradients free of cancellation when |mean|/std is large; see
+    :class:`normplug.stats.Affine`.
 
     Attributes:
-        matrix: (N, g, d, d).
-        offset: (N, g, d).
+        matrix: (N, g, d, d), or (1, g, d, d) if it is that of all instances.
+        scale: (1, g, d, k).
+        offset: (N, g, d, k).
     """
 
     matrix: Tensor
+    scale: Tensor
     offset: Tensor
+
+
+def applied(matrix: Tensor, vector: Tensor) -> Tensor:
+    """(..., d, d) times (..., d)."""
+    return (matrix @ vector.unsqueeze(-1)).squeeze(-1)
 
 
 def outer(t: Tensor) -> Tensor:
@@ -103,9 +113,9 @@ def whiten(
     Args:
         instance_mean: (N, g, d).
         by_mean: broadcastable to it.
-        root: the whitening matrix, broadcastable to (N, g, d, d).
-        weight, bias: γ and β, (g, d).
+        root: the whitening matrix, (N or 1, g, d, d).
+        weight, bias: γ and β, (C,).
     """
-    matrix = weight.unsqueeze(-1) * root
-    offset = bias + (matrix @ (instance_mean - by_mean).unsqueeze(-1)).squeeze(-1)
-    return Linear(matrix.expand(*offset.shape, -1), offset)
+    scale, bias = (t.view(1, *instance_mean.shape[1:], -1) for t in (weight, bias))
+    centre = applied(root, instance_mean - by_mean).unsqueeze(-1)
+    return Linear(root, scale, bias + scale * centre)

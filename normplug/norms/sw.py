@@ -68,7 +68,6 @@ def sw_rule(
         diagonal = reduce(add, diagonals)
         cov = cov + diagonal.unsqueeze(-1) * torch.eye(diagonal.shape[-1]).to(diagonal)
     root = inverse_root(cov, eps, iterations)
-    weight, bias = (t.view(instance.mean.shape[1:]) for t in (weight, bias))
     return whiten(instance.mean, reduce(add, means), root, weight, bias)
 
 

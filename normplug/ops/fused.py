@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from normplug.covariance import outer
-from normplug.ops import whitening
+from normplug.ops import whitening_steps as whitening
 from normplug.ops.backend import run
 from normplug.ops.memory import is_transformed, result_like
+from normplug.ops.passes import pixels_of
 from normplug.ops.plan import Plan
 from normplug.ops.reduced import (
     Reducer,
@@ -31,7 +32,6 @@ from normplug.ops.steps import (
     forward_step,
     instance_moments,
     output_step,
-    pixels_of,
 )
 from normplug.running import Tracked, store
 from normplug.stats import Moments

@@ -21,7 +21,7 @@ SW5 = partial(
 RULES = {
     'sw': (SW5, 0, Blocks(3), (5, 5)),
     'iternorm': (partial(iternorm_rule, **OPTIONS), 0, Blocks(2, root=(1e-3, 5)), ()),
-    'gw': (partial(gw_rule, **OPTIONS), None, Blocks(3, strided=True), ()),
+    'gw': (partial(gw_rule, **OPTIONS), None, Blocks(3, 2), ()),
     'one_block': (partial(iternorm_rule, **OPTIONS), 0, Blocks(6), ()),
 }
 all_rules = pytest.mark.parametrize('name', RULES)
