@@ -65,8 +65,10 @@ def sw_rule(
     cov = reduce(add, full)
     if diagonals:
         # Not diag_embed, which writes to a view: Inductor (torch 2.11) fails on it.
-        diagonal = reduce(add, diagonals)
-        cov = cov + diagonal.unsqueeze(-1) * torch.eye(diagonal.shape[-1]).to(diagonal)
+        diagonal = reduce(add, diagonals).to(cov.dtype)
+        size = diagonal.shape[-1]
+        identity = torch.eye(size, dtype=cov.dtype, device=cov.device)
+        cov = cov + diagonal.unsqueeze(-1) * identity
     root = inverse_root(cov, eps, iterations)
     return whiten(instance.mean, reduce(add, means), root, weight, bias)
 

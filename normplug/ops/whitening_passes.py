@@ -17,14 +17,13 @@ import torch
 from torch import Tensor
 
 from normplug.covariance import Covariances, Linear, merge, outer
+from normplug.ops import blocked
 from normplug.ops.memory import is_plain
 from normplug.ops.passes import cast, pixels_of
 from normplug.ops.plan import Blocks
 from normplug.precision import working_dtype
 
 __all__ = ['affine', 'backward_input', 'backward_reduce', 'centre_of', 'moments']
-
-_PER_THREAD = 2**17  # values; several of such pieces fit a usual second-level cache of a core
 
 
 def centre_of(mean: Tensor, x_n: Tensor) -> Tensor:
@@ -204,8 +203,7 @@ def _pieces(
         yield [[*rows, *small]]
         return
     number, *of_block, pixels = rows[0].shape[1:]
-    most = _PER_THREAD * torch.get_num_threads()
-    in_row = max(1, most // prod(of_block))
+    in_row = max(1, blocked.values_at_once() // prod(of_block))
     at_once = max(1, in_row // pixels)
     images = max(1, at_once // number)
     for image in range(0, len(rows[0]), images):

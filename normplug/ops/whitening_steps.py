@@ -9,9 +9,9 @@ these have a :class:`normplug.covariance.Linear`:
 * backward: Σ dy xᵀ is a product; the rule is run again and differentiated; and
   dx = matrixᵀ · (scale · dy) + (2/samples) sym(∂cov) · x + level takes two.
 
-Between them, x and small tensors are kept. As there, small tensors are float64 where the device
-has it, Newton's iterations of a rule included; the products are those of
-:mod:`normplug.ops.whitening_passes`.
+Between them, x and small tensors are kept. As there, means and parameters are float64 where the
+device has it, because differences of means are taken. Covariances are sums of products in float32
+(float64 for float64), and so is what is made of them.
 """
 
 from collections.abc import Callable, Sequence
@@ -91,10 +91,9 @@ def batch_moments(
     x_n: Tensor, instance: Covariances, plan: Plan, running: Tracked | None
 ) -> Covariances:
     """Those of all instances, (g, d) and (g, d, d), in the plan's dtype; zero where N is 0."""
-    mean, cov = instance[0], instance[1].to(plan.dtype)
-    if mean.shape[0] == 0:  # a mean of nothing is NaN, which a reducer could not weigh
-        return Covariances(mean.sum(0), cov.sum(0))
-    return Covariances(*(t.squeeze(0) for t in pool(Covariances(mean, cov), 0)))
+    if x_n.shape[0] == 0:  # a mean of nothing is NaN, which a reducer could not weigh
+        return Covariances(*(t.to(plan.dtype).sum(0) for t in instance))
+    return pool(Covariances(*instance))
 
 
 def forward_step(
@@ -201,7 +200,7 @@ def packed_input_step(
     """Compute dx, once ``sums`` has the sum over the ranks."""
     pixels = pixels_of(x_n)
     samples = max(pixels * plan.blocks.width, 1)
-    to_mean, to_cov = sums.to_mean, sums.to_cov.to(plan.dtype)
+    to_mean, to_cov = sums.to_mean, sums.to_cov
     if plan.batch_from is not None:
         share = pixels / (x_n.shape[0] * pixels if total is None else total.clamp(min=1))
         of_mean, of_cov = (t.numel() for t in batch)
@@ -210,7 +209,7 @@ def packed_input_step(
         spread = instance[0] - batch[0]
         to_mean = to_mean + share * to_batch_mean.view(batch[0].shape)
         to_mean = to_mean + applied(to_batch_cov + to_batch_cov.mT, spread)
-        to_cov = to_cov + to_batch_cov
+        to_cov = to_cov + to_batch_cov.to(to_cov.dtype)
     centre = passes.centre_of(instance[0], x_n)
     slope = (to_cov + to_cov.mT) / samples
     level = to_mean / samples + applied(slope, centre - instance[0])
@@ -246,11 +245,14 @@ def _map(
     Args:
         tensors: the instances' moments, the batch's if given, parameters.
     """
-    mean, cov, *rest = (t.to(plan.dtype) for t in tensors)
+    exact, dtype = plan.dtype, centre.dtype
+    mean, cov, *rest = tensors
     batch = None
     if batch_given:
-        batch, rest = Covariances(*rest[:2]), rest[2:]
-    matrix, scale, offset = plan.rule(Covariances(mean, cov), batch, *rest, pixels=pixels)
+        batch, rest = Covariances(rest[0].to(exact), rest[1].to(dtype)), rest[2:]
+    params = (t.to(exact) for t in rest)
+    instance = Covariances(mean.to(exact), cov.to(dtype))
+    matrix, scale, offset = plan.rule(instance, batch, *params, pixels=pixels)
     # It depends on the mean here too: y = scale · matrix · (x − mean) + offset.
     return Linear(matrix, scale, offset + scale * applied(matrix, centre - mean).unsqueeze(-1))
 

@@ -9,7 +9,7 @@ from torch.autograd import gradcheck
 from normplug.norms.gw import gw_rule
 from normplug.norms.iternorm import iternorm_rule
 from normplug.norms.sw import sw_rule
-from normplug.ops import Blocks, Plan, normalize, normalize_naive
+from normplug.ops import Blocks, Plan, blocked, normalize, normalize_naive
 from normplug.running import Tracked, Tracking
 from tests.cases import assert_same, random_input
 from tests.ops.test_fused import parameters
@@ -55,6 +55,19 @@ def test_equals_the_naive_formula(name, shape):
     assert_same(
         results(ours, x, plan, params), results(normalize_naive, x, plan, params), 1e-11, dx=1e3
     )
+
+
+@pytest.mark.parametrize('layout', [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize('values', [1, 6 * 5, 6 * 40, 2 * 6 * 40], ids=str)
+@all_rules
+def test_pieces_of_every_size(monkeypatch, name, values, layout):
+    """Of some pixels of a block, of a block, of an image, of two images."""
+    plan, sizes = plan_of(name)
+    x = random_input((5, 6, 8, 5), torch.float64).to(memory_format=layout)
+    params = parameters(*sizes)
+    want = results(normalize_naive, x, plan, params)
+    monkeypatch.setattr(blocked, 'values_at_once', lambda: values)
+    assert_same(results(ours, x, plan, params), want, 1e-11)
 
 
 @pytest.mark.parametrize('name', ['sw', 'one_block'])
