@@ -102,10 +102,11 @@ def inverse_root(cov: Tensor, eps: float, iterations: int) -> Tensor:
     cov = cov + eps * identity
     trace = cov.diagonal(dim1=-2, dim2=-1).sum(-1)[..., None, None]
     scaled = cov / trace
-    root = step = 1.5 * identity - 0.5 * scaled  # from the identity
+    thrice_half = 1.5 * identity
+    root = step = thrice_half - 0.5 * scaled  # from the identity
     for _ in range(iterations - 1):
         scaled = scaled @ step
-        step = 1.5 * identity - 0.5 * (root @ scaled)
+        step = thrice_half - 0.5 * (root @ scaled)
         root = step @ root
     return root * trace.rsqrt()
 

@@ -184,8 +184,8 @@ def _pieces(
 ) -> Iterator[list[list[Tensor | None]]]:
     """Cut all tensors alike; the pieces of some images, or else of some blocks of one, at a time.
 
-    Where x is traced, or cannot be viewed in rows, the one piece is the whole, and nothing is given
-    to write to.
+    Where x is traced, empty, or cannot be viewed in rows, the one piece is the whole, and nothing
+    is given to write to.
 
     Args:
         blocks: how x is divided.
@@ -196,7 +196,7 @@ def _pieces(
     Yields:
         The pieces, each of them what was given: large, out_n, small.
     """
-    plain = all(is_plain(t) and t.dim() == 3 for t in large)
+    plain = all(is_plain(t) and t.dim() == 3 and t.numel() > 0 for t in large)
     rows = [_rows(t, blocks) for t in large]
     rows.append(_rows(out_n, blocks) if plain and out_n is not None else None)
     if not (plain and large[0].is_cpu):

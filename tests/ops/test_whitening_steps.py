@@ -57,6 +57,14 @@ def test_equals_the_naive_formula(name, shape):
     )
 
 
+@pytest.mark.parametrize('shape', [(0, 6), (0, 6, 7), (0, 6, 3, 4), (2, 6, 0)], ids=str)
+def test_no_values(shape):
+    plan, sizes = plan_of('gw')
+    got = results(ours, torch.empty(shape), plan, parameters(*sizes, dtype=torch.float32))
+    assert got['y'].shape == got['dx'].shape == shape
+    assert not got['grad.0'].any()
+
+
 @pytest.mark.parametrize('layout', [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize('values', [1, 6 * 5, 6 * 40, 2 * 6 * 40], ids=str)
 @all_rules
