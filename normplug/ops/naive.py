@@ -74,7 +74,8 @@ def _whiten_naive(
     x: Tensor, plan: Plan, params: Sequence[Tensor], running: Tracked | None
 ) -> Tensor:
     """The rule on covariances, each of the pixels themselves."""
-    images, pixels = len(x), x[0, 0].numel() if len(x) else 1
+    images = x.shape[0]
+    pixels = x[0, 0].numel() if images else 1
     size, width = plan.blocks.size, plan.blocks.width
     number = x.shape[1] // (size * width)
     x_b = x.to(plan.dtype).reshape(images, number, size, width * pixels)
@@ -94,6 +95,6 @@ def _whiten_naive(
     params = [p.to(plan.dtype) for p in params]
     matrix, scale, offset = plan.rule(instance, batch, *params, pixels=pixels)
     mixed_b = torch.einsum('ngij,ngjp->ngip', matrix.expand(images, -1, -1, -1), centred)
-    mixed = mixed_b.reshape(images, -1, pixels)
-    y = mixed * scale.reshape(-1, 1) + offset.reshape(images, -1, 1)
+    mixed = mixed_b.reshape(images, x.shape[1], pixels)
+    y = mixed * scale.reshape(-1, 1) + offset.reshape(images, x.shape[1], 1)
     return y.reshape(x.shape).to(x.dtype)
