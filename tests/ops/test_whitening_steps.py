@@ -1,6 +1,7 @@
 """Covariances through the autograd Function: against the plain formula, and what it keeps."""
 
 from functools import partial
+from itertools import product
 
 import pytest
 import torch
@@ -149,23 +150,23 @@ def test_batched_gradients(name):
 
 
 @pytest.mark.usefixtures('compiled')
-@pytest.mark.parametrize('layout', ['contiguous', 'channels_last', 'other_gradient'])
-@pytest.mark.parametrize('name', ['sw', 'iternorm', 'gw'])
-def test_layouts_under_the_compiled_backend(name, layout):
-    """Which runs these steps as they are: compiled, dx was wrong at the second layout."""
-    tracking = None if name == 'gw' else Tracking(0.1, False)
-    plan, sizes = plan_of(name, tracking=tracking)
+@pytest.mark.parametrize('shape', [(2, 6, 9, 7), (3, 6, 20, 30)], ids=str)
+@all_rules
+def test_layouts_of_x_and_its_gradient(name, shape):
+    """Under the compiled backend, one after the other: which runs these steps as they are."""
+    plan, sizes = plan_of(name)
+    tracking = Tracking(0.1, False) if plan.batch_from is not None else None
+    plan = plan._replace(tracking=tracking)
     size = plan.blocks.size
-    last = torch.channels_last if layout == 'channels_last' else torch.contiguous_format
     params = parameters(*sizes, dtype=torch.float32)
-    for shape in ((2, 6, 9, 7), (3, 6, 20, 30)):
+    formats = torch.contiguous_format, torch.channels_last
+    for of_x, of_dy in product(formats, formats):
         tracked = Tracked(torch.zeros(6), torch.zeros(6 // size, size, size), torch.tensor(0))
-        x = random_input(shape).contiguous(memory_format=last).requires_grad_()
-        dy = random_input(shape, seed=5).contiguous(memory_format=last)
-        if layout == 'other_gradient':
-            dy = dy.contiguous(memory_format=torch.channels_last)
+        x = random_input(shape).contiguous(memory_format=of_x).requires_grad_()
+        dy = random_input(shape, seed=5).contiguous(memory_format=of_dy)
         y = normalize(x, plan, params, tracked).y
         got = torch.autograd.grad(y, [x, *params], dy)
+        assert y.stride() == got[0].stride() == x.stride()
         want = normalize_naive(x.double(), plan, [p.double() for p in params])
         grads = torch.autograd.grad(want, [x, *params], dy.double())
         for own, naive in zip((y, *got), (want, *grads), strict=True):
