@@ -35,8 +35,7 @@ def iternorm_rule(
 ) -> Linear:
     """Whiten by the batch; without ``iterations``, its second part is a whitening matrix."""
     root = batch.cov if iterations is None else inverse_root(batch.cov, eps, iterations)
-    weight, bias = (t.view(batch.mean.shape) for t in (weight, bias))
-    return whiten(instance.mean, batch.mean, root, weight, bias)
+    return whiten(instance.mean, batch.mean, root.unsqueeze(0), weight, bias)
 
 
 class IterNorm(WhiteningNorm, BaseNorm):

@@ -65,10 +65,11 @@ def sw_rule(
     cov = reduce(add, full)
     if diagonals:
         # Not diag_embed, which writes to a view: Inductor (torch 2.11) fails on it.
-        diagonal = reduce(add, diagonals)
-        cov = cov + diagonal.unsqueeze(-1) * torch.eye(diagonal.shape[-1]).to(diagonal)
+        diagonal = reduce(add, diagonals).to(cov.dtype)
+        size = diagonal.shape[-1]
+        identity = torch.eye(size, dtype=cov.dtype, device=cov.device)
+        cov = cov + diagonal.unsqueeze(-1) * identity
     root = inverse_root(cov, eps, iterations)
-    weight, bias = (t.view(instance.mean.shape[1:]) for t in (weight, bias))
     return whiten(instance.mean, reduce(add, means), root, weight, bias)
 
 

@@ -29,7 +29,7 @@ class WhiteningNorm(BaseNorm):
     Attributes:
         matrix_name: of the running statistic beside the mean, (C / d, d, d), initially the
             identity: of the biased covariance, or of the whitening matrix if ``averages_roots``.
-        strided: see :class:`normplug.ops.Blocks`.
+        width: channels of a row of a block: see :class:`normplug.ops.Blocks`.
         running_mean: (C,), initially 0.
         num_batches_tracked: (), int64.
 
@@ -39,7 +39,7 @@ class WhiteningNorm(BaseNorm):
 
     matrix_name = 'running_cov'
     averages_roots = False
-    strided = False
+    width = 1
 
     def __init__(
         self, num_features: int, eps: float, momentum: float | None, T: int, *, frozen: bool
@@ -65,7 +65,7 @@ class WhiteningNorm(BaseNorm):
     def plan(self, x: Tensor) -> Plan:
         """What is computed of x, in training or in evaluation."""
         root = (self.eps, self.T) if self.averages_roots else None
-        return super().plan(x)._replace(blocks=Blocks(self.size, self.strided, root))
+        return super().plan(x)._replace(blocks=Blocks(self.size, self.width, root))
 
     def running(self) -> Tracked | None:
         """The running statistics, if there are any."""

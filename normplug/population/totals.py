@@ -10,7 +10,7 @@ from normplug.covariance import Covariances, inverse_root
 from normplug.dist import group_reducer
 from normplug.norms import BaseNorm
 from normplug.norms.whitening import WhiteningNorm
-from normplug.ops import whitening
+from normplug.ops import whitening_steps as whitening
 from normplug.ops.passes import moments
 from normplug.precision import small_dtype
 from normplug.stats import Moments

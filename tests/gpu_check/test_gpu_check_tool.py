@@ -11,7 +11,7 @@ from normplug.gpu_check.cli import GROUPS, main_gpu_check
 from normplug.gpu_check.comparison import LOCAL
 from normplug.norms import BaseNorm
 from normplug.norms.whitening import WhiteningNorm
-from normplug.ops import blocked, get_backend, passes, whitening
+from normplug.ops import blocked, get_backend, passes, whitening_passes
 from normplug.register import NORMS
 
 CPU = ['--device', 'cpu', '--backend', 'eager', '--quick']
@@ -59,11 +59,11 @@ def test_a_wrong_pass_is_named(factor, tmp_path, monkeypatch, capsys):
 
         monkeypatch.setattr(module, 'backward_input', wrong)
 
-    def wrong_of_blocks(*args, honest=whitening._input):
+    def wrong_of_blocks(*args, honest=whitening_passes.backward_input):
         dx_n = honest(*args)
         return (args[-1] if dx_n is None else dx_n).mul_(factor)
 
-    monkeypatch.setattr(whitening, '_input', wrong_of_blocks)
+    monkeypatch.setattr(whitening_passes, 'backward_input', wrong_of_blocks)
     code, data = run(tmp_path, '--only', 'parity', 'memory')
     assert code == 1
     told = failed(data)
