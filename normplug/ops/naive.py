@@ -76,11 +76,11 @@ def _whiten_naive(
     """The rule on covariances, each of the pixels themselves."""
     size, (images, channels) = plan.blocks.size, x.shape[:2]
     number = channels // size
-    order = torch.arange(channels, device=x.device)  # of the channels, block by block
-    if plan.blocks.strided:
-        order = order.view(size, number).T.flatten()
     pixels = x[0, 0].numel() if images else 1
-    x_b = x.to(plan.dtype)[:, order].reshape(images, number, size, pixels)
+    axes = (size, number) if plan.blocks.strided else (number, size)
+    x_b = x.to(plan.dtype).reshape(images, *axes, pixels)
+    if plan.blocks.strided:
+        x_b = x_b.transpose(1, 2)
     mean = x_b.mean(3)
     centred = x_b - mean.unsqueeze(3)
     instance = Covariances(mean, torch.einsum('ngip,ngjp->ngij', centred, centred) / pixels)
@@ -96,4 +96,6 @@ def _whiten_naive(
     params = [p.to(plan.dtype) for p in params]
     matrix, offset = plan.rule(instance, batch, *params, pixels=pixels)
     y_b = torch.einsum('ngij,ngjp->ngip', matrix, centred) + offset.unsqueeze(3)
-    return y_b.reshape(images, channels, pixels)[:, order.argsort()].reshape(x.shape).to(x.dtype)
+    if plan.blocks.strided:
+        y_b = y_b.transpose(1, 2)
+    return y_b.reshape(x.shape).to(x.dtype)
