@@ -105,7 +105,6 @@ class ISWHook(Hook):
         self._handles = [
             layer.register_forward_hook(self._record) for layer in self._layers.values()
         ]
-        self._handles.append(model.register_forward_pre_hook(self._start))
         self._handles.append(model.register_forward_hook(self._add))
 
     def after_train_iter(self, runner: Runner, *args, **kwargs) -> None:
@@ -118,9 +117,6 @@ class ISWHook(Hook):
         """Leave the model as it was."""
         for handle in self._handles:
             handle.remove()
-
-    def _start(self, *args) -> None:
-        self._losses = []
 
     def _record(self, layer: ISW, args: tuple, y: Tensor) -> None:
         if self._is_on and layer.training:

@@ -1,121 +1,39 @@
 """ISW in a training of mmseg: when the loss begins, which masks are found, what resumes."""
 
 import re
-from contextlib import contextmanager
 
 import mmengine.runner.runner
 import numpy as np
 import pytest
 import torch
-from mmengine.hooks import Hook
-from mmengine.optim import OptimWrapper
-from mmengine.registry import HOOKS, OPTIM_WRAPPERS, TRANSFORMS
-from PIL import Image
+from mmengine.config import Config
 from torch.nn import functional as F
 
 from normplug.errors import UnsuitableModelError
 from normplug.hooks import ISWHook
 from normplug.models.isw_layer import ISW
 from tests.hooks import tiny_training as tiny
+from tests.hooks.isw_training import (
+    BEGIN,
+    END,
+    PLACES,
+    UNFORMATTED,
+    WATCH,
+    Darken,
+    StateHook,
+    config,
+    trained,
+    without_formatting,
+)
 from tests.test_isw import brute_force, by_hand
 
 pytest.importorskip('mmseg')
-PLACES = ['backbone.bn1', 'backbone.layer1.1.IN', 'backbone.layer2.1.IN']
-BEGIN, END = 3, 6
 
 
 @pytest.fixture(autouse=True)
-def no_environment(monkeypatch):
+def what_takes_time_and_does_not_matter(monkeypatch):
     monkeypatch.setattr(mmengine.runner.runner, 'collect_env', dict)  # asks compilers for a second
-
-
-@TRANSFORMS.register_module()
-class Darken:
-    """A photometric change without random numbers."""
-
-    def __call__(self, results):
-        results['img'] = (results['img'] * np.array([0.3, 0.7, 1.0]) + 20).astype(np.uint8)
-        return results
-
-
-@HOOKS.register_module()
-class WatchHook(Hook):
-    """Keeps the losses of every step, and masks after it."""
-
-    priority = 'LOWEST'
-
-    def before_train(self, runner):
-        self.losses, self.masks, self.seen = [], [], []
-        model = runner.model
-        model.register_forward_hook(self.see_losses)
-        self.layers = [m for m in model.modules() if isinstance(m, ISW)]
-        for layer in self.layers:
-            layer.register_forward_hook(self.see)
-
-    def see_losses(self, model, args, output):
-        if model.training:
-            self.losses.append(output)
-
-    def see(self, layer, args, y):
-        if layer.training:
-            self.seen.append(args[0].detach().clone())
-
-    def after_train_iter(self, runner, *args, **kwargs):
-        self.masks.append([layer.mask.clone() for layer in self.layers])
-
-
-def files(folder, number=3):
-    generator = np.random.default_rng(0)
-    for name, mode, shape in (('images', 'RGB', (24, 24, 3)), ('labels', 'L', (24, 24))):
-        (folder / name).mkdir(parents=True, exist_ok=True)
-        for i in range(number):
-            pixels = generator.integers(0, 255 if mode == 'RGB' else 2, shape, np.uint8)
-            Image.fromarray(pixels, mode).save(folder / name / f'{i}.png')
-    return str(folder)
-
-
-def config(work_dir, *more_hooks, with_cp=False, entry='isw', **isw):
-    cfg = tiny.config(work_dir, by_epoch=False, hooks=('SampleSeedHook',))
-    data = files(work_dir.parent / 'data')
-    cfg.default_scope = 'mmseg'
-    cfg.experiment_name = f'{work_dir.parent.name}-{work_dir.name}'
-    backbone = dict(type='IBNResNet', depth=18, num_stages=2, strides=(1, 2), dilations=(1, 1))
-    backbone |= dict(ibn_cfg=(entry, entry), out_indices=(1,), base_channels=4, stem_channels=4)
-    head = dict(type='FCNHead', in_channels=8, in_index=0, channels=4, num_classes=2)
-    cfg.model = dict(
-        type='EncoderDecoder',
-        data_preprocessor=dict(type='SegDataPreProcessor', size=(24, 24)),
-        backbone=dict(backbone, norm_cfg=dict(type='PortableSyncBN'), with_cp=with_cp),
-        decode_head=dict(head, num_convs=1, norm_cfg=dict(type='PortableSyncBN')),
-        test_cfg=dict(mode='whole'),
-    )
-    pipeline = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations')]
-    for loader in (cfg.train_dataloader, cfg.val_dataloader):
-        loader.collate_fn = dict(type='pseudo_collate')
-        loader.dataset = dict(
-            type='BaseSegDataset',
-            data_root=data,
-            data_prefix=dict(img_path='images', seg_map_path='labels'),
-            img_suffix='.png',
-            metainfo=dict(classes=('a', 'b')),
-            pipeline=[*pipeline, dict(type='PackSegInputs')],
-        )
-    cfg.val_dataloader.batch_size = 1
-    cfg.val_evaluator = dict(type='IoUMetric')
-    cfg.train_cfg.update(max_iters=END, val_interval=END)
-    cfg.default_hooks.checkpoint.interval = 2
-    isw = dict(dict(type='ISWHook', begin=BEGIN, trials=2), **isw)
-    cfg.custom_hooks = [*cfg.custom_hooks, isw, *more_hooks]
-    return cfg
-
-
-def trained(cfg):
-    runner = tiny.build(cfg)
-    runner.train()
-    return runner, next((h for h in runner.hooks if isinstance(h, WatchHook)), None)
-
-
-WATCH = dict(type='WatchHook')
+    monkeypatch.setattr(Config, 'pretty_text', UNFORMATTED)  # yapf
 
 
 @pytest.mark.slow
@@ -178,23 +96,15 @@ def test_the_masks_are_those_of_the_pairs(tmp_path):
         assert torch.equal(mask, mean > bound), name
 
 
-@HOOKS.register_module()
-class StateHook(Hook):
-    """The weights that the masks are found with."""
-
-    def after_train_iter(self, runner, *args, **kwargs):
-        if runner.iter + 1 == BEGIN:
-            self.state = {k: v.clone() for k, v in runner.model.state_dict().items()}
-
-
 @pytest.mark.slow
 def test_killed_and_resumed_is_the_same_to_the_last_bit(tmp_path):
     """Once before the masks are found, once after."""
-    assert tiny.train_apart(config(tmp_path / 'alone')) == 0
+    options = dict(prepare=without_formatting)
+    assert tiny.train_apart(config(tmp_path / 'alone'), **options) == 0
     cfg = config(tmp_path / 'killed')
-    assert tiny.train_apart(cfg, kill_before=BEGIN) == -9
-    assert tiny.train_apart(cfg, resume=True, kill_before=BEGIN + 2) == -9
-    assert tiny.train_apart(cfg, resume=True) == 0
+    assert tiny.train_apart(cfg, kill_before=BEGIN, **options) == -9
+    assert tiny.train_apart(cfg, resume=True, kill_before=BEGIN + 2, **options) == -9
+    assert tiny.train_apart(cfg, resume=True, **options) == 0
     one, other = (tiny.load(tmp_path / name) for name in ('alone', 'killed'))
     assert other['state_dict']['backbone.bn1.mask'].any()
     tiny.assert_same_training(one, other)
@@ -211,16 +121,6 @@ def test_finding_masks_changes_nothing_else(tmp_path):
     for name in one:
         if not name.endswith('.mask'):
             assert torch.equal(one[name], other[name]), name
-
-
-@OPTIM_WRAPPERS.register_module()
-class AutocastWrapper(OptimWrapper):
-    """mmengine's AmpOptimWrapper needs a GPU."""
-
-    @contextmanager
-    def optim_context(self, model):
-        with super().optim_context(model), torch.autocast('cpu', torch.bfloat16):
-            yield
 
 
 @pytest.mark.slow
