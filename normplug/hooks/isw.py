@@ -99,9 +99,16 @@ class ISWHook(Hook):
                 f'ISWHook: the checkpoint of iteration {runner.iter} has no masks, which '
                 f'begin={self.begin} would have found before: set begin above {runner.iter}'
             )
-        if not self._is_on:  # those of a checkpoint that is fine-tuned are of its training
+        if not self._is_on:
             for layer in self._layers.values():
-                layer.mask.zero_()
+                layer.mask.zero_()  # those of a checkpoint that is fine-tuned are of its training
+            for config in self._loaders(runner):  # what cannot be built fails now
+                population_loader(runner.cfg, config, runner.seed)
+        if self.begin >= runner.max_iters:
+            runner.logger.warning(
+                f'ISWHook: begin={self.begin} is not before the end, iteration {runner.max_iters}: '
+                'loss_isw stays 0'
+            )
         self._handles = [
             layer.register_forward_hook(self._record) for layer in self._layers.values()
         ]

@@ -161,6 +161,7 @@ def test_a_model_without_isw(tmp_path):
 def test_resumed_without_masks(tmp_path):
     cfg = config(tmp_path / 'work', begin=END + 1)
     trained(cfg)
+    assert 'begin=7 is not before the end, iteration 6' in tiny.log(tmp_path / 'work')
     cfg = config(tmp_path / 'work', begin=2)
     cfg.experiment_name += '-again'
     cfg.train_cfg.max_iters += 2
@@ -170,11 +171,17 @@ def test_resumed_without_masks(tmp_path):
 
 
 @pytest.mark.slow
-def test_no_pipeline(tmp_path):
+def test_what_the_masks_need_is_checked_before_the_first_iteration(tmp_path):
     cfg = config(tmp_path / 'work')
     cfg.val_dataloader = cfg.val_evaluator = cfg.val_cfg = None
+    runner = tiny.build(cfg)
     with pytest.raises(ValueError, match='val_dataloader has no dataset with a pipeline'):
-        trained(cfg)
+        runner.train()
+    assert runner.iter == 0
+    runner = tiny.build(config(tmp_path / 'other', photometric=[dict(type='NoSuchTransform')]))
+    with pytest.raises(KeyError, match='NoSuchTransform'):
+        runner.train()
+    assert runner.iter == 0
 
 
 def test_a_layer_of_a_batch_norms_checkpoint():
