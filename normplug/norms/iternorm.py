@@ -88,6 +88,10 @@ class IterNorm(WhiteningNorm, BaseNorm):
         channels = _CHANNELS if self.num_channels is None else self.num_channels
         return self._divisor('num_channels', channels)
 
+    def mixes_instances(self) -> bool:
+        """Never."""
+        return False
+
     def rule(self, x: Tensor) -> Rule:
         """Whitening by the batch, or by the running whitening matrices."""
         iterations = self.T if self.takes_batch_statistics(x) else None

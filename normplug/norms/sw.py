@@ -154,6 +154,11 @@ class SW(WhiteningNorm, BaseNorm):
         """The logits."""
         return (self.sw_mean_weight, *(() if self.tie_weight else (self.sw_var_weight,)))
 
+    def mixes_instances(self) -> bool:
+        """Unless the ratios of IW, IN and LN are exactly 0, as logits far apart make them."""
+        of_batch = torch.tensor([source[0] == 'b' for source in self.normalizers])
+        return any(bool(ratios.cpu()[~of_batch].any()) for ratios in self.ratios())
+
     def rule(self, x: Tensor) -> Rule:
         """Whitening by the mixed moments."""
         return partial(

@@ -15,6 +15,7 @@ from normplug.norms import SW, SyncIterNorm, SyncSW
 from normplug.population import estimate_population, running_statistics
 from tests.cases import assert_same
 from tests.dist.scenarios import EXACT, assert_equal_on_all_ranks
+from tests.hooks import isw_training
 from tests.hooks import test_precise_bn  # noqa: F401 - registers PlainDataset, ValidatedHook
 from tests.hooks import tiny_training as tiny
 
@@ -34,6 +35,25 @@ def ssn(work_dir, norm, accumulate):
     layer = runner.model.module.norm
     assert layer.num_batches_tracked > 0
     return layer.mean_choice.tolist(), layer.var_choice.tolist()
+
+
+def load_mmseg():
+    """Import it: seconds, which a call of its own has time for."""
+    from mmseg.utils import register_all_modules
+
+    register_all_modules(init_default_scope=False)
+
+
+def isw(work_dir):
+    """Train with ISW under DDP; the masks of this rank, its losses and its weights."""
+    isw_training.without_formatting()
+    cfg = isw_training.config(work_dir, isw_training.WATCH)
+    cfg.launcher = 'pytorch'  # the process group is there
+    cfg.model_wrapper_cfg = {'type': 'MMDistributedDataParallel', 'device_ids': None}
+    cfg.randomness = {'seed': 7, 'diff_rank_seed': True}
+    runner, watch = isw_training.trained(cfg)
+    weights = {name: p.detach() for name, p in runner.model.module.named_parameters()}
+    return watch.masks[-1], [float(losses['loss_isw']) for losses in watch.losses], weights
 
 
 def averages(work_dir, norm):
