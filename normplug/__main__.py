@@ -32,7 +32,7 @@ _TOOLS = {
     'plot-ratios': (
         'normplug.reports.plot_ratios',
         'main_plot_ratios',
-        'plot the ratios of SN and SSN (tools/plot_ratios.py)',
+        'plot the ratios of SN, SSN and SW (tools/plot_ratios.py)',
     ),
     'compare-runs': (
         'normplug.reports.compare',

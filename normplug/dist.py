@@ -14,6 +14,8 @@ import torch.distributed as dist
 from mmengine.dist import get_world_size
 from torch import Tensor, nn
 
+from normplug import covariance
+from normplug.covariance import Covariances
 from normplug.precision import small_dtype
 from normplug.stats import Moments, pool
 
@@ -100,9 +102,12 @@ def group_reducer(group: dist.ProcessGroup | None = None) -> GroupReducer | None
 def synchronize_running_stats(model: nn.Module) -> None:
     """Give the running statistics of ``model`` the same values on all ranks, in place.
 
-    Every layer with buffers ``running_mean`` and ``running_var`` takes part, torch's batch norms
-    too. Means become the mean over the ranks, and variances those of the union of the ranks (law
-    of total variance), with equal weights, because an exponential average keeps no count.
+    Every layer with buffers ``running_mean`` and ``running_var``, ``running_cov`` (SW) or
+    ``running_wm`` (IterNorm) takes part, torch's batch norms too. Means become the mean over the
+    ranks, and variances and covariances those of the union of the ranks (laws of total variance and
+    covariance), with equal weights, because an exponential average keeps no count. Whitening
+    matrices become their mean over the ranks: IterNorm's are the average of those of the batches,
+    in which the spread between the means of batches has no part; so it has none between ranks.
     ``num_batches_tracked`` becomes the maximum. Nothing else in the model changes.
 
     There is one collective for all layers. Every rank of the default group must call this, with
@@ -110,32 +115,51 @@ def synchronize_running_stats(model: nn.Module) -> None:
     nothing.
     """
     size = get_world_size()
-    layers = [layer for layer in model.modules() if _has_running_stats(layer)]
+    layers = [(layer, kind) for layer in model.modules() if (kind := _running_spread(layer))]
     if size == 1 or not layers:
         return
-    means = [layer.running_mean for layer in layers]
-    variances = [layer.running_var for layer in layers]
-    counts = [layer.num_batches_tracked for layer in layers if _counts_batches(layer)]
-    buffers = [*means, *variances, *counts]
+    pairs = [
+        buffer for layer, kind in layers for buffer in (layer.running_mean, layer.get_buffer(kind))
+    ]
+    counts = [layer.num_batches_tracked for layer, _ in layers if _counts_batches(layer)]
+    buffers = [*pairs, *counts]
     # float64 holds every value of the other types, and integers up to 2⁵³.
-    own = torch.cat([buffer.to(small_dtype(means[0])).flatten() for buffer in buffers])
+    dtype = small_dtype(pairs[0], exact=True)
+    own = torch.cat([buffer.to(dtype).flatten() for buffer in buffers])
     ranks = own.new_empty(size * own.numel())
     dist.all_gather_into_tensor(ranks, own)
-    width = sum(mean.numel() for mean in means)
-    parts = ranks.view(size, -1).split([width, width, len(counts)], 1)
-    # Relative to the first rank, so that values that are equal on all ranks do not change at all.
-    base = Moments(parts[0][0], parts[1][0])
-    shifted = Moments(parts[0] - base.mean, parts[1] - base.var)
-    merged = pool(shifted, 0)
-    values = torch.cat([base.mean + merged.mean, base.var + merged.var, parts[2].amax(0)])
-    for buffer, value in zip(buffers, values.split([b.numel() for b in buffers]), strict=True):
+    rows = ranks.view(size, -1).split([buffer.numel() for buffer in buffers], 1)
+    values = []
+    for i, (layer, kind) in enumerate(layers):
+        spread = rows[2 * i + 1].view(size, *layer.get_buffer(kind).shape)
+        values += _union(kind, rows[2 * i], spread)
+    values += [row.amax(0) for row in rows[len(pairs) :]]
+    for buffer, value in zip(buffers, values, strict=True):
         buffer.copy_(value.view_as(buffer))
 
 
-def _has_running_stats(layer: nn.Module) -> bool:
-    return all(
-        isinstance(layer._buffers.get(name), Tensor) for name in ('running_mean', 'running_var')
-    )
+def _union(kind: str, mean: Tensor, spread: Tensor) -> tuple[Tensor, Tensor]:
+    """The running statistics of all ranks, from those of each: (R, C) and (R, ...)."""
+    # Relative to the first rank, so that values that are equal on all ranks do not change at all.
+    first = mean[0], spread[0]
+    mean, spread = mean - first[0], spread - first[1]
+    if kind == 'running_var':
+        merged = pool(Moments(mean, spread), 0)
+    elif kind == 'running_cov':
+        of_blocks = Covariances(mean.view(spread.shape[:-1]), spread)
+        merged = tuple(t.squeeze(0) for t in covariance.pool(of_blocks, 0))
+    else:
+        merged = mean.mean(0), spread.mean(0)
+    return first[0] + merged[0].flatten(), first[1] + merged[1]
+
+
+def _running_spread(layer: nn.Module) -> str | None:
+    """The name of the running statistic beside the mean, if the layer has both."""
+    mean = layer._buffers.get('running_mean')
+    if not isinstance(mean, Tensor):
+        return None
+    kinds = ('running_var', 'running_cov', 'running_wm')
+    return next((kind for kind in kinds if isinstance(layer._buffers.get(kind), Tensor)), None)
 
 
 def _counts_batches(layer: nn.Module) -> bool:

@@ -48,7 +48,12 @@ def sparsestmax_of_parts(logits: list[Tensor], radius: Tensor) -> list[Tensor]:
     # leaves the simplex.) Not a global: TorchScript does not accept those.
     tied = 1e-6
     radius = radius.to(logits[0].dtype)
-    point = _sparsemax(logits)
+    # Less the largest, which changes nothing: of large logits, float32 would lose what makes the
+    # sum 1, and the rest would pass for a distance from the centre.
+    largest = logits[0].detach()
+    for logit in logits[1:]:
+        largest = torch.maximum(largest, logit.detach())
+    point = _sparsemax([logit - largest for logit in logits])
     previous = point
     for step in range(len(logits) - 1):
         face = [(p > tied).to(p.dtype) for p in point]

@@ -39,8 +39,17 @@ def pool(moments: Moments, dim: int, keepdim: bool = False) -> Moments:
 
     ``dim=0`` of (N, C) instance moments gives batch moments, ``dim=1`` layer moments.
     """
-    mean = moments.mean.mean(dim, keepdim=True)
-    var = (moments.var + (moments.mean - mean).square()).mean(dim, keepdim=True)
+    means, about = moments.mean, None
+    if means.dtype != torch.float64:
+        # About one of them: of a sum of large values float32 would keep few digits. That one is off
+        # by at most sqrt(K) standard deviations of the union. A constant: whatever it is, the
+        # result is the same.
+        about = means.narrow(dim, 0, 1).detach()
+        means = means - about
+    mean = means.mean(dim, keepdim=True)
+    var = (moments.var + (means - mean).square()).mean(dim, keepdim=True)
+    if about is not None:
+        mean = mean + about
     return Moments(mean, var) if keepdim else Moments(mean.squeeze(dim), var.squeeze(dim))
 
 

@@ -13,6 +13,7 @@ import torch
 from mmengine.utils import ManagerMixin
 
 import normplug
+from normplug import precision
 
 
 @pytest.fixture(autouse=True)
@@ -28,6 +29,12 @@ def compiled():
     normplug.set_backend('compiled')
     yield
     normplug.set_backend('eager')
+
+
+@pytest.fixture
+def slow_float64(monkeypatch):
+    """Rules are computed as on a GPU whose float64 is slow, on the CPU."""
+    monkeypatch.setattr(precision, '_is_fast', lambda device: False)
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ FLOORS = [
     {'checkpoint_file', 'files'},
     # the core
     {'covariance', 'stats', 'sparsestmax', 'precision', 'state'},
-    {'running', 'dist', 'filters'},
+    {'running', 'dist', 'filters', 'isw'},
     {'ops'},
     {'norms'},
     # what mm builds and calls

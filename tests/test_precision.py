@@ -1,15 +1,30 @@
-"""Devices without float64, for which a dispatch mode stands in that refuses it."""
+"""Devices without float64, for which a dispatch mode refuses it; devices where it is slow."""
+
+from copy import deepcopy
 
 import pytest
 import torch
 from torch import nn
+from torch._subclasses import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from normplug import precision
 from normplug.kalman import link_kalman
-from normplug.norms import KN, SN
-from tests.cases import TOLERANCE, all_cases, all_shapes, assert_same, built, random_input, run
+from normplug.norms import IBN, KN, SN, SSN, GhostBN, SyncSN
+from normplug.norms.ssn import set_radius
+from normplug.ops import normalize_naive
+from tests.cases import (
+    TOLERANCE,
+    Case,
+    all_cases,
+    all_shapes,
+    assert_same,
+    built,
+    random_input,
+    run,
+    ssn,
+)
 
 
 class NoFloat64(TorchDispatchMode):
@@ -53,10 +68,144 @@ def test_an_empty_batch():
         assert run(SN(4), x, x)['y'].shape == x.shape
 
 
+# 1024 boxes; many channels; a map that is odd in every axis.
+FAR_SHAPES = [(1024, 4, 3, 3), (2, 512, 5, 6), (3, 37, 13, 11)]
+FAR_CASES = [
+    Case('sn', SN),
+    Case('sn_no_bn', lambda c: SN(c, using_bn=False)),
+    Case('ssn', lambda c: ssn(c, 0.1)),
+    Case('ibn', IBN),
+    Case('ghost_bn', GhostBN),
+    Case('ghost_bn_groups', lambda c: GhostBN(c, virtual_batch_size=1)),
+]
+
+
+@pytest.mark.parametrize('ratio', [0, 1e3, 1e4])
+@pytest.mark.parametrize('shape', FAR_SHAPES, ids=lambda s: 'x'.join(map(str, s)))
+@pytest.mark.parametrize('case', FAR_CASES, ids=lambda case: case.name)
+def test_a_rule_in_float32_is_enough(slow_float64, case, shape, ratio):
+    """All values are `ratio` standard deviations from 0: output and gradients, against float64.
+
+    A mean is rounded by up to 2^-24 of itself; what is a sum over few instances errs by some of
+    that. Sums of as large terms would err by a hundred times as much.
+    """
+    layer = built(case, shape[1])
+    if isinstance(layer, SSN):  # ratios that are not decided, nor at the edge of a face
+        with torch.no_grad():
+            layer.mean_weight.copy_(torch.tensor([0.3, 0.2, 0.4]))
+            layer.var_weight.copy_(torch.tensor([0.2, 0.4, 0.3]))
+    assert layer.plan(torch.zeros(shape)).dtype == torch.float32
+    generator = torch.Generator().manual_seed(0)
+    x, dy = (torch.randn(shape, generator=generator) for _ in range(2))
+    x += ratio + 0.3 * torch.randn(*shape[:2], 1, 1, generator=generator)
+    want = naive(layer, x, dy)
+    got = run(layer, x, dy)
+    tolerance = TOLERANCE[torch.float32] + 4 * 2**-24 * ratio
+    # The gradient of a ratio is a sum over all of x, of both signs.
+    size = (x.numel() / 3) ** 0.5
+    assert_same(
+        {name: got[name] for name in want},
+        want,
+        tolerance,
+        **{'grad.mean_weight': size, 'grad.var_weight': size},
+    )
+
+
+def naive(layer, x, dy):
+    layer, x = deepcopy(layer).double(), x.double().requires_grad_()
+    y = normalize_naive(x, layer.plan(x), layer.rule_params())
+    names, parameters = zip(*layer.named_parameters(), strict=True)
+    dx, *grads = torch.autograd.grad(y, (x, *parameters), dy.double())
+    names = (f'grad.{name}' for name in names)
+    return {'y': y.detach(), 'dx': dx, **dict(zip(names, grads, strict=True))}
+
+
+@pytest.mark.parametrize('refusal', ['slow', 'missing'])
+def test_ssn_decides_in_float32(monkeypatch, refusal):
+    """Whatever its logits are, unless they are tied."""
+    if refusal == 'slow':
+        monkeypatch.setattr(precision, '_is_fast', lambda device: False)
+    layers = nn.ModuleList(SSN(4) for _ in range(100))
+    for index, layer in enumerate(layers):
+        scale = 10 ** (index / 25 - 2)
+        layer.load_state_dict(
+            {'mean_weight': scale * torch.randn(3), 'var_weight': scale * torch.randn(3)}, False
+        )
+    with NoFloat64() if refusal == 'missing' else torch.no_grad():
+        for step in range(11):
+            set_radius(layers, step / 10)
+    for layer in layers:
+        for choice, logits in zip(
+            (layer.mean_choice, layer.var_choice),
+            (layer.mean_weight, layer.var_weight),
+            strict=True,
+        ):
+            assert choice.tolist() == nn.functional.one_hot(logits.argmax(), 3).tolist()
+
+
+@pytest.fixture
+def a_card(monkeypatch):
+    def pretend(capability, hip=None):
+        monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+        monkeypatch.setattr(torch.cuda, 'get_device_capability', lambda device: capability)
+        monkeypatch.setattr(torch.version, 'hip', hip)
+        precision._is_fast.cache_clear()
+
+    yield pretend
+    precision._is_fast.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ('capability', 'hip', 'dtype'),
+    [
+        ((7, 0), None, torch.float64),
+        ((8, 0), None, torch.float64),
+        ((9, 0), None, torch.float64),
+        ((10, 0), None, torch.float64),
+        ((6, 1), None, torch.float32),
+        ((7, 5), None, torch.float32),
+        ((8, 6), None, torch.float32),
+        ((8, 9), None, torch.float32),
+        ((10, 3), None, torch.float32),
+        ((12, 0), None, torch.float32),
+        ((9, 4), '6.0', torch.float64),  # AMD's number
+    ],
+)
+def test_float64_is_slow_on_most_cards(a_card, capability, hip, dtype):
+    with FakeTensorMode():
+        x = torch.empty(1, device='cuda')
+    a_card(capability, hip)
+    assert precision.small_dtype(x) == dtype
+    assert precision.small_dtype(x, exact=True) == torch.float64
+    assert precision.small_dtype(x.double()) == torch.float64
+    assert precision.small_dtype(torch.zeros(1)) == torch.float64
+
+
+def test_what_ranks_exchange_is_float64(slow_float64, monkeypatch):
+    layer, x = SyncSN(4), torch.zeros(2, 4, 3)
+    assert layer.plan(x).dtype == torch.float32  # one rank
+    monkeypatch.setattr(layer, 'reducer', object)
+    assert layer.plan(x).dtype == torch.float64
+    assert layer.eval().plan(x).dtype == torch.float32
+
+
 def test_what_each_device_has():
     assert precision.small_dtype(torch.zeros(1)) == torch.float64
     assert not precision._has_float64(torch.device('mps'))
     assert precision._has_float64(torch.device('cuda', 0))
+
+
+def test_a_kalman_chain_stays_float64(monkeypatch):
+    def trained():
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Conv2d(3, 4, 1), KN(4), nn.Conv2d(4, 4, 1), KN(4))
+        x = random_input((2, 3, 5, 5))
+        link_kalman(net, lambda: net(x))
+        return run(net, x, random_input((2, 4, 5, 5)))
+
+    want = trained()
+    monkeypatch.setattr(precision, '_is_fast', lambda device: False)
+    assert_same(trained(), want, 0)
 
 
 def test_a_kalman_chain_says_what_it_needs():

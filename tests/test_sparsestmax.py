@@ -57,6 +57,17 @@ def test_the_largest_logit_wins():
     assert ((point == 0) | (point - 1).abs().lt(1e-12)).all()
 
 
+@pytest.mark.parametrize('radius', [0.0, 0.3, 0.7, 0.8, 1.0])
+@pytest.mark.parametrize('scale', [1.0, 100.0])
+def test_float32_is_as_good(scale, radius):
+    logits = (scale * logits_of(20000, 3)).float()
+    want = sparsestmax(logits.double(), radius_of(radius))
+    got = sparsestmax(logits, radius_of(radius).float())
+    torch.testing.assert_close(got.double(), want, rtol=0, atol=1e-3)
+    if radius == 1:
+        assert (got.amax(-1) >= 1 - 4 * torch.finfo(torch.float32).eps).all()
+
+
 @pytest.mark.parametrize('radius', [0.0, 0.3, 1.0])
 def test_tied_logits_stay_on_the_simplex(radius):
     logits = torch.ones(3, dtype=torch.float64, requires_grad=True)

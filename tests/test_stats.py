@@ -49,6 +49,13 @@ def test_pooled_variance_survives_a_large_mean(ratio):
     assert (textbook / exact.var - 1).abs().max() > 1e-2
 
 
+def test_pooled_mean_is_no_sum_of_large_values():
+    """One rounding of the result, beside those of what is pooled."""
+    instance = Moments(1e4 + torch.randn(4096, 8), torch.ones(4096, 8))
+    want = instance.mean.double().mean(0)
+    assert (pool(instance, 0).mean - want).abs().max() <= 0.51 * 2**-10  # a step of float32 there
+
+
 def test_mix_uses_separate_ratios():
     parts = [Moments(torch.tensor([1.0]), torch.tensor([2.0]))] * 2
     mixed = mix(parts, torch.tensor([0.5, 0.5]), torch.tensor([1.0, 2.0]))

@@ -1,4 +1,4 @@
-"""Plot the ratios of SN and SSN: ``python tools/plot_ratios.py CHECKPOINT_OR_WORK_DIR``."""
+"""Plot the ratios of SN, SSN and SW: ``python tools/plot_ratios.py CHECKPOINT_OR_WORK_DIR``."""
 
 import sys
 from collections.abc import Sequence

@@ -21,6 +21,7 @@ from normplug.reports.provenance import provenance
 from . import report
 from .cases import DTYPES, LAYOUTS, QUICK, R50_FPN, Case, parse_shape
 from .compilation import empty_cache
+from .contenders import NAIVE
 from .layers import measure_layers
 from .models import measure_model
 from .networks import NETWORKS, Network
@@ -70,9 +71,9 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     parser.add_argument(
         '--norms',
         nargs='+',
-        choices=(*NORMS, 'naive'),
+        choices=(*NORMS, *NAIVE),
         metavar='NORM',
-        help=f'of {", ".join(NORMS)} and naive, which is SN as its paper writes it (default: '
+        help=f'of {", ".join((*NORMS, *NAIVE))}; naive is SN as its paper writes it (default: '
         f'{" ".join(_OURS)} naive; with --model: SN); BN is always measured',
     )
     parser.add_argument(

@@ -1,4 +1,4 @@
-"""The layers that are measured: ours under a backend, those of torch, and the naive SN."""
+"""The layers that are measured: ours under a backend, those of torch, and naive ones of ours."""
 
 from __future__ import annotations
 
@@ -8,21 +8,31 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from normplug.norms import BaseNorm, SyncKN
+from normplug.norms import GW, BaseNorm, SyncKN
 from normplug.ops.backend import get_backend, set_backend
 from normplug.register import NORMS
 
 from .linked_kn import LinkedKN
 from .naive import NaiveSN
+from .naive_whitening import NaiveGW, NaiveIterNorm, NaiveSW
 
-__all__ = ['GROUPS', 'LAYERS', 'Contender', 'contenders']
+__all__ = ['GROUPS', 'LAYERS', 'NAIVE', 'Contender', 'contenders']
 
 GROUPS = 32
+_GW_GROUPS = 64  # as in the published detectors
+NAIVE: dict[str, type[nn.Module]] = {
+    'naive': NaiveSN,
+    'naive-SW': NaiveSW,
+    'naive-IterNorm': NaiveIterNorm,
+    'naive-GW': NaiveGW,
+}
 LAYERS: dict[str, Callable[[int], nn.Module]] = {
     **NORMS,
+    **NAIVE,
+    'GW': partial(GW, num_groups=_GW_GROUPS),
+    'naive-GW': partial(NaiveGW, num_groups=_GW_GROUPS),
     'KN': LinkedKN,
     'SyncKN': partial(LinkedKN, norm=SyncKN),
-    'naive': NaiveSN,
     'BN': nn.BatchNorm2d,
     'GN': lambda channels: nn.GroupNorm(GROUPS, channels),
 }

@@ -14,7 +14,7 @@ from torch import nn
 from normplug.preflight.config_types import scope_of
 from normplug.quiet import quiet_logger
 
-from .naive import NaiveSN
+from .contenders import NAIVE
 
 __all__ = ['NETWORKS', 'Network', 'random_training_batch']
 
@@ -40,8 +40,8 @@ class Network:
         """The model with ``norm`` everywhere, nothing frozen, random weights of a fixed seed."""
         cfg = Config.fromstring(f'_base_ = {NETWORKS[self.name]!r}', '.py')
         norm_cfg = {'type': norm, **({'num_groups': 32} if norm == 'GN' else {})}
-        if norm == 'naive' and norm not in MODELS:
-            MODELS.register_module(name=norm, module=NaiveSN)
+        if norm in NAIVE and norm not in MODELS:
+            MODELS.register_module(name=norm, module=NAIVE[norm])
         model = cfg.model
         model.backbone.update(norm_cfg=norm_cfg, norm_eval=False, init_cfg=None)
         if scope_of(cfg) == 'mmdet':

@@ -16,7 +16,7 @@ from normplug.preflight.config_types import package_of
 from normplug.preflight.model import build_checked_model
 
 from .convert import Conversion, convert
-from .fit import check_fit, check_network, kinds_in
+from .fit import check_fit, check_network, norms_in
 from .layers import KINDS
 from .names import LAYOUTS, default_layout
 from .source import KEPT, Source, read
@@ -36,8 +36,9 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     layouts = '; '.join(f'{name}: {text}' for name, text in LAYOUTS.items())
     parser = argparse.ArgumentParser(
         prog=prog,
-        description='Convert a checkpoint of the released SN, SSN and IBN-Net code to this '
-        "package's networks and back, or a batch norm or SN network's to another norm.",
+        description='Convert a checkpoint of the released SN, SSN, IBN-Net, SW, IterNorm or GW '
+        "code to this package's networks and back, or a batch norm or SN network's to another "
+        'norm.',
     )
     add = parser.add_argument
     add('source', help='the checkpoint')
@@ -81,8 +82,8 @@ def _convert_for(cfg, source: Source, args: argparse.Namespace) -> Conversion:
     to = args.to or default_layout(source.state)
     if args.to is None and to == 'backbone' and package_of(cfg) == 'mmpretrain':
         to = 'classifier'
-    kinds = kinds_in(model if to == 'model' else model.backbone)
-    conversion = convert(source, to, args.norm, args.logit_init, kinds)
+    norms = norms_in(model if to == 'model' else model.backbone)
+    conversion = convert(source, to, args.norm, args.logit_init, norms)
     whose = f'model.backbone of {args.config}'
     check_network(conversion.network, model.backbone, source.path, whose)
     if to == 'classifier':

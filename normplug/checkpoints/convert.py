@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from . import names
+from .fit import kind_in
 from .layers import Entries, convert_layer, kind_of, norm_layers
 from .notes import notes_on
 from .plan import SWITCHABLE, check_plan, check_releasable, layer_of, planned
@@ -41,7 +42,7 @@ def convert(
     to: str | None = None,
     norm: str | None = None,
     logit_init: str = 'uniform',
-    kinds: Mapping[str, str] | None = None,
+    model: Mapping[str, nn.Module] | None = None,
 ) -> Conversion:
     """Convert a checkpoint of the released code, of ours, or of a batch norm network.
 
@@ -52,8 +53,9 @@ def convert(
         norm: what norm layers become, one of :data:`.layers.KINDS`; 'IBN' stands where IBN-Net-a
             has it. None leaves them as they are.
         logit_init: argument of SN, for ratios that the file does not have.
-        kinds: layer name (without ``backbone.`` unless ``to`` is 'model') → normalizer in the
-            model that is to be filled; what ``norm`` is if that is None.
+        model: layer name (without ``backbone.`` unless ``to`` is 'model') → the normalizer in the
+            model that is to be filled, one of those of :func:`.fit.norms_in`: its kind is what
+            ``norm`` is if that is None, and its options are those of a layer that whitens.
 
     Raises:
         CheckpointError: the file is not of a network that can be converted so.
@@ -68,6 +70,8 @@ def convert(
             f'{source.path} has no classifier (fc.* or head.fc.*): convert it --to backbone'
         )
     layers = norm_layers(state)
+    model = model or {}
+    kinds = {name: kind_in(layer) for name, layer in model.items()}
     plan = {name: planned(name, entries, norm, kinds) for name, entries in layers.items()}
     check_plan(plan, layers, norm, source.path, has_in=any('.IN.' in name for name in state))
     if logit_init != 'uniform' and not any(
@@ -87,11 +91,13 @@ def convert(
     converted, kept = {}, {}
     for name, entries in layers.items():
         where, kind = f'{source.path}: layer {name}', kind_of(entries)
-        converted[name] = convert_layer(entries, plan[name], logit_init, where)
+        converted[name] = convert_layer(entries, plan[name], logit_init, where, model.get(name))
         report.norms[kind if kind == plan[name] else f'{kind} → {plan[name]}'] += 1
         _restore(converted[name], source.kept, name)
         report.anew += _anew(name, entries, converted[name])
-    report.notes = notes_on(source, layers, plan, to)
+        if plan[name] == 'GW':  # it has no statistics
+            report.unused += [origin[f'{name}.{n}'] for n in entries if n not in converted[name]]
+    report.notes = notes_on(source, layers, plan, converted, to)
     if to == 'released':
         for name, entries in converted.items():
             converted[name], rest = released_layer(entries, f'{source.path}: layer {name}')
@@ -99,8 +105,9 @@ def convert(
         report.anew = [name for name in report.anew if name not in kept]
 
     state = _with_layers(state, layers, converted)
-    has_sn = not SWITCHABLE.isdisjoint(plan.values())
-    place = {bare: names.placed(bare, to, has_sn) for bare in (*origin, *state)}
+    place = {
+        bare: names.placed(bare, to, plan.get(layer_of(bare, layers))) for bare in (*origin, *state)
+    }
     report.renamed = {
         old: new for bare, old in origin.items() if (new := place[_successor(bare, state)]) != old
     }
@@ -141,6 +148,8 @@ def _restore(entries: Entries, kept: dict[str, Tensor], layer: str) -> None:
 
 def _anew(layer: str, before: Entries, after: Entries) -> list[str]:
     old = {leaf.split('.')[-1].replace('_fixed', '_choice') for leaf in before}
+    if 'running_var' in old:
+        old |= {'running_cov', 'running_wm'}
     return [f'{layer}.{leaf}' for leaf in after if leaf not in old]
 
 

@@ -11,21 +11,22 @@ from normplug.norms import IBN, SN, SSN
 from .report import Report
 from .resnet import Architecture, architecture, is_resnet
 from .source import CheckpointError, few
+from .whitening import WHITENING
 
-__all__ = ['check_fit', 'check_network', 'kinds_in']
+__all__ = ['check_fit', 'check_network', 'kind_in', 'norms_in']
 
 _COUNTER = '.num_batches_tracked'
-_KINDS = {SN: 'SN', SSN: 'SSN', IBN: 'IBN'}
+_KINDS = {'SN': SN, 'SSN': SSN, 'IBN': IBN, **WHITENING}
 
 
-def kinds_in(model: nn.Module) -> dict[str, str]:
-    """Return the kind of each SN, SSN and IBN layer by name, synchronized or not."""
-    found = {}
-    for name, module in model.named_modules():
-        for cls, kind in _KINDS.items():
-            if isinstance(module, cls):
-                found[name] = kind
-    return found
+def kind_in(layer: nn.Module) -> str | None:
+    """Return the kind of a layer of ours, synchronized or not; None if no file can become it."""
+    return next((kind for kind, cls in _KINDS.items() if isinstance(layer, cls)), None)
+
+
+def norms_in(model: nn.Module) -> dict[str, nn.Module]:
+    """Return by name the layers that have a kind."""
+    return {name: m for name, m in model.named_modules() if kind_in(m) is not None}
 
 
 def check_network(found: Architecture | None, model: nn.Module, path: str, whose: str) -> None:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import warnings
 from collections import defaultdict
+from copy import deepcopy
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from normplug.norms import IBN, SN, SSN
+from normplug.norms.whitening import WhiteningNorm
 
 from .source import CheckpointError
+from .whitening import WHITENING, is_gw, options_of, start_of
 
 __all__ = ['HARD_SN', 'KINDS', 'Entries', 'convert_layer', 'kind_of', 'norm_layers']
 
@@ -19,13 +22,15 @@ __all__ = ['HARD_SN', 'KINDS', 'Entries', 'convert_layer', 'kind_of', 'norm_laye
 Entries = dict[str, Tensor]
 
 HARD_SN = 'hard-SN'
-KINDS = ('SN', 'SSN', HARD_SN, 'IBN')
+KINDS = ('SN', 'SSN', HARD_SN, 'IBN', *WHITENING)
 _BATCH_NORM = ('weight', 'bias', 'running_mean', 'running_var', 'num_batches_tracked')
 # A layer that lacks one of these is damaged, not another kind of layer.
 _NEEDED = {
     'BN': ('weight', 'bias', 'running_mean', 'running_var'),
     'SN': ('weight', 'bias', 'mean_weight', 'var_weight'),
     'SSN': ('weight', 'bias', 'mean_weight', 'var_weight'),
+    'SW': ('weight', 'bias', 'running_mean', 'running_cov', 'sw_mean_weight'),
+    'IterNorm': ('weight', 'bias', 'running_mean', 'running_wm'),
 }
 # Released IBN is two layers in one.
 _HALVES = {'IN.weight', 'IN.bias', *(f'BN.{name}' for name in _BATCH_NORM)}
@@ -51,9 +56,10 @@ def norm_layers(state: Entries) -> dict[str, Entries]:
 
 
 def kind_of(entries: Entries) -> str | None:
-    """Return the normalizer that has these tensors: SN, SSN, IBN or BN; None for any other.
+    """Return the normalizer that has these tensors: BN or one of KINDS; None for any other.
 
-    Instance, group and layer norm cannot be told apart, and need no conversion.
+    Instance, group and layer norm cannot be told apart, nor can a GW of ours; they need no
+    conversion.
     """
     if 'radius' in entries:
         return 'SSN'
@@ -61,6 +67,12 @@ def kind_of(entries: Entries) -> str | None:
         return 'SN'
     if 'IN.weight' in entries:
         return 'IBN'
+    if not entries.keys().isdisjoint(('sw_mean_weight', 'sw_var_weight', 'running_cov')):
+        return 'SW'
+    if 'running_wm' in entries:
+        return 'IterNorm'
+    if is_gw(entries):
+        return 'GW'
     affine = [entries[name] for name in ('weight', 'bias') if name in entries]
     running = [entries[name] for name in ('running_mean', 'running_var') if name in entries]
     if affine and running:
@@ -68,7 +80,9 @@ def kind_of(entries: Entries) -> str | None:
     return None
 
 
-def convert_layer(entries: Entries, to: str, logit_init: str, where: str) -> Entries:
+def convert_layer(
+    entries: Entries, to: str, logit_init: str, where: str, like: nn.Module | None = None
+) -> Entries:
     """Return the tensors of a layer of the normalizer ``to``, in our names and shapes.
 
     Args:
@@ -76,6 +90,7 @@ def convert_layer(entries: Entries, to: str, logit_init: str, where: str) -> Ent
         to: one of KINDS, or 'BN'.
         logit_init: as SN's argument; for ratios that the layer does not have yet.
         where: file and layer, for the message.
+        like: the layer that is to be filled, for the options of one that whitens.
 
     Raises:
         CheckpointError: the tensors are incomplete, or nothing is known to turn one into the other.
@@ -95,10 +110,12 @@ def convert_layer(entries: Entries, to: str, logit_init: str, where: str) -> Ent
     elif source == 'SN' and to in ('SSN', HARD_SN):
         sn = convert_layer(entries, 'SN', logit_init, where)
         return _ssn_of_sn(sn, hard=to == HARD_SN)
+    elif source == 'BN' and to in WHITENING:
+        build = partial(_as_built, like) if isinstance(like, WHITENING[to]) else WHITENING[to]
     else:
         raise CheckpointError(
-            f'{where} is {source}, which cannot become {to}: batch norm can become SN, SSN or IBN, '
-            f'SN can become SSN or {HARD_SN}'
+            f'{where} is {source}, which cannot become {to}: batch norm can become SN, SSN, IBN, '
+            f'SW, IterNorm or GW, SN can become SSN or {HARD_SN}'
         )
     return _load(build, entries, where, from_bn=source == 'BN')
 
@@ -121,9 +138,17 @@ def _same(entries: Entries, kind: str, channels: int) -> nn.Module:
     if kind == 'IBN':
         batch = entries['BN.weight' if 'BN.weight' in entries else 'running_mean'].numel()
         return IBN(channels, ratio=(channels - batch + 0.5) / channels)
+    if kind in WHITENING:
+        return WHITENING[kind](channels, **(options_of(kind, entries) or {'num_groups': 1}))
     using_bn = 'running_mean' in entries
     using_in = entries['mean_weight'].numel() == 2 + using_bn
     return {'SN': SN, 'SSN': SSN}[kind](channels, using_in=using_in, using_bn=using_bn)
+
+
+def _as_built(layer: nn.Module, channels: int) -> nn.Module:
+    twin = deepcopy(layer).cpu()
+    twin.reset_parameters()
+    return twin
 
 
 def _load(build, entries: Entries, where: str, from_bn: bool) -> Entries:
@@ -133,11 +158,16 @@ def _load(build, entries: Entries, where: str, from_bn: bool) -> Entries:
     if lacking:
         raise CheckpointError(f'{where} is not a whole layer: {", ".join(lacking)} missing')
     channels = sum(entries[name].numel() for name in parts)
-    layer = build(channels).to(entries[parts[0]].dtype)
+    try:
+        layer = build(channels).to(entries[parts[0]].dtype)
+    except ValueError as error:
+        raise CheckpointError(f'{where} has {channels} channels: {error}') from error
     with warnings.catch_warnings():
         # The layer warns that ratios keep their initial values, which is intended here.
         warnings.simplefilter('ignore')
         try:
+            if from_bn and isinstance(layer, WhiteningNorm):
+                entries = start_of(entries, layer)
             missing, unexpected = layer.load_state_dict(entries, strict=False)
         except RuntimeError as error:
             raise CheckpointError(f'{where} does not fit: {error}') from error

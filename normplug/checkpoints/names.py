@@ -15,6 +15,7 @@ __all__ = [
     'is_classifier',
     'is_ibn_a',
     'is_released',
+    'may_whiten',
     'placed',
 ]
 
@@ -27,11 +28,17 @@ LAYOUTS = {
 }
 CLASSIFIER = ('fc.weight', 'fc.bias')
 _BACKBONE, _HEAD, _FC = 'backbone.', 'head.', 'fc.'
-_RELEASED_SN = re.compile(r'(?<![^.])sn(\d\.)')
+_RELEASED_SN = re.compile(r'(?<![^.])s[nw](\d\.)')
 _OUR_SN = re.compile(r'(?<![^.])bn(\d\.)')
+_ABBREVIATIONS = {'SN': 'sn', 'SSN': 'sn', 'hard-SN': 'sn', 'SW': 'sw'}
+# Where the released code can have SW and IterNorm.
+_WHITENING = {
+    'SW': re.compile(r'bn1|layer[1-4]\.\d*[13579]\.bn[12]'),
+    'IterNorm': re.compile(r'bn1'),
+}
 # Where IBN-Net-a has its layers: the first norm of each block, save in the last stage.
 _IBN_A = re.compile(r'(.*\.)?layer[123]\.\d+\.bn1')
-_RELEASED = re.compile(r'(.*\.)?(sn\d\..*|bn\d\.IN\.\w+|(mean|var)_fixed)')
+_RELEASED = re.compile(r'(.*\.)?(s[nw]\d\..*|bn\d\.IN\.\w+|(mean|var)_fixed)')
 
 
 def default_layout(state: Iterable[str]) -> str:
@@ -47,6 +54,11 @@ def is_released(state: Iterable[str]) -> bool:
 def is_ibn_a(layer: str) -> bool:
     """Return whether IBN-Net-a has an IBN for the norm layer of this name."""
     return _IBN_A.fullmatch(layer) is not None
+
+
+def may_whiten(layer: str, kind: str) -> bool:
+    """Return whether released SW and IterNorm networks can have the kind at the norm's name."""
+    return kind not in _WHITENING or _WHITENING[kind].fullmatch(layer) is not None
 
 
 def is_classifier(bare: str) -> bool:
@@ -85,10 +97,10 @@ def bare_names(state: Iterable[str], to: str, path: str) -> dict[str, str]:
     return found
 
 
-def placed(bare: str, to: str, has_sn: bool) -> str:
-    """Return a bare name as the layout ``to`` has it; with ``has_sn`` the norms are SN or SSN."""
+def placed(bare: str, to: str, kind: str | None) -> str:
+    """Return a bare name as the layout ``to`` has it; ``kind`` is that of its norm layer."""
     if to == 'classifier':
         return (_HEAD if is_classifier(bare) else _BACKBONE) + bare
-    if to == 'released' and has_sn:
-        return _OUR_SN.sub(r'sn\1', bare)
+    if to == 'released' and kind in _ABBREVIATIONS:
+        return _OUR_SN.sub(rf'{_ABBREVIATIONS[kind]}\1', bare)
     return bare

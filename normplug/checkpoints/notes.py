@@ -5,12 +5,17 @@ from __future__ import annotations
 from .layers import HARD_SN, Entries
 from .names import is_released
 from .source import Source, few
+from .whitening import WHITENING, options_of
 
 __all__ = ['notes_on']
 
 
 def notes_on(
-    source: Source, layers: dict[str, Entries], plan: dict[str, str], to: str
+    source: Source,
+    layers: dict[str, Entries],
+    plan: dict[str, str],
+    converted: dict[str, Entries],
+    to: str,
 ) -> list[str]:
     """Return the lines for the report.
 
@@ -18,13 +23,20 @@ def notes_on(
         source: the file.
         layers: norm layer → its tensors in the file.
         plan: norm layer → what it becomes.
+        converted: norm layer → its tensors then, ours.
         to: the layout of the result.
     """
     kinds = set(plan.values())
     if to == 'released':
         return _put_aside(kinds)
     released = is_released(source.state)
-    lines = [_norm_cfg(kind, layers, plan, released) for kind in sorted(kinds - {'BN', 'IBN'})]
+    lines = [
+        _norm_cfg(kind, layers, plan, released)
+        for kind in sorted(kinds - {'BN', 'IBN'} - WHITENING.keys())
+    ]
+    for kind in sorted(kinds & WHITENING.keys()):
+        own = [name for name, become in plan.items() if become == kind]
+        lines.append(_whitening_cfg(kind, [converted[n] for n in own], [layers[n] for n in own]))
     if released and any('radius' in entries for entries in layers.values()):
         lines += [
             'the released SSN network pools its stem without padding, and mm with: for the '
@@ -54,6 +66,21 @@ def _norm_cfg(kind: str, layers: dict[str, Entries], plan: dict[str, str], relea
         f'to compute as released: norm_cfg=dict({options}, released_statistics=True, '
         f'momentum={momentum}), norm_eval=False{elsewhere}'
     )
+
+
+def _whitening_cfg(kind: str, own: list[Entries], before: list[Entries]) -> str:
+    # A layer of fewer channels than a block has is one block.
+    shown = [options_of(kind, entries) for entries in own]
+    options = max(shown, key=lambda options: next(iter(options.values()), 0))
+    # Of a released layer the statistics, or what GW has, are no vectors.
+    released = any(e.get('running_mean', e['weight']).dim() > 1 for e in before)
+    if released and kind == 'SW':
+        options |= {'released': True, 'momentum': 0.01}
+    cfg = ', '.join([f"type='{kind}'", *(f'{name}={value}' for name, value in options.items())])
+    tell = 'num_groups (or num_channels) and T' if kind == 'GW' else 'T'
+    lead = 'to compute as released' if released else 'use it with'
+    as_trained = f'; {tell} as it was trained, which a file does not tell' * released
+    return f'{lead}{":" * released} norm_cfg=dict({cfg}){as_trained}'
 
 
 def _ssn(layers: dict[str, Entries]) -> list[str]:
@@ -94,7 +121,7 @@ def _is_ibn_net(block: str, source: Source) -> bool:
 
 
 def _put_aside(kinds: set[str]) -> list[str]:
-    if not {'SN', 'SSN'} & kinds:
+    if not {'SN', 'SSN', 'SW', 'IterNorm'} & kinds:
         return []
     return [
         "released layers do not count batches, and a decided SSN's logits are its choice: what "

@@ -18,11 +18,11 @@ SWITCHABLE = {'SN', 'SSN', HARD_SN}
 _UNRELEASED = re.compile(r'.*\.(bn\d|IN)\.(IN|BN)\.\w+')
 
 
-def planned(name: str, entries: Entries, norm: str | None, kinds: Mapping[str, str] | None) -> str:
+def planned(name: str, entries: Entries, norm: str | None, kinds: Mapping[str, str]) -> str:
     """Return the normalizer that a layer becomes."""
     kind = kind_of(entries)
     if norm is None:
-        kind = (kinds or {}).get(name, kind)
+        kind = kinds.get(name, kind)
     elif norm == 'IBN':
         kind = 'IBN' if kind == 'BN' and names.is_ibn_a(name) else kind
     else:
@@ -40,7 +40,8 @@ def check_plan(
     found = sorted({kind_of(entries) for entries in layers.values()})
     if not layers:
         raise CheckpointError(
-            f'{path} has no layer of BN, SN, SSN or IBN: there is nothing to convert'
+            f'{path} has no layer of BN, SN, SSN, IBN, SW or IterNorm, and no released GW: there '
+            'is nothing to convert'
         )
     if norm is not None and norm not in plan.values():
         raise CheckpointError(
@@ -58,7 +59,7 @@ def check_releasable(
 ) -> None:
     """Raise CheckpointError if no released network has the norms of ``plan``, where they are."""
     kinds = set(plan.values())
-    if kinds & SWITCHABLE and len(kinds) > 1:
+    if (kinds & SWITCHABLE and len(kinds) > 1) or len(kinds - {'BN'}) > 1:
         raise CheckpointError(
             f'{path} has norms of several kinds ({", ".join(sorted(kinds))}), which no released '
             'network has'
@@ -70,10 +71,12 @@ def check_releasable(
     ]
     if 'IBN' in kinds:
         unreleased += [name for name in plan if names.is_ibn_a(name) != (plan[name] == 'IBN')]
+    unreleased += [n for n, kind in plan.items() if not names.may_whiten(n, kind)]
     if unreleased or any(name.startswith('stem.') for name in state):
         raise CheckpointError(
             f'{path}: the released code has no place for {few(unreleased or ["stem.*"])}; it is '
-            'ResNet with the plain stem, and IBN-Net-a and b'
+            'ResNet with the plain stem, IBN-Net-a and b, ResNet with IterNorm in its stem, and '
+            'with SW in its stem and in every second block'
         )
 
 

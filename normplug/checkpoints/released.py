@@ -9,6 +9,7 @@ from normplug.norms.ssn import is_decided, one_hot
 
 from .layers import Entries, kind_of
 from .source import CheckpointError
+from .whitening import released_whitening
 
 __all__ = ['released_layer']
 
@@ -26,6 +27,8 @@ def released_layer(entries: Entries, where: str) -> tuple[Entries, Entries]:
     kind = kind_of(entries)
     if kind == 'IBN':
         return _released_ibn(entries, where), {}
+    if kind in ('SW', 'IterNorm'):
+        return released_whitening(kind, entries)
     if kind not in ('SN', 'SSN'):
         return dict(entries), {}
     if entries['mean_weight'].numel() != 2 + ('running_mean' in entries):

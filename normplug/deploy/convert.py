@@ -17,6 +17,7 @@ from mmengine.config import Config, ConfigDict
 from torch import Tensor, nn
 
 from normplug.errors import UserError
+from normplug.norms.whitening import WhiteningNorm
 from normplug.preflight.config_types import name_of, name_operators, written
 
 from .dataflow import record
@@ -129,6 +130,8 @@ def _keep(state: dict[str, Tensor], layer_names: list[str], kept: set[str]) -> N
 
 def _fold(conv: nn.Conv2d, norm: nn.Module) -> nn.Conv2d:
     """Fold the norm into the convolution, in float64; the result has the old dtype."""
+    if isinstance(norm, WhiteningNorm):
+        return _fold_linear(conv, norm)
     from mmcv.cnn import fuse_conv_bn
 
     native = nn.BatchNorm2d(norm.num_features, norm.eps)
@@ -136,6 +139,18 @@ def _fold(conv: nn.Conv2d, norm: nn.Module) -> nn.Conv2d:
     native.load_state_dict({key: v for key, v in norm.state_dict().items() if key in own})
     pair = nn.Sequential(copy.deepcopy(conv), native).double()
     return fuse_conv_bn(pair)[0].to(conv.weight.dtype)
+
+
+@torch.no_grad()
+def _fold_linear(conv: nn.Conv2d, norm: WhiteningNorm) -> nn.Conv2d:
+    """The convolution whose output channels are mixed block by block: those of one group."""
+    matrix, offset = norm.evaluation()
+    fused = copy.deepcopy(conv).double()
+    weight = matrix @ fused.weight.view(*offset.shape, -1)
+    if fused.bias is not None:
+        offset = offset + (matrix @ fused.bias.view(*offset.shape, 1)).squeeze(-1)
+    fused.weight.data, fused.bias = weight.view_as(fused.weight), nn.Parameter(offset.flatten())
+    return fused.to(conv.weight.dtype)
 
 
 @contextmanager

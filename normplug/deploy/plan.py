@@ -12,6 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from normplug.models.references import References
 from normplug.norms import KN, SSN, BaseNorm, GhostBN, PortableSyncBN
+from normplug.norms.whitening import WhiteningNorm
 from normplug.own_code import hooks_of, own_code
 
 from .dataflow import Dataflow
@@ -69,14 +70,16 @@ def make_plan(model: nn.Module, flow: Dataflow, must_fold: Iterable[str] = ()) -
             continue
         name, kind = names[0], type(layer).__name__
         native, why_not = _native(layer, flow, references)
-        conv, why_not_folded = _convolution(layer, flow, owners) if native == 'bn' else (None, None)
+        conv, why_not_folded = None, None
+        if native in ('bn', 'linear'):
+            conv, why_not_folded = _convolution(layer, flow, owners)
         if conv is not None:
             plan.folded[name] = all_names[conv][0]
             plan.kinds[f'{kind} folded into a convolution'] += 1
         elif native is None:
             plan.kept[name] = f'{kind}, {why_not}'
             plan.kinds[f'{kind} as before'] += 1
-        elif isinstance(layer, _BatchNorm):
+        elif native == 'linear' or isinstance(layer, _BatchNorm):
             plan.kept[name] = f'{kind}, {why_not_folded}'
             plan.kinds[f'{kind} as before'] += 1
         else:
@@ -89,17 +92,23 @@ def make_plan(model: nn.Module, flow: Dataflow, must_fold: Iterable[str] = ()) -
 
 
 def _native(layer: nn.Module, flow: Dataflow, references: References) -> tuple[str | None, str]:
-    """Return 'bn', 'in' or 'ln' if a native layer computes the same; else None and why not."""
+    """Return 'bn', 'in' or 'ln' if a native layer computes the same; else None and why not.
+
+    A whitening that is one map for every input is 'linear': no native norm, but it can be folded.
+    """
     if layer not in flow.shapes:
         return None, 'not part of the inference'
-    own = own_code(layer, 'rule', 'rule_params', 'instance_correction') or references.beside_names(
-        layer
-    )
+    own = own_code(layer, 'rule', 'rule_params', 'instance_correction', 'mixes_instances')
+    own = own or references.beside_names(layer)
     if own:
         return None, f'which {own}'
     if isinstance(layer, _BatchNorm):
         whole = layer.affine and layer.track_running_stats
         return ('bn', '') if whole else (None, 'without weights or running statistics')
+    if isinstance(layer, WhiteningNorm):
+        if layer.mixes_instances():
+            return None, 'which whitens by the covariances of its own input'
+        return 'linear', ''
     if not isinstance(layer, (SSN, *_BATCH_NORMS)):
         return None, 'which has no native layer'
     if any(len(shape) != 4 for shape in flow.shapes[layer]):
@@ -142,6 +151,11 @@ def _convolution(
         return None, f'not folded: it {own}'
     if any(owners[id(p)] > 1 for p in conv.parameters()) or conv in flow.weight_readers:
         return None, "not folded: the convolution's weight is used elsewhere too"
+    if isinstance(norm, WhiteningNorm) and norm.num_features // conv.groups % norm.size:
+        return None, (
+            f'not folded: it mixes {norm.size} channels each, across the '
+            f"convolution's {conv.groups} groups"
+        )
     for output in flow.outputs[conv]:
         if output.norms != [norm] or output.other_readers:
             others = [type(other).__name__ for other in output.norms if other is not norm]

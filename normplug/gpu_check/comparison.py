@@ -13,6 +13,7 @@ from normplug.bench.cases import Case
 from normplug.bench.contenders import Contender
 from normplug.bench.linked_kn import LinkedKN
 from normplug.bench.parity import TOLERANCE, difference, reference
+from normplug.covariance import inverse_root
 from normplug.norms import BaseNorm
 from normplug.norms.whitening import WhiteningNorm
 from normplug.register import NORMS
@@ -65,21 +66,36 @@ def expected(layer: nn.Module, x: Tensor, dy: Tensor, training: bool) -> Outcome
 def _running(layer: nn.Module, x: Tensor) -> dict[str, Tensor]:
     """Update as ``nn.BatchNorm`` does; KN uses the filtered moments."""
     norm = norm_of(layer)
-    if norm.batch_from is None or isinstance(norm, WhiteningNorm):  # matrices are not compared
+    if norm.batch_from is None:
         return {}
-    mean, var, batches = norm.running_mean, norm.running_var, norm.num_batches_tracked
+    mean, spread, batches = norm.running()
     count = x.numel() // max(x.shape[1], 1)
     if norm.takes_batch_statistics(x) and count > 1:
+        axes = (0, *range(2, x.dim()))
+        own = x[:, norm.batch_from :]
         if isinstance(layer, LinkedKN):
             new = layer.filtered(x)
+        elif isinstance(norm, WhiteningNorm):
+            new = own.mean(axes), _matrices(norm, own)
         else:
-            axes = (0, *range(2, x.dim()))
-            own = x[:, norm.batch_from :]
             new = own.mean(axes), own.var(axes, correction=0)
+        correction = 1 if isinstance(norm, WhiteningNorm) else count / (count - 1)
         mean = mean.lerp(new[0], norm.momentum)
-        var = var.lerp(new[1] * (count / (count - 1)), norm.momentum)
+        spread = spread.lerp(new[1] * correction, norm.momentum)
         batches = batches + 1
-    return {'running_mean': mean, 'running_var': var, 'num_batches_tracked': batches}
+    return dict(zip(_names(norm), (mean, spread, batches), strict=True))
+
+
+def _names(norm: BaseNorm) -> tuple[str, str, str]:
+    spread = norm.matrix_name if isinstance(norm, WhiteningNorm) else 'running_var'
+    return 'running_mean', spread, 'num_batches_tracked'
+
+
+def _matrices(norm: WhiteningNorm, x: Tensor) -> Tensor:
+    """The covariances of the batch, or their roots."""
+    blocks = x.transpose(0, 1).reshape(-1, norm.size, x.numel() // x.shape[1])
+    cov = torch.stack([torch.cov(block, correction=0).view(norm.size, -1) for block in blocks])
+    return inverse_root(cov, norm.eps, norm.T) if norm.averages_roots else cov
 
 
 def run(
@@ -115,10 +131,10 @@ def run(
         labels = ['the gradient of x', *(f'the gradient of {name}' for name in names)]
         tensors |= dict(zip(labels, grads, strict=True))
     norm = norm_of(layer[0] if isinstance(layer, nn.Sequential) else layer)
-    if norm.batch_from is None or isinstance(norm, WhiteningNorm):
+    if norm.batch_from is None:
         return Outcome(tensors, {})
-    names = ('running_mean', 'running_var', 'num_batches_tracked')
-    return Outcome(tensors, {name: getattr(norm, name).clone() for name in names})
+    values = (value.clone() for value in norm.running())
+    return Outcome(tensors, dict(zip(_names(norm), values, strict=True)))
 
 
 def compare(got: Outcome, want: Outcome, x: Tensor, dtype: str) -> float:

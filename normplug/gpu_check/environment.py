@@ -12,15 +12,12 @@ import torch
 
 from normplug.bench.compilation import compilations, empty_cache, forget_compiled
 from normplug.environment import gpus, installed_versions
+from normplug.precision import FAST_FLOAT64
 
 from .checks import Check, FailedError, Setting, SkippedError
 from .comparison import layer_of, run, tensors_of
 
 __all__ = ['environment_checks', 'float64_note']
-
-# Compute capabilities of which float64 has half the rate of float32, not 1/32 or 1/64: data-centre
-# cards, by the table of arithmetic instructions in NVIDIA's CUDA C++ Programming Guide.
-_FAST_FLOAT64 = {(6, 0), (7, 0), (8, 0), (9, 0), (10, 0)}
 
 
 def environment_checks(setting: Setting) -> Iterator[Check]:
@@ -31,10 +28,10 @@ def environment_checks(setting: Setting) -> Iterator[Check]:
 
 
 def float64_note(capability: tuple[int, int]) -> str:
-    """Return how fast float64, the dtype of statistics, is on the card."""
-    if capability in _FAST_FLOAT64:
-        return 'float64 at half the rate of float32'
-    return 'float64 is slow on such a card: small maps may take longer than shown elsewhere'
+    """Return how fast float64 is on the card, and the dtype of statistics."""
+    if capability in FAST_FLOAT64:
+        return 'float64 at half the rate of float32: statistics are float64'
+    return 'float64 is slow on such a card: statistics are float32, but for KN and over ranks'
 
 
 def _gpu() -> str:

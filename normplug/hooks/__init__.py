@@ -1,5 +1,6 @@
 """Hooks for mmengine's runner, one file a hook; registered by the import."""
 
+from normplug.hooks.isw import ISWHook
 from normplug.hooks.kalman_link import KalmanLinkHook
 from normplug.hooks.nonfinite_loss import NonFiniteLossHook
 from normplug.hooks.norm_ratio import NormRatioHook
@@ -14,6 +15,7 @@ from normplug.hooks.whitening import WhiteningHook
 
 __all__ = [
     'BatchAverageHook',
+    'ISWHook',
     'KalmanLinkHook',
     'NonFiniteLossHook',
     'NormRatioHook',

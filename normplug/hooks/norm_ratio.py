@@ -1,4 +1,4 @@
-"""Log the learned ratios of SN and SSN during a training."""
+"""Log the learned ratios of SN, SSN and SW during a training."""
 
 import torch
 from mmengine.hooks import Hook
@@ -7,7 +7,7 @@ from mmengine.runner import Runner
 
 from normplug.errors import UnsuitableModelError
 from normplug.models.wrappers import unwrapped
-from normplug.norms import SSN
+from normplug.norms import SSN, SW
 from normplug.norms.switchable import SwitchableNorm
 
 __all__ = ['NormRatioHook']
@@ -15,11 +15,12 @@ __all__ = ['NormRatioHook']
 
 @HOOKS.register_module()
 class NormRatioHook(Hook):
-    """Log the ratios of every SN and SSN through the runner's visualizer.
+    """Log the ratios of every SN, SSN and SW through the runner's visualizer.
 
     It writes these scalars to every backend (``LocalVisBackend`` writes vis_data/scalars.json):
     ``ratio/<layer>/mean_in`` and so on for the ``mean`` and the ``var`` of ``in``, ``ln`` and
-    ``bn``, after the softmax or SparsestMax; and with SSN ``ratio/decided_layers``, the number of
+    ``bn``, after the softmax or SparsestMax; with SW of ``bw`` and ``iw`` too, where ``var`` is the
+    ratio of covariances; and with SSN ``ratio/decided_layers``, the number of
     layers that have chosen one normalizer for the mean and one for the variance. The step is the
     number of iterations done; those before the first have step 0.
 
@@ -30,7 +31,7 @@ class NormRatioHook(Hook):
 
     Raises:
         ValueError: ``interval`` is below 1.
-        UnsuitableModelError: the model has no SN or SSN.
+        UnsuitableModelError: the model has no SN, SSN or SW.
     """
 
     def __init__(self, interval: int = 100) -> None:
@@ -41,10 +42,11 @@ class NormRatioHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """Name the scalars; log where a new training begins."""
         model = unwrapped(runner.model)
-        layers = {n: m for n, m in model.named_modules() if isinstance(m, SwitchableNorm)}
+        layers = {n: m for n, m in model.named_modules() if isinstance(m, (SwitchableNorm, SW))}
         if not layers:
             raise UnsuitableModelError(
-                'NormRatioHook: the model has no SN or SSN, whose ratios it logs; remove the hook'
+                'NormRatioHook: the model has no SN, SSN or SW, whose ratios it logs; remove the '
+                'hook'
             )
         self._layers = list(layers.values())
         self._sparse = [layer for layer in self._layers if isinstance(layer, SSN)]
@@ -64,7 +66,7 @@ class NormRatioHook(Hook):
             self._log(runner, done)
 
     def _log(self, runner: Runner, step: int) -> None:
-        values = [ratios.double() for layer in self._layers for ratios in layer.ratios()]
+        values = [ratios for layer in self._layers for ratios in layer.ratios()]
         names, values = list(self._names), torch.cat(values)
         if self._sparse:
             decided = torch.stack([layer.is_decided() for layer in self._sparse]).sum()

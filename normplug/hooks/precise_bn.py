@@ -12,6 +12,7 @@ from normplug.population import (
     estimate_population,
     live_norms,
     population_loader,
+    running_statistics,
 )
 from normplug.random_state import get_random_state, set_random_state
 
@@ -95,8 +96,9 @@ class PreciseBNStatsHook(Hook):
             if ema and not ema.ema_model.update_buffers:
                 # Validation then takes parameters from the copy and buffers from the model.
                 for name, layer in live_norms(validated).items():
-                    model.get_submodule(name).running_mean.copy_(layer.running_mean)
-                    model.get_submodule(name).running_var.copy_(layer.running_var)
+                    own = running_statistics(model.get_submodule(name))
+                    for buffer, value in zip(own, running_statistics(layer), strict=True):
+                        buffer.copy_(value)
         finally:
             set_random_state(state)
         runner.logger.info(f'precise BN: running statistics recomputed from {number} batches')

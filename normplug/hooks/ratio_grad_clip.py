@@ -16,7 +16,7 @@ __all__ = ['RatioGradClipHook']
 
 @HOOKS.register_module()
 class RatioGradClipHook(Hook):
-    """Clip the 2-norm of the gradient over all logits of SN and SSN together.
+    """Clip the 2-norm of the gradient over all logits of SN, SSN and SW together.
 
     The released recipe of SSN has it with ``max_norm=1``. ``optim_wrapper.clip_grad``, which covers
     all parameters of the model, is applied before. With accumulated gradients the sum is clipped.
@@ -78,8 +78,8 @@ def _wrapper_of(logits: list[Tensor], wrappers: OptimWrapperDict) -> OptimWrappe
     if len(found) != 1:
         shares = ', '.join(f'optim_wrapper.{key} {number}' for key, number in found.items())
         raise UnsuitableModelError(
-            f'RatioGradClipHook clips all {len(logits)} logits of SN and SSN at the step of one '
-            f'optimizer, but {shares or "no optimizer of optim_wrapper trains any"}: give all norm '
-            'layers to one, or remove the hook'
+            f'RatioGradClipHook clips all {len(logits)} logits of SN, SSN and SW at the step of '
+            f'one optimizer, but {shares or "no optimizer of optim_wrapper trains any"}: give all '
+            'norm layers to one, or remove the hook'
         )
     return wrappers[next(iter(found))]

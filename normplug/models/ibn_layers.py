@@ -10,16 +10,23 @@ from mmcv.cnn import build_norm_layer
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from normplug.models.isw_layer import ISW
 from normplug.norms import PortableSyncBN
 from normplug.own_code import own_code
 
 __all__ = ['HalfInstanceNorm', 'ParallelNorm', 'half_instance_norm', 'instance_norm']
+__all__ += ['selective_whitening']
 
 
 def instance_norm(channels: int, norm_cfg: dict) -> nn.Module:
     """Instance norm of all channels, with the ``eps`` and the freezing of ``norm_cfg``."""
     shared = {key: norm_cfg[key] for key in ('eps', 'requires_grad', 'frozen') if key in norm_cfg}
     return build_norm_layer({'type': 'IBN', 'ratio': 1, **shared}, channels)[1]
+
+
+def selective_whitening(channels: int, norm_cfg: dict) -> ISW:
+    """Instance norm without affine, for ``ISWHook``, with the ``eps`` of ``norm_cfg``."""
+    return ISW(channels, **{key: norm_cfg[key] for key in ('eps',) if key in norm_cfg})
 
 
 def half_instance_norm(channels: int, norm_cfg: dict) -> nn.Module:

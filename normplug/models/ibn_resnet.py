@@ -16,10 +16,14 @@ from normplug.models.ibn_layers import (
     ParallelNorm,
     half_instance_norm,
     instance_norm,
+    selective_whitening,
 )
 from normplug.norms import IBN
 
 __all__ = ['IBNStages', 'NormAfterAddition']
+
+# What normalizes the stem, and the sum of a stage's last block.
+_WHOLE = {'b': instance_norm, 'isw': selective_whitening}
 
 
 class NormAfterAddition:
@@ -70,6 +74,8 @@ class IBNStages:
       block; the second convolution takes both;
     * ``'d'``: as b, but with instance norm of half of the channels; the others are not normalized.
       The stem stays plain;
+    * ``'isw'``: as b, for instance selective whitening: without affine parameters, and with the
+      masks that ``ISWHook`` finds;
     * ``None``: a plain stage.
 
     The other half of the channels of a, and every other norm, follow ``norm_cfg``.
@@ -94,9 +100,9 @@ class IBNStages:
     def make_res_layer(self, *, block: type, **kwargs) -> nn.Sequential:
         """Build a stage, with the norms of its entry in ``ibn_cfg``."""
         entry = self.ibn_cfg[len(self.res_layers)]
-        if entry in ('b', 'd'):
+        if entry in ('b', 'd', 'isw'):
             stage = super().make_res_layer(block=self.blocks_with_norm[block], **kwargs)
-            self._add_after_addition(stage[-1], half=entry == 'd')
+            self._add_after_addition(stage[-1], entry)
             return stage
         stage = super().make_res_layer(block=block, **kwargs)
         if entry is not None:
@@ -115,9 +121,9 @@ class IBNStages:
 
     def _make_stem_layer(self, in_channels: int, stem_channels: int) -> None:
         super()._make_stem_layer(in_channels, stem_channels)
-        if self.ibn_cfg[0] != 'b':
+        if self.ibn_cfg[0] not in _WHOLE:
             return
-        norm = instance_norm(stem_channels, self.norm_cfg)
+        norm = _WHOLE[self.ibn_cfg[0]](stem_channels, self.norm_cfg)
         if not self.deep_stem:
             setattr(self, self.norm1_name, norm)
         elif hasattr(self.stem[-1], 'norm_name'):  # mmpretrain's stem is of ConvModules
@@ -138,13 +144,13 @@ class IBNStages:
             self.conv_cfg, 2 * channels, old.out_channels, **geometry, bias=False
         )
 
-    def _add_after_addition(self, block: nn.Module, half: bool) -> None:
+    def _add_after_addition(self, block: nn.Module, entry: str) -> None:
         channels = getattr(block, 'conv3', block.conv2).out_channels
-        if half:
-            norm = HalfInstanceNorm(instance_norm(channels // 2, self.norm_cfg), nn.Identity())
+        if entry in _WHOLE:
+            block.IN = _WHOLE[entry](channels, self.norm_cfg)
         else:
-            norm = instance_norm(channels, self.norm_cfg)
-        block.IN = norm
+            half = instance_norm(channels // 2, self.norm_cfg)
+            block.IN = HalfInstanceNorm(half, nn.Identity())
 
     def _check(
         self, ibn_cfg, *, depth=None, num_stages=4, dcn=None, stage_with_dcn=(), plugins=None, **_
@@ -160,9 +166,9 @@ class IBNStages:
                 f"('a', 'a', 'a', None) has; got {ibn_cfg!r}"
             )
         for i, entry in enumerate(ibn_cfg):
-            if entry not in ('a', 'b', 'c', 'd', None):
+            if entry not in ('a', 'b', 'c', 'd', 'isw', None):
                 raise ValueError(
-                    f"backbone.ibn_cfg.{i} must be 'a', 'b', 'c', 'd' or None, got {entry!r}"
+                    f"backbone.ibn_cfg.{i} must be 'a', 'b', 'c', 'd', 'isw' or None, got {entry!r}"
                 )
             deformable = dcn is not None and any(stage_with_dcn[i : i + 1])
             if entry == 'c' and (deformable or plugins):

@@ -189,7 +189,10 @@ def _replacement(
         channels = old.normalized_shape[-1]
     else:
         channels = old.num_features
-    new = build_norm_layer(dict(norm_cfg), channels)[1]
+    try:
+        new = build_norm_layer(dict(norm_cfg), channels)[1]
+    except ValueError as error:  # as of a number that does not divide the channels
+        raise ValueError(f'{error} (at the norm layer {name})') from error
     if takes_channels_last(old) != takes_channels_last(new):
         last, second = (old, new) if takes_channels_last(old) else (new, old)
         raise ValueError(

@@ -125,8 +125,9 @@ class BaseNorm(Scripted, ResettableState):
     def forward(self, x: Tensor) -> Tensor:
         """Normalize x of shape (N, C) or (N, C, *spatial), up to 3 spatial axes, any N.
 
-        The output has x's shape, dtype and memory format; statistics are float64, or float32 on
-        devices without it.
+        The output has x's shape, dtype and memory format. Statistics are float64, or float32 on
+        devices where that is missing or slow: see :func:`normplug.precision.small_dtype`. They
+        stay float64, if it is slow only, where ranks exchange them and where KN predicts them.
         """
         if torch.jit.is_scripting():
             return self.scripted(x)
@@ -142,9 +143,10 @@ class BaseNorm(Scripted, ResettableState):
 
     def plan(self, x: Tensor) -> Plan:
         """What is computed of x, in training or in evaluation."""
-        rule, dtype = self.rule(x), small_dtype(x)
+        rule = self.rule(x)
         if not self.takes_batch_statistics(x):
-            return Plan(rule, None, self.instance_correction, dtype=dtype)
+            return Plan(rule, None, self.instance_correction, dtype=small_dtype(x))
+        dtype = small_dtype(x, exact=self.reducer() is not None)
         group = self.virtual_batch_size
         self._require(
             group is None or x.shape[0] % group == 0,

@@ -13,7 +13,7 @@ from functools import partial
 
 from torch import Tensor
 
-from normplug.covariance import Covariances, Linear, inverse_root, pool, whiten
+from normplug.covariance import Covariances, Linear, inverse_root, whiten
 from normplug.norms.base import BaseNorm
 from normplug.norms.whitening import WhiteningNorm
 from normplug.ops import Rule
@@ -31,12 +31,9 @@ def gw_rule(
     iterations: int,
     pixels: int,
 ) -> Linear:
-    """Whiten each block, one channel of every group, by the covariance over all blocks."""
-    image = pool(instance, 1)
-    number, groups = instance.mean.shape[1:]
-    root = inverse_root(image.cov, eps, iterations)
-    weight, bias = (t.view(groups, number).T for t in (weight, bias))
-    return whiten(instance.mean, image.mean, root, weight, bias)
+    """Whiten the one block of each image, whose rows are the groups."""
+    root = inverse_root(instance.cov, eps, iterations)
+    return whiten(instance.mean, instance.mean, root, weight, bias)
 
 
 class GW(WhiteningNorm, BaseNorm):
@@ -55,7 +52,6 @@ class GW(WhiteningNorm, BaseNorm):
 
     _on_foreign_checkpoint = 'Its weight and bias are used; the activations will change.'
     batch_from = None
-    strided = True
 
     def __init__(
         self,
@@ -70,6 +66,7 @@ class GW(WhiteningNorm, BaseNorm):
     ) -> None:
         self.num_groups, self.num_channels = num_groups, num_channels
         super().__init__(num_features, eps, momentum, T, frozen=frozen)
+        self.width = num_features // self.size
 
     def block_size(self) -> int:
         """G, the number of groups."""

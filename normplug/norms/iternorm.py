@@ -35,8 +35,7 @@ def iternorm_rule(
 ) -> Linear:
     """Whiten by the batch; without ``iterations``, its second part is a whitening matrix."""
     root = batch.cov if iterations is None else inverse_root(batch.cov, eps, iterations)
-    weight, bias = (t.view(batch.mean.shape) for t in (weight, bias))
-    return whiten(instance.mean, batch.mean, root, weight, bias)
+    return whiten(instance.mean, batch.mean, root.unsqueeze(0), weight, bias)
 
 
 class IterNorm(WhiteningNorm, BaseNorm):
@@ -58,7 +57,8 @@ class IterNorm(WhiteningNorm, BaseNorm):
     """
 
     _on_foreign_checkpoint = (
-        'It has no running whitening matrices that fit, so evaluation starts without whitening.'
+        'It has no running whitening matrices that fit, so evaluation starts without whitening. '
+        'Of a batch norm, tools/convert_checkpoint.py --norm IterNorm keeps what it evaluates to.'
     )
     matrix_name = 'running_wm'
     averages_roots = True
@@ -87,6 +87,10 @@ class IterNorm(WhiteningNorm, BaseNorm):
             return self.num_features // self._divisor('num_groups', self.num_groups)
         channels = _CHANNELS if self.num_channels is None else self.num_channels
         return self._divisor('num_channels', channels)
+
+    def mixes_instances(self) -> bool:
+        """Never."""
+        return False
 
     def rule(self, x: Tensor) -> Rule:
         """Whitening by the batch, or by the running whitening matrices."""

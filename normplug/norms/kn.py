@@ -209,13 +209,15 @@ class KN(BaseNorm):
             inputs = (*prior, self.gain_logit) if is_learned else prior
             gain = None if is_learned else float(self.gain)
             filter = partial(kalman_filter, gain=gain, limit=self.limit)
-        plan = plan._replace(filter=filter, filter_inputs=len(inputs))
+        # The posterior is float64, as every prediction that is made of it.
+        dtype = small_dtype(x, exact=True)
+        plan = plan._replace(filter=filter, filter_inputs=len(inputs), dtype=dtype)
         params = *self.rule_params(), *inputs
         return normalize(x, plan, params, self.running(), self.reducer())
 
     def _predict(self) -> Moments:
         self._require(
-            small_dtype(self.weight) == torch.float64,
+            small_dtype(self.weight, exact=True) == torch.float64,
             f'predictions are computed in float64, which {self.weight.device} does not have: train '
             'on a CPU or an NVIDIA GPU, or use another norm type',
         )
@@ -239,7 +241,7 @@ class KN(BaseNorm):
 
     def _running(self, x: Tensor) -> Moments:
         """Return the posterior of a layer without batch statistics: the same for each group."""
-        dtype = small_dtype(x)
+        dtype = small_dtype(x, exact=True)
         running = self.running_mean.to(dtype), self.running_var.to(dtype)
         group = self.virtual_batch_size
         if group is not None and x.shape[0] > 0 and x.shape[0] % group == 0:

@@ -163,7 +163,8 @@ def set_radius(model: nn.Module, radius: float) -> None:
         value = torch.full((), radius, dtype=torch.float32, device=logits.device)
         ratios = sparsestmax(logits.to(small_dtype(logits)), value)
         # Existing choices do not change; a new one is made if a ratio is 1, up to rounding.
-        made = ~is_decided(old) & (ratios > 1 - 1e-9).any(-1, keepdim=True)
+        least = 1 - 4 * torch.finfo(ratios.dtype).eps
+        made = ~is_decided(old) & (ratios >= least).any(-1, keepdim=True)
         new = torch.where(made, ratios.round().to(old.dtype), old)
         torch._foreach_copy_(choices, list(new.unbind()))
         torch._foreach_copy_([layer.radius for layer in group], [value] * len(group))

@@ -65,10 +65,11 @@ def sw_rule(
     cov = reduce(add, full)
     if diagonals:
         # Not diag_embed, which writes to a view: Inductor (torch 2.11) fails on it.
-        diagonal = reduce(add, diagonals)
-        cov = cov + diagonal.unsqueeze(-1) * torch.eye(diagonal.shape[-1]).to(diagonal)
+        diagonal = reduce(add, diagonals).to(cov.dtype)
+        size = diagonal.shape[-1]
+        identity = torch.eye(size, dtype=cov.dtype, device=cov.device)
+        cov = cov + diagonal.unsqueeze(-1) * identity
     root = inverse_root(cov, eps, iterations)
-    weight, bias = (t.view(instance.mean.shape[1:]) for t in (weight, bias))
     return whiten(instance.mean, reduce(add, means), root, weight, bias)
 
 
@@ -107,7 +108,8 @@ class SW(WhiteningNorm, BaseNorm):
     """
 
     _on_foreign_checkpoint = (
-        'It has no running covariances and ratios that fit, so whitening keeps the initial ones.'
+        'It has no running covariances and ratios that fit, so whitening keeps the initial ones. '
+        'Of a batch norm, tools/convert_checkpoint.py --norm SW makes covariances of its variances.'
     )
 
     def __init__(
@@ -151,6 +153,11 @@ class SW(WhiteningNorm, BaseNorm):
     def ratio_params(self) -> tuple[Tensor, ...]:
         """The logits."""
         return (self.sw_mean_weight, *(() if self.tie_weight else (self.sw_var_weight,)))
+
+    def mixes_instances(self) -> bool:
+        """Unless the ratios of IW, IN and LN are exactly 0, as logits far apart make them."""
+        of_batch = torch.tensor([source[0] == 'b' for source in self.normalizers])
+        return any(bool(ratios.cpu()[~of_batch].any()) for ratios in self.ratios())
 
     def rule(self, x: Tensor) -> Rule:
         """Whitening by the mixed moments."""

@@ -36,8 +36,14 @@ def switch_rule(
     parts.append(_unbiased(layer, channels) if layer_bessel else layer)
     if batch is not None:
         parts.append(_unbiased(batch, instances) if batch_bessel else batch)
+    own = instance
+    if own.mean.dtype != torch.float64:
+        # Means about the instance's: the ratios sum to 1, so the result is the same, and it is no
+        # difference of large sums; nor is the gradient of a ratio.
+        about = own.mean.detach()
+        own, *parts = (Moments(part.mean - about, part.var) for part in (own, *parts))
     mixed = mix(parts, *to_ratios(*ratio_params))
-    return standardize(instance, mixed, weight, bias, eps)
+    return standardize(own, mixed, weight, bias, eps)
 
 
 def _unbiased(moments: Moments, count: int) -> Moments:
@@ -104,7 +110,8 @@ class SwitchableNorm(BaseNorm):
     def ratios(self) -> tuple[Tensor, Tensor]:
         """The ratios of means and of variances, each (K,) in the order of ``normalizers``.
 
-        In the precision in which the rule has them: see :func:`normplug.precision.small_dtype`.
+        In the precision in which the rule of one rank has them: see
+        :func:`normplug.precision.small_dtype`.
         """
         mean, var = self.to_ratios(*(p.to(small_dtype(p)) for p in self.ratio_params()))
         return torch.stack(mean), torch.stack(var)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from normplug.covariance import Covariances
 from normplug.norms.base import BaseNorm
 from normplug.ops import Blocks, Plan
 from normplug.running import Tracked
@@ -29,7 +30,7 @@ class WhiteningNorm(BaseNorm):
     Attributes:
         matrix_name: of the running statistic beside the mean, (C / d, d, d), initially the
             identity: of the biased covariance, or of the whitening matrix if ``averages_roots``.
-        strided: see :class:`normplug.ops.Blocks`.
+        width: channels of a row of a block: see :class:`normplug.ops.Blocks`.
         running_mean: (C,), initially 0.
         num_batches_tracked: (), int64.
 
@@ -39,7 +40,7 @@ class WhiteningNorm(BaseNorm):
 
     matrix_name = 'running_cov'
     averages_roots = False
-    strided = False
+    width = 1
 
     def __init__(
         self, num_features: int, eps: float, momentum: float | None, T: int, *, frozen: bool
@@ -65,7 +66,7 @@ class WhiteningNorm(BaseNorm):
     def plan(self, x: Tensor) -> Plan:
         """What is computed of x, in training or in evaluation."""
         root = (self.eps, self.T) if self.averages_roots else None
-        return super().plan(x)._replace(blocks=Blocks(self.size, self.strided, root))
+        return super().plan(x)._replace(blocks=Blocks(self.size, self.width, root))
 
     def running(self) -> Tracked | None:
         """The running statistics, if there are any."""
@@ -73,6 +74,31 @@ class WhiteningNorm(BaseNorm):
             return None
         matrix = getattr(self, self.matrix_name)
         return Tracked(self.running_mean, matrix, self.num_batches_tracked)
+
+    def mixes_instances(self) -> bool:
+        """Whether evaluation uses statistics of its input, not the running ones alone."""
+        return True
+
+    def evaluation(self) -> tuple[Tensor, Tensor]:
+        """The map y = matrix · x + offset of a layer in evaluation mode, in float64.
+
+        Returns:
+            ``matrix``, (C / d, d, d), and ``offset``, (C / d, d).
+
+        Raises:
+            ValueError: it does mix in instances.
+        """
+        self._require(
+            not self.mixes_instances(), 'evaluation depends on the statistics of its input'
+        )
+        at_zero = self.weight.new_zeros((1, self.num_features), dtype=torch.float64)
+        plan, mean = self.plan(at_zero), at_zero.view(1, -1, self.size)
+        instance = Covariances(mean, mean.new_zeros((*mean.shape, self.size)))
+        of_running, matrix = (t.double() for t in self.running()[:2])
+        running = Covariances(of_running.view(mean.shape[1:]), matrix)
+        params = (p.double() for p in self.rule_params())
+        matrix, scale, offset = plan.rule(instance, running, *params, pixels=1)
+        return (scale * matrix)[0], offset[0].squeeze(-1)
 
     def tracks_unbiased(self, x: Tensor) -> bool:
         """The covariance is kept as it is, as published."""

@@ -14,7 +14,16 @@ from normplug.ops import passes
 from normplug.ops.memory import is_plain
 from normplug.stats import Moments, merge
 
-__all__ = ['SMALL', 'affine', 'backward_input', 'backward_reduce', 'fits', 'moments', 'taken']
+__all__ = [
+    'SMALL',
+    'affine',
+    'backward_input',
+    'backward_reduce',
+    'fits',
+    'moments',
+    'taken',
+    'values_at_once',
+]
 
 taken = passes.taken
 SMALL = 32768  # values; fewer are not worth threads (ATen too starts none)
@@ -101,8 +110,8 @@ def _blocks(x_n: Tensor, *others: Tensor) -> Iterator[list[tuple[Tensor, ...]]]:
     apart = x_n.is_contiguous()
     tensors = [_apart(t) if apart else t for t in (x_n, *others)]
     channels, pixels = tensors[0].shape[1:]
-    at_once = max(1, _block() // (channels * pixels))
-    piece = max(1, _block() // channels)
+    at_once = max(1, values_at_once() // (channels * pixels))
+    piece = max(1, values_at_once() // channels)
     for group in zip(*(t.split(at_once) for t in tensors), strict=True):
         yield [
             tuple(t[..., start : start + piece] if t.dim() == 3 else t for t in group)
@@ -115,7 +124,8 @@ def _if_as_exact(result: Tensor, small: Tensor) -> Tensor | None:
     return result if result.dtype == small.dtype else None
 
 
-def _block() -> int:
+def values_at_once() -> int:
+    """Of x, for all threads together, that stay in the cache."""
     return _PER_THREAD * torch.get_num_threads()
 
 

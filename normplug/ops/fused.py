@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from normplug.covariance import outer
-from normplug.ops import whitening
+from normplug.ops import whitening_steps as whitening
 from normplug.ops.backend import run
 from normplug.ops.memory import is_transformed, result_like
+from normplug.ops.passes import pixels_of
 from normplug.ops.plan import Plan
 from normplug.ops.reduced import (
     Reducer,
@@ -31,7 +32,6 @@ from normplug.ops.steps import (
     forward_step,
     instance_moments,
     output_step,
-    pixels_of,
 )
 from normplug.running import Tracked, store
 from normplug.stats import Moments
@@ -91,8 +91,8 @@ def _steps(plan: Plan) -> _Steps:
 def _run(plan: Plan, step: Callable, *args: Any) -> Any:
     """Call a step by the chosen backend; one for covariances as it is, in plain torch.
 
-    Compiled (torch 2.11), the backward of those gives wrong gradients where the layout of x or dy
-    is not that of an earlier call.
+    Its products are library calls, which a compiler leaves as they are: it would only cut less
+    well what lies between them. Compiled for a CPU, these steps took several times as long.
     """
     return run(step, *args) if plan.blocks is None else step(*args)
 

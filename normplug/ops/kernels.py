@@ -7,7 +7,7 @@ at a time.
 
 x is (N, C, P) with pixels innermost, or channels (channels_last). A program takes one instance,
 ``ROWS`` channels, and one of ``splits`` pieces of the pixels, ``BLOCK`` of them at a time. What the
-pieces sum is added up in the graph, in float64: rules stay plain torch.
+pieces sum is added up in the graph, in the precision of the rule: that stays plain torch.
 """
 
 from typing import NamedTuple
@@ -85,15 +85,19 @@ def moments(x_n: Tensor, dtype: torch.dtype = torch.float64) -> Moments:
     about, sums, squares = (_partial(x_n, t) for _ in range(3))
     _launch(_moments_kernel, t, x_n, (x_n, about, sums, squares))
     about, sums, squares = (part.to(dtype) for part in (about, sums, squares))
-    if t.splits > 1:  # all around what the first piece was summed around, the mean of a part of x
+    centre_nc = about[0]
+    if t.splits > 1:  # all about one value
         piece = _piece(t, pixels)
         starts = piece * torch.arange(t.splits, device=x_n.device)
         counts = (pixels - starts).clamp(0, piece).to(dtype)[:, None, None]
-        off = about - about[:1]
+        if dtype != torch.float64:  # which has digits enough if a part of x was far off
+            off = about - centre_nc
+            centre_nc = centre_nc + _total(sums + counts * off, dtype) / pixels
+        off = about - centre_nc
         squares = squares + off * (2 * sums + counts * off)
         sums = sums + counts * off
     mean_nc, square_nc = (_total(part, dtype) / pixels for part in (sums, squares))
-    return Moments(about[0] + mean_nc, (square_nc - mean_nc.square()).clamp(min=0))
+    return Moments(centre_nc + mean_nc, (square_nc - mean_nc.square()).clamp(min=0))
 
 
 def affine(

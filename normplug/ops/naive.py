@@ -74,26 +74,27 @@ def _whiten_naive(
     x: Tensor, plan: Plan, params: Sequence[Tensor], running: Tracked | None
 ) -> Tensor:
     """The rule on covariances, each of the pixels themselves."""
-    size, (images, channels) = plan.blocks.size, x.shape[:2]
-    number = channels // size
-    order = torch.arange(channels, device=x.device)  # of the channels, block by block
-    if plan.blocks.strided:
-        order = order.view(size, number).T.flatten()
+    images = x.shape[0]
     pixels = x[0, 0].numel() if images else 1
-    x_b = x.to(plan.dtype)[:, order].reshape(images, number, size, pixels)
+    size, width = plan.blocks.size, plan.blocks.width
+    number = x.shape[1] // (size * width)
+    x_b = x.to(plan.dtype).reshape(images, number, size, width * pixels)
     mean = x_b.mean(3)
     centred = x_b - mean.unsqueeze(3)
-    instance = Covariances(mean, torch.einsum('ngip,ngjp->ngij', centred, centred) / pixels)
+    samples = centred.shape[3]
+    instance = Covariances(mean, torch.einsum('ngip,ngjp->ngij', centred, centred) / samples)
     batch = None
     if plan.batch_from is not None:
         of_batch = x_b.mean((0, 3))
         about = x_b - of_batch.unsqueeze(2)
-        cov = torch.einsum('ngip,ngjp->gij', about, about) / (images * pixels)
+        cov = torch.einsum('ngip,ngjp->gij', about, about) / (images * samples)
         batch = Covariances(of_batch, cov)
     elif running is not None:
         of_running, matrix = (t.to(plan.dtype) for t in running[:2])
-        batch = Covariances(of_running.view(number, size), matrix)
+        batch = Covariances(of_running.view(matrix.shape[:2]), matrix)
     params = [p.to(plan.dtype) for p in params]
-    matrix, offset = plan.rule(instance, batch, *params, pixels=pixels)
-    y_b = torch.einsum('ngij,ngjp->ngip', matrix, centred) + offset.unsqueeze(3)
-    return y_b.reshape(images, channels, pixels)[:, order.argsort()].reshape(x.shape).to(x.dtype)
+    matrix, scale, offset = plan.rule(instance, batch, *params, pixels=pixels)
+    mixed_b = torch.einsum('ngij,ngjp->ngip', matrix.expand(images, -1, -1, -1), centred)
+    mixed = mixed_b.reshape(images, x.shape[1], pixels)
+    y = mixed * scale.reshape(-1, 1) + offset.reshape(images, x.shape[1], 1)
+    return y.reshape(x.shape).to(x.dtype)

@@ -11,7 +11,23 @@ from torch import Tensor
 from normplug.precision import working_dtype
 from normplug.stats import Moments
 
-__all__ = ['affine', 'backward_input', 'backward_reduce', 'cast', 'moments', 'taken']
+__all__ = [
+    'affine',
+    'backward_input',
+    'backward_reduce',
+    'cast',
+    'moments',
+    'pixels_of',
+    'taken',
+]
+
+
+def pixels_of(x_n: Tensor) -> int:
+    """H·W, the number of values per instance and channel."""
+    pixels = 1
+    for size in x_n.shape[2:]:
+        pixels *= size
+    return pixels
 
 
 def taken(t_nc: Tensor, x_n: Tensor) -> Tensor:

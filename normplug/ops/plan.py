@@ -34,19 +34,21 @@ Filter = Callable[..., Moments]
 class Blocks:
     """Channels in blocks, whose covariances the rule is given in place of variances.
 
-    It sees instance moments as :class:`normplug.covariance.Covariances` of shape (N, g, d), those
-    of the batch (g, d), its parameters, and ``pixels``, the values per instance and channel; and
-    returns a :class:`normplug.covariance.Linear`. See :mod:`normplug.ops.whitening`.
+    x is (N, g, d, k, S): g blocks of d rows, each of k consecutive channels, all of whose values
+    are samples of the row. The rule sees instance moments as
+    :class:`normplug.covariance.Covariances` of shape (N, g, d), those of the batch (g, d), its
+    parameters, and ``pixels``, S; it returns a :class:`normplug.covariance.Linear`. See
+    :mod:`normplug.ops.whitening_steps`.
 
     Attributes:
-        size: d, which divides C.
-        strided: block j has the channels j, j + g, j + 2g, ..., not d consecutive ones.
+        size: d.
+        width: k; d · k divides C. 1 where running statistics are kept.
         root: eps and iterations of :func:`normplug.covariance.inverse_root`, where the running
             average is one of whitening matrices; None where it is one of covariances.
     """
 
     size: int
-    strided: bool = False
+    width: int = 1
     root: tuple[float, int] | None = None
 
 
@@ -144,7 +146,7 @@ def pull_back(
         affine, filtered = apply_rule(plan, batch_given, tensors)
         return *affine, *(filtered or ())
 
-    (scale_nc, *_), grads = gradients(flat, tensors, needed, cotangents)
+    (scale_nc, *_), grads = gradients(flat, tensors, needed, lambda _: cotangents)
     return scale_nc, grads
 
 
@@ -152,20 +154,24 @@ def gradients(
     function: Callable[..., tuple[Tensor, ...]],
     tensors: Sequence[Tensor],
     needed: Sequence[bool],
-    cotangents: tuple[Tensor, ...],
+    cotangents: Callable[[tuple[Tensor, ...]], tuple[Tensor, ...]],
 ) -> tuple[tuple[Tensor, ...], tuple[Tensor | None, ...]]:
-    """Compute a function, and the gradient of each tensor where it is ``needed``, else None."""
+    """Compute a function, and the gradient of each tensor where it is ``needed``, else None.
+
+    ``cotangents`` gives those of the function's results, which it is called with.
+    """
     if torch.compiler.is_compiling():
         outputs, vjp = torch.func.vjp(function, *tensors)
-        grads = vjp(cotangents)
+        grads = vjp(cotangents(outputs))
         return outputs, tuple(g if need else None for g, need in zip(grads, needed, strict=True))
     # The same derivative by plain autograd: two thirds of the time, but Dynamo cannot trace it.
     leaves = [t.detach().requires_grad_(need) for t, need in zip(tensors, needed, strict=True)]
     with torch.enable_grad():
         outputs = function(*leaves)
-        wanted = [leaf for leaf in leaves if leaf.requires_grad]
-        grads = iter(torch.autograd.grad(outputs, wanted, cotangents, materialize_grads=True))
-    return (
-        tuple(output.detach() for output in outputs),
-        tuple(next(grads) if need else None for need in needed),
-    )
+    values = tuple(output.detach() for output in outputs)
+    pairs = zip(outputs, cotangents(values), strict=True)
+    # What depends on a tensor that needs a gradient; each result of a rule need not.
+    outputs, given = zip(*((o, c) for o, c in pairs if o.requires_grad), strict=True)
+    wanted = [leaf for leaf in leaves if leaf.requires_grad]
+    grads = iter(torch.autograd.grad(outputs, wanted, given, materialize_grads=True))
+    return values, tuple(next(grads) if need else None for need in needed)

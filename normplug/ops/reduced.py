@@ -10,13 +10,13 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from normplug.ops.passes import pixels_of
 from normplug.ops.plan import Plan, tracked_step
 from normplug.ops.results import Input, Local, Merged, PackedSums, Sums
 from normplug.ops.steps import (
     batch_moments,
     input_step,
     instance_moments,
-    pixels_of,
     sums_step,
 )
 from normplug.running import Tracked

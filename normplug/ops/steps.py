@@ -7,9 +7,9 @@ must be traceable by Dynamo.
 
 Arguments may be nested. A step returns one of :mod:`normplug.ops.results`.
 
-Moments and rule are float64 where the device has it: they cost nothing at (N, C), and in float32
-the difference of two means, such as the instance's and the layer's, would keep few digits where
-|mean|/std is large.
+Moments and rule are float64 where the device has it, and has it fast: they cost nothing at (N, C)
+then. In float32 the difference of two means, such as the instance's and the layer's, keeps few
+digits where |mean|/std is large: as many as in torch's own norms.
 The passes over x are float32 (float64 for float64), centred at the mean rounded to that.
 """
 
@@ -21,6 +21,7 @@ from torch import Tensor
 
 from normplug.ops import blocked, passes
 from normplug.ops.memory import is_plain, on_gpu
+from normplug.ops.passes import pixels_of
 from normplug.ops.plan import Plan, apply_rule, per_instance, pull_back, tracked_step
 from normplug.ops.results import Backward, Forward, Output, Sums
 from normplug.precision import working_dtype
@@ -34,17 +35,8 @@ __all__ = [
     'input_step',
     'instance_moments',
     'output_step',
-    'pixels_of',
     'sums_step',
 ]
-
-
-def pixels_of(x_n: Tensor) -> int:
-    """H·W, the number of values per instance and channel."""
-    pixels = 1
-    for size in x_n.shape[2:]:
-        pixels *= size
-    return pixels
 
 
 def instance_moments(x_n: Tensor, plan: Plan) -> Moments:

@@ -122,10 +122,9 @@ def trace(
     from torch._inductor.decomposition import select_decomp_table
     from torch._subclasses.fake_tensor import FakeTensorMode
     from torch.fx.experimental.proxy_tensor import make_fx
-    from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
     _start_autograd()
-    shapes = ShapeEnv(duck_shape=False)  # N = C in the first batch must not mean always
+    shapes = _sizes()
     mode = FakeTensorMode(shape_env=shapes)
     # Whatever surrounds the first call, hooks, autocast or inference mode, is not part of the code.
     with (
@@ -157,6 +156,19 @@ def trace(
             instances, channels = _TUNED_TO[2 if many else first < len(_PIXELS)]
             _tune_to(instances, channels // tuning, symbolic, shapes)
         yield Traced(graph, [*symbols, *symbolic], passed, options, mode, made[0])
+
+
+def _sizes() -> Any:
+    """What knows the symbols, and the guards on them."""
+    from torch.fx.experimental.symbolic_shapes import ShapeEnv
+
+    class Sizes(ShapeEnv):
+        def produce_guards(self, *args: Any, **kwargs: Any) -> list[str]:
+            # Torch (2.11) joins them by "and", here and for Inductor's cache: one that is an "or"
+            # would be true in place of all before it, and code would serve any layout.
+            return [f'({guard})' for guard in super().produce_guards(*args, **kwargs)]
+
+    return Sizes(duck_shape=False)  # N = C in the first batch must not mean always
 
 
 def _is_of_a_norm(args: Sequence[Any], inputs: Sequence[Input]) -> bool:

@@ -2,6 +2,7 @@
 
 from normplug.population.data import batches_of_all_ranks, population_loader
 from normplug.population.estimate import PopulationError, estimate_population, live_norms
+from normplug.population.totals import running_statistics
 
 __all__ = [
     'PopulationError',
@@ -9,4 +10,5 @@ __all__ = [
     'estimate_population',
     'live_norms',
     'population_loader',
+    'running_statistics',
 ]

@@ -20,13 +20,11 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
 
-from normplug.dist import group_reducer
 from normplug.errors import TrainingError
 from normplug.norms import KN, BaseNorm
-from normplug.norms.whitening import WhiteningNorm
-from normplug.ops.passes import moments
 from normplug.own_code import own_code
-from normplug.stats import Moments, merge, pack, pool
+
+from .totals import Total, running_statistics, total_of
 
 __all__ = ['PopulationError', 'estimate_population', 'live_norms']
 
@@ -42,7 +40,7 @@ def live_norms(model: nn.Module) -> dict[str, nn.Module]:
     or that ``norm_eval`` or ``frozen_stages`` of an mm model keeps in evaluation mode.
 
     Raises:
-        PopulationError: one of them is a KN, or whitens.
+        PopulationError: one of them is a KN.
     """
     with _modes_kept(model):
         model.train()
@@ -53,12 +51,6 @@ def live_norms(model: nn.Module) -> dict[str, nn.Module]:
             f'{filtered} is a KN, whose running statistics are averages of filtered moments of the '
             'training batches, not the moments of its inputs: they cannot be recomputed'
         )
-    whitening = next((n for n, layer in layers.items() if isinstance(layer, WhiteningNorm)), None)
-    if whitening is not None:
-        raise PopulationError(
-            f'{whitening} is a {type(layers[whitening]).__name__}, which has running matrices: '
-            'precise BN recomputes variances only; remove PreciseBNStatsHook from custom_hooks'
-        )
     return layers
 
 
@@ -68,9 +60,11 @@ def estimate_population(model: BaseModel, batches: Iterable, number: int) -> lis
 
     Each batch goes through ``model.val_step``, which preprocesses it and predicts as in validation,
     while :func:`live_norms` normalize by the batch. Their running statistics become the mean and
-    variance of all their inputs. The result is exact to rounding for batches of unequal sizes, for
-    layers that are called several times a batch, and in a process group, where every rank has its
-    own batches. ``num_batches_tracked``, the rest of the model and all modes do not change.
+    variance of all their inputs, or covariance (SW). The result is exact to rounding for batches of
+    unequal sizes, for layers that are called several times a batch, and in a process group, where
+    every rank has its own batches. IterNorm's whitening matrices become, as published, an average
+    of those of the batches, weighted by their sizes; with SyncIterNorm a batch is that of all
+    ranks. ``num_batches_tracked``, the rest of the model and all modes do not change.
 
     Args:
         model: the model, not wrapped for distribution.
@@ -91,13 +85,13 @@ def estimate_population(model: BaseModel, batches: Iterable, number: int) -> lis
             'precise BN has no statistics to recompute: the model has no norm whose running '
             'statistics change in training (frozen=True, norm_eval and frozen_stages keep them)'
         )
-    totals = {name: _Total(layer.running_mean) for name, layer in layers.items()}
+    totals = {name: total_of(layer) for name, layer in layers.items()}
     with ExitStack() as stack:
         stack.enter_context(_modes_kept(model))
         stack.enter_context(_buffers_kept(layers.values()))
         stack.enter_context(torch.compiler.set_stance('force_eager'))  # hooks are called
         model.eval()
-        inside: dict[int, tuple[_Total, nn.Module]] = {}
+        inside: dict[int, tuple[Total, nn.Module]] = {}
         for name, layer in layers.items():
             layer.train()
             if own_code(layer) and not isinstance(layer, BaseNorm):
@@ -125,48 +119,16 @@ def estimate_population(model: BaseModel, batches: Iterable, number: int) -> lis
             unseen.append(name)
             continue
         correction = count / (count - 1) if totals[name].unbiased else 1.0
-        layers[name].running_mean.copy_(found.mean)
-        layers[name].running_var.copy_(found.var * correction)
+        mean, spread = running_statistics(layers[name])
+        mean.copy_(found[0].view_as(mean))
+        spread.copy_(found[1] * correction)
     return unseen
-
-
-class _Total:
-    """A forward pre-hook that merges the moments of a layer's inputs."""
-
-    def __init__(self, running_mean: Tensor) -> None:
-        self.moments = Moments(*running_mean.new_zeros((2, *running_mean.shape)).double())
-        self.count = 0
-        self.unbiased = True
-
-    def __call__(self, layer: nn.Module, inputs: tuple[Tensor, ...], kwargs: dict) -> None:
-        x = inputs[0] if inputs else next(iter(kwargs.values()))
-        if isinstance(layer, BaseNorm):
-            x = x[:, layer.batch_from :]
-            self.unbiased = layer.tracks_unbiased(x)
-        if x.numel() == 0:
-            return
-        count = x.numel() // x.shape[1]
-        new = pool(moments(x.unsqueeze(-1) if x.dim() == 2 else x), 0)
-        counts = new.mean.new_tensor([self.count, count])
-        both = Moments(*(torch.stack(pair) for pair in zip(self.moments, new, strict=True)))
-        self.moments = merge(both, counts)[0]
-        self.count += count
-
-    def over_ranks(self) -> tuple[Moments, float]:
-        """Return the moments and the count over all ranks."""
-        reducer = group_reducer()
-        if reducer is None:
-            return self.moments, self.count
-        own = pack(self.moments, self.count)
-        means, variances, counts = reducer.gather(own).unbind(1)
-        merged, count = merge(Moments(means, variances), counts[:, 0])
-        return merged, count.item()
 
 
 class _Inside(TorchFunctionMode):
     """Adds up what batch norms of other code normalize, which may be less than their input."""
 
-    def __init__(self, totals: dict[int, tuple[_Total, nn.Module]]) -> None:
+    def __init__(self, totals: dict[int, tuple[Total, nn.Module]]) -> None:
         super().__init__()
         self._totals = totals  # by the identity of the running mean
 
@@ -187,8 +149,8 @@ def _is_live(layer: nn.Module) -> bool:
     return isinstance(layer, _BatchNorm) and layer.training and layer.running_mean is not None
 
 
-def _finite(found: Moments) -> bool:
-    return bool(torch.isfinite(torch.cat(found)).all())
+def _finite(found: tuple[Tensor, Tensor]) -> bool:
+    return all(bool(torch.isfinite(t).all()) for t in found)
 
 
 @contextmanager

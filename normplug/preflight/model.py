@@ -46,12 +46,14 @@ def build_checked_model(cfg: Config) -> nn.Module:
         # The message of a class that others inherit names only that class.
         kinds = [name for name, kind in NORMS.items() if norm in _our_bases(kind)]
         keys = [key for kind in kinds for key in keys_of_type(cfg, kind)]
+        parts = keys_of_type(cfg, _type_being_built(error))
+        # Options that do not fit one part may fit another.
+        below = [key for key in keys if any(key.startswith(f'{part}.') for part in parts)]
         if keys:
-            raise UserError(f'{", ".join(keys)}: {error}') from error
-        keys = keys_of_type(cfg, _type_being_built(error))
+            raise UserError(f'{", ".join(below or keys)}: {error}') from error
         raise UserError(
             f'model cannot be built: {type(error).__name__}: {error}; '
-            f'check the key {" or ".join(keys) or "model"}'
+            f'check the key {" or ".join(parts) or "model"}'
         ) from error
     except (ImportError, RuntimeError) as error:
         if not is_about_a_package(error):

@@ -23,6 +23,10 @@ __all__ = ['check_types', 'keys_of_type', 'unknown_types_explained']
 _FULL_NAMES = [
     (re.compile(r'^(switch\w*?norm|sn)\d?d?$', re.IGNORECASE), 'SN'),
     (re.compile(r'^(instance_?batch\w*|ibn\w*)$', re.IGNORECASE), 'IBN'),
+    (re.compile(r'^switch\w*?whiten\w*$', re.IGNORECASE), 'SW'),
+    (re.compile(r'^sync_?switch\w*?whiten\w*$', re.IGNORECASE), 'SyncSW'),
+    (re.compile(r'^iter\w*?norm\w*$', re.IGNORECASE), 'IterNorm'),
+    (re.compile(r'^group_?(whiten\w*|itn)$', re.IGNORECASE), 'GW'),
 ]
 _SECTIONS = {
     'train': ('train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler'),

@@ -6,12 +6,12 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from .ratios import NORMALIZERS, STATISTICS, Ratios
+from .ratios import STATISTICS, Ratios, normalizers_in
 from .runs import Run
 
 __all__ = ['plot_detections', 'plot_evolution', 'plot_losses', 'plot_metric', 'plot_ratios']
 
-_COLOURS = {'IN': '#4477aa', 'LN': '#ee9944', 'BN': '#55aa66'}
+_COLOURS = {'IN': '#4477aa', 'LN': '#ee9944', 'BN': '#55aa66', 'IW': '#66ccee', 'BW': '#bbcc33'}
 
 
 def plot_losses(runs: Sequence[Run]) -> Figure:
@@ -52,7 +52,7 @@ def plot_ratios(ratios: Ratios) -> Figure:
                 bottom += value
         axes.set(ylabel=f'ratio of {kind}s', ylim=(0, 1), xlim=(-0.6, len(ratios) - 0.4))
     rows[1].set_xticks(range(len(ratios)), ratios, rotation=90, fontsize=7)
-    names = [name for name in NORMALIZERS if any(name in r['mean'] for r in ratios.values())]
+    names = normalizers_in([ratios])
     figure.legend(
         [Rectangle((0, 0), 1, 1, color=_COLOURS[name]) for name in names],
         names,
@@ -69,7 +69,7 @@ def plot_evolution(evolution: dict[int, Ratios]) -> Figure:
         evolution: iterations done → ratios; of the same layers at all of them.
     """
     steps, layers = list(evolution), list(next(iter(evolution.values())))
-    names = [name for name in NORMALIZERS if any(name in _row(evolution, n) for n in layers)]
+    names = normalizers_in(evolution.values())
     size = (1.5 + 3 * len(names), 1.5 + 0.3 * len(layers))
     figure = Figure(figsize=size, layout='constrained')
     grid = figure.subplots(2, len(names), sharex=True, sharey=True, squeeze=False)
@@ -89,10 +89,6 @@ def plot_evolution(evolution: dict[int, Ratios]) -> Figure:
         axes.set_xlabel('iteration')
     figure.colorbar(mesh, ax=grid, label='ratio', shrink=0.5)
     return figure
-
-
-def _row(evolution: dict[int, Ratios], layer: str) -> dict[str, float]:
-    return next(iter(evolution.values()))[layer]['mean']
 
 
 def plot_detections(

@@ -20,8 +20,8 @@ def main_plot_ratios(argv: Sequence[str] | None = None, prog: str = 'tools/plot_
     """Plot as the command line says and return the exit code."""
     parser = argparse.ArgumentParser(
         prog=prog,
-        description='Plot the ratios of SN and SSN. Of a checkpoint: NAME_ratios.png, a bar for '
-        'each layer, and NAME_ratios.csv. Of the work dir of a run: ratios.png of its end, '
+        description='Plot the ratios of SN, SSN and SW. Of a checkpoint: NAME_ratios.png, a bar '
+        'for each layer, and NAME_ratios.csv. Of the work dir of a run: ratios.png of its end, '
         'ratios_evolution.png over the iterations, and ratios.csv.',
     )
     parser.add_argument('source', help='a checkpoint, or the work dir of a run')

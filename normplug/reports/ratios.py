@@ -1,22 +1,30 @@
-"""The ratios of SN and SSN, from a checkpoint alone or over the course of a run."""
+"""The ratios of SN, SSN and SW, from a checkpoint alone or over the course of a run."""
 
 from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from torch import Tensor
 
 from normplug.checkpoints.source import CheckpointError, Source, read
-from normplug.norms import SN, SSN
+from normplug.norms import SN, SSN, SW
 from normplug.norms.switchable import SwitchableNorm
 
-__all__ = ['NORMALIZERS', 'STATISTICS', 'Ratios', 'ratio_rows', 'read_evolution', 'read_ratios']
+__all__ = [
+    'NORMALIZERS',
+    'STATISTICS',
+    'Ratios',
+    'normalizers_in',
+    'ratio_rows',
+    'read_evolution',
+    'read_ratios',
+]
 
-NORMALIZERS = ('IN', 'LN', 'BN')
-STATISTICS = ('mean', 'variance')
+NORMALIZERS = ('IN', 'LN', 'BN', 'IW', 'BW')
+STATISTICS = ('mean', 'variance')  # or SW's covariance
 # Layer → statistic → normalizer → ratio, in the model's order.
 Ratios = dict[str, dict[str, dict[str, float]]]
 
@@ -25,12 +33,12 @@ _BY_TAG = {'mean': 'mean', 'var': 'variance'}
 
 
 def read_ratios(checkpoint: str | Path) -> Ratios:
-    """The ratios of every SN and SSN in a checkpoint, ours or released, without its model.
+    """The ratios of every SN, SSN and SW in a checkpoint, ours or released, without its model.
 
     After the softmax or SparsestMax; a choice of SSN is a ratio of 1.
 
     Raises:
-        CheckpointError: the file is no checkpoint, or has no SN and SSN.
+        CheckpointError: the file is no checkpoint, or has no SN, SSN or SW.
     """
     return _ratios_in(read(str(checkpoint)))
 
@@ -42,7 +50,7 @@ def read_evolution(work_dir: str | Path) -> dict[int, Ratios]:
     iterations.
 
     Raises:
-        CheckpointError: there are neither, or a checkpoint has no SN and SSN.
+        CheckpointError: there are neither, or a checkpoint has no SN, SSN or SW.
     """
     work_dir = Path(work_dir)
     evolution: dict[int, Ratios] = {}
@@ -67,14 +75,25 @@ def read_evolution(work_dir: str | Path) -> dict[int, Ratios]:
     return dict(sorted(evolution.items()))
 
 
+def normalizers_in(ratios: Iterable[Ratios]) -> tuple[str, ...]:
+    """Return the normalizers that some layer mixes."""
+    used = {name for one in ratios for layer in one.values() for name in layer['mean']}
+    return tuple(name for name in NORMALIZERS if name in used)
+
+
 def ratio_rows(evolution: dict[int, Ratios]) -> list[dict[str, str | int]]:
-    """A row for each iteration, layer and statistic; ``choice`` names a ratio of 1."""
+    """A row for each iteration, layer and statistic; ``choice`` names a ratio of 1.
+
+    The columns are IN, LN and BN, and what other normalizers some layer mixes.
+    """
+    used = normalizers_in(evolution.values())
+    columns = [name for name in NORMALIZERS if name in used or name in ('IN', 'LN', 'BN')]
     return [
         {
             'iteration': iteration,
             'layer': layer,
             'statistic': statistic,
-            **{n: f'{values[n]:.6f}' if n in values else '' for n in NORMALIZERS},
+            **{n: f'{values[n]:.6f}' if n in values else '' for n in columns},
             'choice': next((name for name, value in values.items() if value == 1), ''),
         }
         for iteration, ratios in evolution.items()
@@ -94,36 +113,45 @@ def _ratios_in(source: Source) -> Ratios:
     ratios = {}
     for key in source.state:
         name, _, leaf = key.rpartition('.')
-        if leaf == 'mean_weight':
+        if leaf in ('mean_weight', 'sw_mean_weight'):
             below = f'{name}.' if name else ''
             own = {k[len(below) :]: v for k, v in source.state.items() if k.startswith(below)}
             ratios[name] = _ratios_of(_layer(own, f'{source.path}: {name}'))
     if not ratios:
-        raise CheckpointError(f'{source.path} has no SN and no SSN (no key ends in .mean_weight)')
+        raise CheckpointError(
+            f'{source.path} has no SN, SSN or SW (no key ends in .mean_weight or .sw_mean_weight)'
+        )
     return ratios
 
 
-def _layer(own: dict[str, Tensor], where: str) -> SwitchableNorm:
+def _layer(own: dict[str, Tensor], where: str) -> SwitchableNorm | SW:
     """A layer with the ratios of a state dict: what turns logits into ratios is its own."""
-    size = own['mean_weight'].numel()
-    using_bn = 'running_mean' in own
-    using_in = size > 1 + using_bn
     try:
-        layer = (SSN if 'radius' in own else SN)(1, using_in=using_in, using_bn=using_bn)
+        layer = _without_ratios(own)
         fitting = {k: own[k] for k in _RATIO_STATE if k in own}
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')  # the channels' tensors stay out
             layer.load_state_dict(fitting, strict=False)
-    except (RuntimeError, KeyError) as error:
-        raise CheckpointError(f'{where} is no layer of SN or SSN: {error}') from error
+    except (RuntimeError, KeyError, ValueError) as error:
+        raise CheckpointError(f'{where} is no layer of SN, SSN or SW: {error}') from error
     return layer
 
 
+def _without_ratios(own: dict[str, Tensor]) -> SwitchableNorm | SW:
+    if 'sw_mean_weight' in own:
+        tied = 'sw_var_weight' not in own
+        return SW(1, sw_type=own['sw_mean_weight'].numel(), tie_weight=tied)
+    using_bn = 'running_mean' in own
+    using_in = own['mean_weight'].numel() > 1 + using_bn
+    return (SSN if 'radius' in own else SN)(1, using_in=using_in, using_bn=using_bn)
+
+
 _RATIO_STATE = ('mean_weight', 'var_weight', 'radius', 'mean_choice', 'var_choice')
+_RATIO_STATE += ('sw_mean_weight', 'sw_var_weight')
 _RATIO_STATE += ('mean_fixed', 'var_fixed')  # of the released SSN, which the layer understands
 
 
-def _ratios_of(layer: SwitchableNorm) -> dict[str, dict[str, float]]:
+def _ratios_of(layer: SwitchableNorm | SW) -> dict[str, dict[str, float]]:
     names = [name.upper() for name in layer.normalizers]
     values = (ratios.tolist() for ratios in layer.ratios())
     return {

@@ -87,6 +87,17 @@ TRAIN = [
     Row('logit_init', sn("logit_init='xx'"), (f'{KEY}: ', "logit_init must be", "'xx'")),
     Row('ratio', lines(norm('IBN') + "model['backbone']['norm_cfg']['ratio'] = 1.5"),
         (f'{KEY}: ', 'ratio must lie in [0, 1]')),
+    Row('SW as released', lines(norm('SwitchWhiten2d')), ('did you mean SW?',)),
+    Row('SyncSW as released', lines(norm('SyncSwitchWhiten2d')), ('did you mean SyncSW?',)),
+    Row('IterNorm by its long name', lines(norm('IterativeNorm')), ('did you mean IterNorm?',)),
+    Row('GW by its long name', lines(norm('GroupWhitening')), ('did you mean GW?',)),
+    *(Row(f'{option} of {kind}', norm_option(kind, option),
+          (f'error: {KEY}: ', f"type='{kind}'", f'{option} does not divide the '))
+      for kind, option in (('SW', 'num_pergroup=3'), ('SyncSW', 'num_pergroup=3'),
+                           ('SyncIterNorm', 'num_channels=3'), ('IterNorm', 'num_groups=3'),
+                           ('GW', 'num_groups=3'), ('GW', 'num_channels=3'))),
+    Row('sw_type', norm_option('SW', 'sw_type=4'), (f'{KEY}: ', 'sw_type must be one of 2, 3, 5')),
+    Row('Newton iterations', norm_option('IterNorm', 'T=0'), (f'{KEY}: ', 'T must be a positive')),
     Row('no channels', lines(norm('SN') + "model['backbone']['width'] = 0"),
         (f'{KEY}: ', 'num_features must be a positive integer, got 0')),
     # training

@@ -68,7 +68,7 @@ FILES = {
             'backbone.conv1.weight': torch.ones(2, 3, 7, 7),
             'backbone.gn.weight': torch.ones(2),
         },
-        'has no layer of BN, SN, SSN or IBN',
+        'has no layer of BN, SN, SSN, IBN, SW or IterNorm',
     ),
     'batch norm alone': (_batch_norm, 'has batch norm alone', '--norm'),
     'a layer missing': (

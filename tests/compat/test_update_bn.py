@@ -10,6 +10,7 @@ from torch.optim.swa_utils import AveragedModel, update_bn
 
 from normplug import KN, SN, GhostBN, compat, link_kalman
 from normplug.launch.portable_ddp import make_sync_bn_portable
+from normplug.norms import SW, IterNorm
 from tests.cases import all_cases, random_input
 
 BATCHES = [random_input((2, 4, 3, 5), seed=seed) * 3 + 1 for seed in range(3)]
@@ -35,6 +36,18 @@ def test_statistics_are_those_of_the_batches(case):
         others.pop('num_batches_tracked')
     for name, value in others.items():
         assert torch.equal(layer.state_dict()[name], value), name
+
+
+@pytest.mark.parametrize('kind', [SW, IterNorm])
+def test_running_matrices_are_the_average_of_those_of_the_batches(kind):
+    layer, of_each = kind(4), []
+    layer(BATCHES[0] * 7)  # forgotten
+    update_bn(BATCHES, layer)
+    for x in BATCHES:
+        last = kind(4, momentum=1)
+        last(x)
+        of_each.append(getattr(last, kind.matrix_name))
+    torch.testing.assert_close(getattr(layer, kind.matrix_name), sum(of_each) / 3)
 
 
 def test_an_averaged_model_and_batch_norms_beside_ours():

@@ -26,6 +26,10 @@ IBN = {
         R50: ibn(SyncBatchNorm=R50 - 1, IBN=3),
         R18: ibn(SyncBatchNorm=R18 - 1, IBN=3),
     },
+    'isw': {
+        R50: ibn(SyncBatchNorm=R50 - 1, ISW=3),
+        R18: ibn(SyncBatchNorm=R18 - 1, ISW=3),
+    },
 }
 
 # Config → {part of the model: {norm type: layers}}; a part that is not named has no norm.
@@ -85,6 +89,8 @@ WHITELIST = (
     'optim_wrapper.paramwise_cfg*',  # the heads' rate
     'auto_scale_lr.base_batch_size',
     'default_hooks.checkpoint.interval',
+    'custom_hooks.2.begin',
+    'custom_hooks.2.num_batches',
     'randomness',
     # The initial weights, and with them the scale of the pixels and SN's released statistics; its
     # momentum would need more iterations than the digits have.

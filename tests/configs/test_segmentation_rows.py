@@ -112,9 +112,9 @@ def test_pixels_are_scaled_as_for_the_initial_weights(name):
 @pytest.mark.parametrize(('name', 'twin'), rows_segmentation.TWINS.items())
 def test_initial_weights_at_digits_scale_are_those_of_the_norm(name, twin):
     assert load(name).model.pretrained is None
-    norm = name.split('/')[1].split('_')[2].removeprefix('sync')
+    norm = name.split('/')[1].split('_')[2].removeprefix('sync').replace('isw', 'bn')
     init = load(twin).model.backbone.init_cfg
-    assert init.checkpoint == f'work_dirs/resnet18-w32_{norm}_1xb32_digits/epoch_6.pth'
+    assert init.checkpoint == f'work_dirs/resnet18-w32_{norm}_1xb32_digits/epoch_9.pth'
     assert init.prefix == 'backbone.'
 
 
@@ -154,7 +154,7 @@ def test_images_of_cityscapes_in_table_5(tmp_path):
     assert [view.shape[1] for view in views['inputs']] == [102, 128, 153, 179]
 
 
-@pytest.mark.parametrize('norm', ['syncbn', 'ibn-a', 'ibn-b'])
+@pytest.mark.parametrize('norm', ['syncbn', 'ibn-a', 'ibn-b', 'isw'])
 def test_images_of_table_6(norm, tmp_path):
     """GTA5's are read in tests/datasets/test_gta5.py."""
     cfg = load(f'ibn_gta5/fcn_r50-d8_{norm}_table6_cityscapes.py')

@@ -10,7 +10,9 @@ from torch import nn
 
 import normplug.deploy.convert
 from normplug.deploy.network import largest_difference, random_batch, run
-from normplug.norms import SSN
+from normplug.norms import SSN, SW, IterNorm, SyncIterNorm
+from tests.cases import Case, random_input
+from tests.cases import built as built_layer
 from tests.mm.norm_layers import norm_layers
 
 SHAPE = ('--shape', 2, 3, 64, 96)
@@ -32,7 +34,7 @@ def outputs(cfg, model):
     return run(cfg, model, batch)['outputs']
 
 
-@pytest.mark.parametrize('norm', ['SSN', 'PortableSyncBN', 'KN', 'BN'])
+@pytest.mark.parametrize('norm', ['SSN', 'PortableSyncBN', 'KN', 'BN', 'IterNorm'])
 @pytest.mark.parametrize('scope', ['mmdet', 'mmseg', 'mmpretrain'])
 def test_the_outputs_are_unchanged(scope, norm, trained, tool, capsys):
     network = trained(scope, norm)
@@ -202,3 +204,49 @@ def test_folding_keeps_a_bias_and_groups():
     want = norm(conv(x))
     folded = normplug.deploy.convert._fold(conv, norm)
     torch.testing.assert_close(folded(x), want, rtol=1e-5, atol=1e-5)
+
+
+def of_batch_alone(channels):
+    layer = SW(channels, num_pergroup=3, sw_type=5)
+    for logits in layer.ratio_params():
+        logits.data[[1, 3, 4]] = -torch.inf
+    return layer
+
+
+@pytest.mark.parametrize('dtype', [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize(
+    'options',
+    [
+        dict(kernel_size=3, stride=2, padding=1),
+        dict(kernel_size=3, groups=2, bias=False, padding=2, padding_mode='reflect'),
+        dict(kernel_size=(1, 3), dilation=2, groups=2),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize(
+    'build',
+    [
+        lambda c: IterNorm(c, num_groups=4),
+        lambda c: SyncIterNorm(c, num_channels=3, frozen=True),
+        of_batch_alone,
+    ],
+    ids=['iternorm', 'frozen', 'sw_of_batch'],
+)
+def test_folding_a_whitening(build, options, dtype):
+    conv = nn.Conv2d(6, 12, **options).to(dtype).eval()
+    norm = built_layer(Case('', build), 12, dtype).eval()
+    if isinstance(norm, SW):
+        norm.load_state_dict(dict(norm.state_dict(), **of_batch_alone(12).state_dict()))
+    x = random_input((2, 6, 9, 8), dtype)
+    with torch.no_grad():
+        want = norm.double()(conv.double()(x.double()))  # as exact as the weights
+        folded = normplug.deploy.convert._fold(conv.to(dtype), norm)
+        assert folded.weight.dtype == folded.bias.dtype == dtype
+        got = folded.double()(x.double())
+    rounding = 4 * torch.finfo(dtype).eps
+    torch.testing.assert_close(got, want, rtol=0, atol=rounding * want.abs().max().item())
+
+
+def test_a_whitening_that_depends_on_its_input_is_no_map():
+    with pytest.raises(ValueError, match='evaluation depends on the statistics of its input'):
+        SW(4).eval().evaluation()

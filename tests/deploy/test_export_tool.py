@@ -23,7 +23,8 @@ def ends(network):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ('scope', 'norm'), [('mmdet', 'SSN'), ('mmseg', 'SN'), ('mmpretrain', 'IBN')]
+    ('scope', 'norm'),
+    [('mmdet', 'SSN'), ('mmseg', 'SN'), ('mmpretrain', 'IBN'), ('mmdet', 'GW'), ('mmseg', 'SW')],
 )
 def test_onnxruntime_gives_what_torch_gives(scope, norm, trained, tool, capsys):
     network = trained(scope, norm)

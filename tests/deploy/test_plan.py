@@ -8,7 +8,7 @@ from torch.nn.utils import parametrizations, weight_norm
 
 from normplug.deploy.dataflow import record
 from normplug.deploy.plan import make_plan
-from normplug.norms import IBN, KN, SN, SSN, GhostBN, PortableSyncBN
+from normplug.norms import GW, IBN, KN, SN, SSN, SW, GhostBN, IterNorm, PortableSyncBN
 from tests.cases import random_input, ssn
 
 ConvAWS2d = pytest.importorskip('mmcv.cnn').ConvAWS2d
@@ -253,6 +253,33 @@ def decided(mean, var, **options):
     return layer
 
 
+def only_of_batch(layer, means_too=True):
+    """An SW that shares its ratios between BW and, of type 5, BN."""
+    for logits in layer.ratio_params()[0 if means_too else 1 :]:
+        logits.data[[source[0] == 'i' or source == 'ln' for source in layer.normalizers]] = -1e3
+    return layer
+
+
+@pytest.mark.parametrize(
+    'layer', [IterNorm(4), only_of_batch(SW(4)), only_of_batch(SW(4, sw_type=5))]
+)
+def test_whitening_that_is_one_map_is_folded(layer):
+    plan = plan_of(nn.Sequential(nn.Conv2d(3, 4, 1), layer))
+    assert plan.folded == {'1': '0'}
+    plan = plan_of(nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), layer))
+    assert 'its input is not the output of a convolution' in plan.kept['2']
+
+
+@pytest.mark.parametrize(
+    ('channels', 'groups', 'folded'), [(2, 2, True), (4, 2, False), (2, 4, False)]
+)
+def test_whitening_is_folded_within_the_groups_of_a_convolution(channels, groups, folded):
+    conv = nn.Conv2d(4, 4, 1, groups=groups)
+    plan = plan_of(nn.Sequential(conv, IterNorm(4, num_channels=channels)), shape=(2, 4, 3, 3))
+    assert ('1' in plan.folded) == folded
+    assert folded or f"convolution's {groups} groups" in plan.kept['1']
+
+
 @pytest.mark.parametrize(
     ('layer', 'norm_cfg'),
     [
@@ -279,6 +306,9 @@ def test_what_becomes_native(layer, norm_cfg):
         (decided('in', 'in', released_statistics=True), 'released_statistics=True'),
         (SN(4), 'no native layer'),
         (IBN(4), 'no native layer'),
+        (GW(4), 'covariances of its own input'),
+        (SW(4), 'covariances of its own input'),
+        (only_of_batch(SW(4, sw_type=5), means_too=False), 'covariances of its own input'),
     ],
 )
 def test_what_stays(layer, reason):

@@ -13,6 +13,7 @@ from torch import nn
 from normplug import IBN, SN, SyncSN
 from normplug.dist import synchronize_running_stats
 from normplug.hooks import SyncNormStatsHook
+from normplug.norms import GW, SW, IterNorm
 from tests.cases import CASES, assert_same, built
 from tests.dist.scenarios import EXACT, GATHER, assert_equal_on_all_ranks, collectives
 
@@ -27,6 +28,7 @@ def model_of(rank, dtype=torch.float64):
         nn.BatchNorm2d(5, track_running_stats=False),
         nn.Sequential(IBN(5), IBN(5, ratio=1), SyncSN(5, frozen=True)),
         nn.InstanceNorm2d(2, track_running_stats=True),
+        nn.Sequential(SW(4, num_pergroup=2), IterNorm(4, num_channels=2), GW(4)),
     ).to(dtype)
     generator = torch.Generator().manual_seed(100 + rank)
     for name, buffer in model.named_buffers():
@@ -35,6 +37,16 @@ def model_of(rank, dtype=torch.float64):
         elif 'tracked' in name:
             buffer.fill_(7 * (rank + 1) % 10)
     return model
+
+
+def between_means(kind, means):
+    """What the spread of the ranks' means (R, C) adds, by the definition of its kind."""
+    if kind == 'wm':
+        return 0
+    if kind == 'var':
+        return means.var(0, correction=0)
+    blocks = means.T.unflatten(0, (-1, 2))  # (g, d, R)
+    return torch.stack([torch.cov(block, correction=0) for block in blocks])
 
 
 def merged():
@@ -48,9 +60,11 @@ def merged():
             expected[name] = stacked.amax(0)
         elif name.endswith('running_mean'):
             expected[name] = stacked.mean(0)
-            means, var = stacked, name.replace('mean', 'var')
-            variances = torch.stack([buffers[var] for buffers in ranks])
-            expected[var] = variances.mean(0) + means.var(0, correction=0)
+            for kind in ('var', 'cov', 'wm'):
+                spread = name.replace('mean', kind)
+                if spread in expected:
+                    within = torch.stack([buffers[spread] for buffers in ranks]).mean(0)
+                    expected[spread] = within + between_means(kind, stacked)
     model = model_of(rank)
     parameters = copy.deepcopy(dict(model.named_parameters()))
     with collectives(GATHER):

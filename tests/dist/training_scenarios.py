@@ -10,9 +10,12 @@ from mmengine.model import BaseModel
 from torch import nn
 
 from normplug import IBN, SN, PortableSyncBN, SyncSN
-from normplug.population import estimate_population
+from normplug.covariance import inverse_root
+from normplug.norms import SW, SyncIterNorm, SyncSW
+from normplug.population import estimate_population, running_statistics
 from tests.cases import assert_same
 from tests.dist.scenarios import EXACT, assert_equal_on_all_ranks
+from tests.hooks import isw_training
 from tests.hooks import test_precise_bn  # noqa: F401 - registers PlainDataset, ValidatedHook
 from tests.hooks import tiny_training as tiny
 
@@ -32,6 +35,25 @@ def ssn(work_dir, norm, accumulate):
     layer = runner.model.module.norm
     assert layer.num_batches_tracked > 0
     return layer.mean_choice.tolist(), layer.var_choice.tolist()
+
+
+def load_mmseg():
+    """Import it: seconds, which a call of its own has time for."""
+    from mmseg.utils import register_all_modules
+
+    register_all_modules(init_default_scope=False)
+
+
+def isw(work_dir):
+    """Train with ISW under DDP; the masks of this rank, its losses and its weights."""
+    isw_training.without_formatting()
+    cfg = isw_training.config(work_dir, isw_training.WATCH)
+    cfg.launcher = 'pytorch'  # the process group is there
+    cfg.model_wrapper_cfg = {'type': 'MMDistributedDataParallel', 'device_ids': None}
+    cfg.randomness = {'seed': 7, 'diff_rank_seed': True}
+    runner, watch = isw_training.trained(cfg)
+    weights = {name: p.detach() for name, p in runner.model.module.named_parameters()}
+    return watch.masks[-1], [float(losses['loss_isw']) for losses in watch.losses], weights
 
 
 def averages(work_dir, norm):
@@ -86,7 +108,11 @@ class Net(BaseModel):
 
     def __init__(self):
         super().__init__()
-        self.norms = nn.ModuleList([nn.BatchNorm2d(4), SN(4), SyncSN(4), IBN(4), PortableSyncBN(4)])
+        self.norms = nn.ModuleList([
+            nn.BatchNorm2d(4), SN(4), SyncSN(4), IBN(4), PortableSyncBN(4), SW(4), SyncSW(4),
+            SyncIterNorm(4),
+        ])  # fmt: skip
+
         self.head = nn.BatchNorm2d(4)
         self.unseen = nn.BatchNorm2d(4)
 
@@ -101,6 +127,17 @@ def batches(rank):
     return [{'x': torch.randn(n, 4, 3, 5, generator=generator).double() + rank} for n in sizes]
 
 
+def roots_of_batches(size):
+    """The whitening matrix of each batch of all ranks, on average over its images."""
+    pairs = zip(*(batches(r) for r in range(size)), strict=True)
+    joined = [torch.cat([b['x'] for b in pair]) for pair in pairs]
+    total = sum(map(len, joined))
+    covs = [torch.cov(x.movedim(1, -1).flatten(0, -2).T, correction=0) for x in joined]
+    return sum(
+        len(x) / total * inverse_root(cov, 1e-5, 5) for x, cov in zip(joined, covs, strict=True)
+    )[None]
+
+
 def population():
     """The statistics of the union of what the ranks were given."""
     rank, size = dist.get_rank(), dist.get_world_size()
@@ -113,8 +150,14 @@ def population():
     values = every.movedim(1, -1).flatten(0, -2)
     for norm in net.norms:
         start = getattr(norm, 'batch_from', 0)
-        found = {'mean': norm.running_mean, 'var': norm.running_var}
-        want = {'mean': values.mean(0)[start:], 'var': values.var(0)[start:]}
-        assert_same(found, want, EXACT)
+        mean, spread = running_statistics(norm)
+        if isinstance(norm, SyncIterNorm):
+            want = roots_of_batches(size)
+        elif isinstance(norm, SW):
+            want = torch.cov(values.T, correction=0)[None]
+        else:
+            want = values.var(0)[start:]
+        found = {'mean': mean, 'spread': spread}
+        assert_same(found, {'mean': values.mean(0)[start:], 'spread': want}, EXACT)
     assert not torch.equal(net.head.running_mean, before['head.running_mean'])
     assert torch.equal(net.unseen.running_var, before['unseen.running_var'])

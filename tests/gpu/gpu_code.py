@@ -1,4 +1,4 @@
-"""Prints, for a norm: step, launches, and kernels that spill; test_gpu_code.py runs this."""
+"""Prints, for a norm: step, launches, and what kernels do; test_gpu_code.py runs this."""
 
 import json
 import sys
@@ -10,7 +10,7 @@ import torch
 from tests.gpu import stand_in  # isort: split
 
 # After the stand-in: what normplug imports binds functions of torch.cuda.
-from normplug import norms
+from normplug import norms, precision
 from normplug.bench.linked_kn import LinkedKN
 from normplug.ops.reduced import merge_step
 from normplug.ops.traced import TUNINGS
@@ -26,11 +26,15 @@ class TwoRanks:
         return own
 
 
-def main(name: str, size: str, dtype: str, last: str, train: str) -> None:
+def main(name: str, size: str, dtype: str, last: str, train: str, float64: str = '') -> None:
     torch.manual_seed(0)
     n, c, pixels = (int(part) for part in size.split('x'))
     kind = LinkedKN if name == 'KN' else getattr(norms, name)
     layer = kind(c).train(train == 'train')
+    capabilities = (80, 90) if dtype == 'bfloat16' else (75, 80, 90)
+    if float64 == 'slow':  # as on such cards; the arguments of the steps are made on the CPU
+        precision._is_fast = lambda device: False
+        capabilities = (75, 86)
     if name.startswith('Sync'):
         layer.reducer = TwoRanks
     for step, args in stand_in.steps_of(layer, torch.randn(2, c, 4, 4)).items():
@@ -38,7 +42,6 @@ def main(name: str, size: str, dtype: str, last: str, train: str) -> None:
             big = args
         else:
             big = stand_in.resized(args, (n, c, pixels), getattr(torch, dtype), last == 'last')
-        capabilities = (80, 90) if dtype == 'bfloat16' else (75, 80, 90)
         print(json.dumps({'step': step.__name__, **first_that_compiles(step, big, capabilities)}))
 
 
@@ -51,8 +54,14 @@ def first_that_compiles(step, args, capabilities):
                 spills = {cc: stand_in.always_spill(code, Path(folder), cc) for cc in capabilities}
             except RuntimeError:  # PassManager::run failed
                 continue
-            narrow = stand_in.narrow(code, Path(folder), 90)
-        return {'launches': stand_in.launches(code), 'spills': spills, 'narrow': narrow}
+            narrow = stand_in.narrow(code, Path(folder), capabilities[-1])
+            in_float64 = stand_in.in_float64(code, Path(folder), capabilities[-1])
+        return {
+            'launches': stand_in.launches(code),
+            'spills': spills,
+            'narrow': narrow,
+            'in_float64': in_float64,
+        }
     raise RuntimeError(f'no tuning of {step.__name__} compiles')
 
 

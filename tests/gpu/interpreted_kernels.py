@@ -97,6 +97,19 @@ def test_a_large_mean_costs_no_digits_that_the_reference_keeps(shape, last):
         assert (got - want).abs().max() <= allowed
 
 
+@pytest.mark.parametrize('last', [False, True], ids=['contiguous', 'channels_last'])
+def test_pieces_in_float32(last):
+    """Of which the first is far off, and the mean is large."""
+    x = torch.randn(1, 2, 16401) + 1e3
+    x[..., :32] += 30
+    x = laid_out(x, last)
+    exact = x.double()
+    mean, var = kernels.moments(x, torch.float32)
+    assert mean.dtype == var.dtype == torch.float32
+    assert (mean - exact.mean(2)).abs().max() < 1.01 * 2**-14  # a step of float32 there
+    assert (var / exact.var(2, correction=0) - 1).abs().max() < 2e-6
+
+
 @pytest.mark.parametrize('shape', [(2, 8, 64), (2, 3, 301)], ids=['aligned', 'not aligned'])
 def test_other_strides(shape):
     """A gradient that was expanded, a slice of channels, an output of other strides."""

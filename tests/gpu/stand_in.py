@@ -194,13 +194,27 @@ def tuners_of(code: str, folder: Path) -> dict[str, Any]:
     return tuners
 
 
-def cubin_of(tuner: Any, config: Any, capability: int) -> bytes:
-    """A kernel of a configuration, compiled ahead of time."""
+def compiled_kernel(tuner: Any, config: Any, capability: int) -> dict[str, Any]:
+    """A kernel of a configuration, compiled ahead of time, in all of its forms: cubin, ptx, …"""
     meta = tuner._create_compile_meta(config)
     source = ASTSource(tuner.fn, meta['signature'], meta['constants'], meta['configs'][0])
     options = tuner._create_compile_options(config, meta)
     target = GPUTarget('cuda', capability, 32)
-    return triton.compile(source, target=target, options=options).asm['cubin']
+    return triton.compile(source, target=target, options=options).asm
+
+
+def cubin_of(tuner: Any, config: Any, capability: int) -> bytes:
+    """What of a kernel is loaded."""
+    return compiled_kernel(tuner, config, capability)['cubin']
+
+
+def in_float64(code: str, folder: Path, capability: int) -> list[str]:
+    """The kernels of the code that have any value in float64."""
+    return [
+        name
+        for name, tuner in tuners_of(code, folder).items()
+        if '.f64' in compiled_kernel(tuner, tuner.configs[0], capability)['ptx']
+    ]
 
 
 def _told(cubin: bytes, *command: str) -> str:

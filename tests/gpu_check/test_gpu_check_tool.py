@@ -8,8 +8,10 @@ import torch
 from normplug.gpu_check import cli
 from normplug.gpu_check.checks import Check
 from normplug.gpu_check.cli import GROUPS, main_gpu_check
+from normplug.gpu_check.comparison import LOCAL
 from normplug.norms import BaseNorm
-from normplug.ops import blocked, get_backend, passes
+from normplug.norms.whitening import WhiteningNorm
+from normplug.ops import blocked, get_backend, passes, whitening_passes
 from normplug.register import NORMS
 
 CPU = ['--device', 'cpu', '--backend', 'eager', '--quick']
@@ -44,7 +46,7 @@ def test_right_layers_pass(tmp_path, capsys):
     assert 'This was the CPU: no GPU was checked.' in text
     assert f'- torch: `{torch.__version__}`' in text
     out = capsys.readouterr().out
-    assert 'parity: 30 ok, 0 failed, 0 skipped' in out
+    assert f'parity: {len(names)} ok, 0 failed, 0 skipped' in out
     assert out.endswith(f'{tmp_path}/out/gpu_check.md\n{tmp_path}/out/gpu_check.json\n')
 
 
@@ -56,6 +58,12 @@ def test_a_wrong_pass_is_named(factor, tmp_path, monkeypatch, capsys):
             return honest(*args).mul_(factor)
 
         monkeypatch.setattr(module, 'backward_input', wrong)
+
+    def wrong_of_blocks(*args, honest=whitening_passes.backward_input):
+        dx_n = honest(*args)
+        return (args[-1] if dx_n is None else dx_n).mul_(factor)
+
+    monkeypatch.setattr(whitening_passes, 'backward_input', wrong_of_blocks)
     code, data = run(tmp_path, '--only', 'parity', 'memory')
     assert code == 1
     told = failed(data)
@@ -80,6 +88,16 @@ def test_a_wrong_running_statistic_is_named(tmp_path, monkeypatch):
     assert 'contiguous, training: running_var is off by' in seen
     assert 'running_mean' not in seen
     assert 'gradient' not in seen
+
+
+def test_a_wrong_running_matrix_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(WhiteningNorm, 'tracks_unbiased', lambda *_: True)
+    code, data = run(tmp_path, '--only', 'parity')
+    assert code == 1
+    told = failed(data)
+    assert {name.split(',')[0] for name in told} == {'SW', 'SyncSW', 'IterNorm', 'SyncIterNorm'}
+    assert 'contiguous, training: running_cov is off by' in told['SW, eager, float32']
+    assert 'contiguous, training: running_wm is off by' in told['IterNorm, eager, float32']
 
 
 def test_a_check_that_raises_stops_no_other(tmp_path, monkeypatch, capsys):
@@ -114,7 +132,7 @@ def test_what_was_seen_outlives_the_process(tmp_path, monkeypatch):
 def test_nothing_checked_is_no_success(tmp_path):
     code, data = run(tmp_path, '--only', 'launches')
     assert code == 1
-    assert data['verdict'].startswith('Nothing was checked. 6 were skipped.')
+    assert data['verdict'].startswith(f'Nothing was checked. {len(LOCAL) + 1} were skipped.')
 
 
 def test_the_minutes_are_shared(tmp_path):

@@ -235,8 +235,14 @@ def test_hooks_run_within_the_counted_iterations(monkeypatch):
 
 
 def test_float64_is_slow_on_consumer_cards():
-    assert 'half' in float64_note((9, 0))
-    assert 'slow' in float64_note((8, 6))
+    assert float64_note((9, 0)).endswith('statistics are float64')
+    assert 'statistics are float32' in float64_note((8, 6))
+
+
+@pytest.mark.parametrize('name', ['SN', 'SSN', 'IBN', 'GhostBN'])
+def test_what_is_allowed_suits_a_rule_in_float32(slow_float64, name):
+    parity._parity(name, 'eager', 'float32', 'cpu')
+    parity._sizes(name, 'eager', parity._ORDERS['near 256 pixels'], 'cpu')
 
 
 @pytest.mark.slow

@@ -95,6 +95,21 @@ def test_sn_on_every_backend(tmp_path):
     assert [found[-1][name] for name in names] == runner.model.norm.ratios()[1].tolist()
 
 
+def test_whitening(tmp_path, monkeypatch):
+    logged = []
+    runner = tiny.build(config(tmp_path, 'SW'))
+    monkeypatch.setattr(runner.visualizer, 'add_scalars', lambda s, step: logged.append((step, s)))
+    (hook,) = (hook for hook in runner.hooks if isinstance(hook, NormRatioHook))
+    with torch.no_grad():
+        runner.model.norm.sw_mean_weight[0] += 1
+    hook.before_train(runner)
+    ((step, scalars),) = logged
+    assert step == 0
+    names = [f'ratio/norm/{s}_{n}' for s in ('mean', 'var') for n in ('bw', 'iw')]
+    assert list(scalars) == names
+    assert list(scalars.values()) == pytest.approx([0.731059, 0.268941, 0.5, 0.5], abs=1e-6)
+
+
 def test_wrong_interval():
     with pytest.raises(ValueError, match='interval must be at least 1, got 0'):
         NormRatioHook(interval=0)
@@ -105,6 +120,6 @@ def test_no_ratios(tmp_path):
     runner.model.norm = nn.BatchNorm2d(4)
     assert not any(isinstance(m, SN) for m in runner.model.modules())
     with pytest.raises(
-        UnsuitableModelError, match='no SN or SSN, whose ratios it logs; remove the hook'
+        UnsuitableModelError, match='no SN, SSN or SW, whose ratios it logs; remove the hook'
     ):
         runner.train()

@@ -104,9 +104,12 @@ def test_validation_alone(tmp_path):
     assert_population(hook_of(runner, 'ValidatedHook').states[0], cfg)
 
 
-@pytest.mark.parametrize('update_buffers', [True, False])
-def test_of_the_averaged_model(tmp_path, update_buffers):
+@pytest.mark.parametrize(
+    ('norm', 'update_buffers'), [('SN', True), ('SN', False), ('SW', False), ('IterNorm', False)]
+)
+def test_of_the_averaged_model(tmp_path, norm, update_buffers):
     cfg = config(tmp_path / 'work', 'PreciseBNStatsHook', 'ValidatedHook')
+    cfg.model.norm = norm
     ema = {'type': 'EMAHook', 'ema_type': 'ExponentialMovingAverage', 'momentum': 0.1}
     cfg.custom_hooks = [*cfg.custom_hooks, {**ema, 'update_buffers': update_buffers}]
     runner = tiny.build(cfg)

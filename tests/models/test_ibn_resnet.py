@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from normplug.models.isw_layer import ISW
 from normplug.norms import IBN, SN, SyncIBN
 from tests.mm.norm_layers import all_scopes, buffers_of, build, image, norm_layers, randomize
 
@@ -48,6 +49,9 @@ def test_placement_by_stage(scope, depth, blocks):
     assert places(ibn_resnet(B, scope, depth=depth)) == ['bn1', *last[:2]]
     assert places(ibn_resnet(('c', 'c', 'c', None), scope, depth=depth)) == up_to_3
     assert places(ibn_resnet(('d', 'd', None, None), scope, depth=depth)) == last[:2]
+    isw = ibn_resnet(('isw', 'isw', None, None), scope, norm_cfg=dict(BN, eps=1e-3), depth=depth)
+    assert [n for n, m in isw.named_modules() if isinstance(m, ISW)] == ['bn1', *last[:2]]
+    assert {m.eps for m in isw.modules() if isinstance(m, ISW)} == {1e-3}
     mixed = ibn_resnet([None, 'b', None, 'a'], scope, depth=depth)  # the stem is stage 1's
     stage_4 = [name for name in first if name.startswith('layer4')]
     assert sorted(places(mixed)) == sorted([last[1], *stage_4])

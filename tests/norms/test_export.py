@@ -14,7 +14,9 @@ from tests.cases import CASES, TOLERANCE, all_cases, assert_same, built, random_
 ANY = torch.export.Dim.DYNAMIC
 TRACED = (2, 4, 6, 5)
 OTHER_SHAPES = [(3, 4, 9, 7), (1, 4, 1, 2)]
-ONNX_CASES = [c for c in CASES if c.name in ('sn', 'sn_released', 'ssn_radius', 'ibn', 'kn')]
+_SCALED = ('sn', 'sn_released', 'ssn_radius', 'ibn', 'kn')
+_WHITENED = ('sw', 'sw_3_tied', 'sw_5_released', 'iternorm', 'gw')
+ONNX_CASES = [c for c in CASES if c.name in (*_SCALED, *_WHITENED)]
 onnx_cases = pytest.mark.parametrize('case', ONNX_CASES, ids=lambda case: case.name)
 both_modes = pytest.mark.parametrize('strict', [True, False], ids=['strict', 'non-strict'])
 
@@ -116,6 +118,16 @@ def test_onnx_by_tracing(case):
             dynamic_axes={'x': {0: 'n', 2: 'h', 3: 'w'}},
         )
     assert_same_in_onnxruntime(file.getvalue(), layer)
+
+
+@pytest.mark.filterwarnings('ignore')
+@all_cases
+def test_traced_at_any_size(case):
+    layer = built(case, 4).eval()
+    traced = torch.jit.trace(layer, random_input(TRACED))
+    for shape in [TRACED, *OTHER_SHAPES]:
+        x = random_input(shape, seed=3)
+        assert_same({'y': traced(x)}, {'y': layer(x)}, TOLERANCE[torch.float32])
 
 
 @all_cases

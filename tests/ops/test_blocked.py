@@ -13,7 +13,7 @@ CASES = [(60, (3, 4, 35)), (16, (2, 3, 35)), (30, (1, 1, 47)), (2, (2, 3, 5)), (
 @pytest.fixture(params=CASES, ids=str)
 def x(request, monkeypatch):
     block, shape = request.param
-    monkeypatch.setattr(blocked, '_block', lambda: block)
+    monkeypatch.setattr(blocked, 'values_at_once', lambda: block)
     return 3 * torch.randn(shape) + 7
 
 
@@ -73,7 +73,7 @@ def test_half_precision_is_rounded_once(x, layout):
 
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
 def test_half_precision(dtype, monkeypatch):
-    monkeypatch.setattr(blocked, '_block', lambda: 50)
+    monkeypatch.setattr(blocked, 'values_at_once', lambda: 50)
     x = torch.randn(2, 3, 40).to(dtype)
     args = small(x, 3)
     ours = blocked.affine(x, *args)
@@ -93,7 +93,7 @@ def test_a_layer_takes_the_blocks(kind, memory_format, monkeypatch):
         y = layer(x)
         grads = torch.autograd.grad(y, (x, *layer.parameters()), dy)
         with monkeypatch.context() as patch:
-            patch.setattr(blocked, '_block', lambda: 64)
+            patch.setattr(blocked, 'values_at_once', lambda: 64)
             patch.setattr(blocked, 'SMALL', 64)
             assert blocked.fits(x.detach().flatten(2))
             y_blocked = layer(x)

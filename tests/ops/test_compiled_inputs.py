@@ -10,6 +10,7 @@ import normplug
 from normplug import IBN, SN
 from normplug.norms.ssn import SSN, set_radius
 from normplug.ops import compiled as code
+from normplug.ops.traced import trace
 from tests.cases import TOLERANCE, Case, assert_same, built, random_input, run
 
 FLOAT32 = TOLERANCE[torch.float32]
@@ -242,3 +243,18 @@ def test_negated_views():
         return {'y': y, 'dx': x.grad.resolve_neg(), 'dweight': layer.weight.grad}
 
     by_both(scenario)
+
+
+def doubled_or_tripled(x_n):
+    return (x_n * (2 if (x_n.shape[1] == 7) | (x_n.shape[2] == 5) else 3),)
+
+
+def test_one_of_two_conditions_on_sizes_is_one_guard():
+    """Joined to those on strides, it does not stand in for them."""
+    x = random_input((2, 7, 5))
+    with trace(doubled_or_tripled, (x,), [x]) as traced:
+        fits = traced.guards()
+    assert fits([x])
+    assert fits([random_input((3, 7, 6))])
+    assert not fits([random_input((2, 4, 6))])
+    assert not fits([x.transpose(1, 2).contiguous().transpose(1, 2)])

@@ -17,7 +17,7 @@ from torch.autograd.graph import save_on_cpu, saved_tensors_hooks
 from torch.utils.checkpoint import checkpoint
 
 import normplug
-from normplug import SN, BaseNorm
+from normplug import SN, BaseNorm, precision
 from normplug.ops import compiled as code
 from normplug.stats import standardize
 from tests.cases import TOLERANCE, assert_same, random_input
@@ -340,6 +340,15 @@ def test_a_rule_that_is_another_at_each_call(stub):
     normplug.set_backend('auto')
     with pytest.warns(UserWarning, match='compiled 5 times'):
         layer(x)
+
+
+def test_a_rule_in_another_precision_is_other_code(stub):
+    layer, x = SN(6), batch()[0]
+    normplug.set_backend('compiled')
+    for fast, graphs in ((True, 1), (False, 2), (True, 2)):
+        stub.setattr(precision, '_is_fast', lambda device, fast=fast: fast)
+        layer(x)
+        assert code.count() == graphs
 
 
 def test_what_cannot_be_compiled_is_tried_once(stub):

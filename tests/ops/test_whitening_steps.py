@@ -1,6 +1,7 @@
 """Covariances through the autograd Function: against the plain formula, and what it keeps."""
 
 from functools import partial
+from itertools import product
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from torch.autograd import gradcheck
 from normplug.norms.gw import gw_rule
 from normplug.norms.iternorm import iternorm_rule
 from normplug.norms.sw import sw_rule
-from normplug.ops import Blocks, Plan, normalize, normalize_naive
+from normplug.ops import Blocks, Plan, blocked, normalize, normalize_naive
 from normplug.running import Tracked, Tracking
 from tests.cases import assert_same, random_input
 from tests.ops.test_fused import parameters
@@ -21,7 +22,7 @@ SW5 = partial(
 RULES = {
     'sw': (SW5, 0, Blocks(3), (5, 5)),
     'iternorm': (partial(iternorm_rule, **OPTIONS), 0, Blocks(2, root=(1e-3, 5)), ()),
-    'gw': (partial(gw_rule, **OPTIONS), None, Blocks(3, strided=True), ()),
+    'gw': (partial(gw_rule, **OPTIONS), None, Blocks(3, 2), ()),
     'one_block': (partial(iternorm_rule, **OPTIONS), 0, Blocks(6), ()),
 }
 all_rules = pytest.mark.parametrize('name', RULES)
@@ -55,6 +56,27 @@ def test_equals_the_naive_formula(name, shape):
     assert_same(
         results(ours, x, plan, params), results(normalize_naive, x, plan, params), 1e-11, dx=1e3
     )
+
+
+@pytest.mark.parametrize('shape', [(0, 6), (0, 6, 7), (0, 6, 3, 4), (2, 6, 0)], ids=str)
+def test_no_values(shape):
+    plan, sizes = plan_of('gw')
+    got = results(ours, torch.empty(shape), plan, parameters(*sizes, dtype=torch.float32))
+    assert got['y'].shape == got['dx'].shape == shape
+    assert not got['grad.0'].any()
+
+
+@pytest.mark.parametrize('layout', [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize('values', [1, 6 * 5, 6 * 40, 2 * 6 * 40], ids=str)
+@all_rules
+def test_pieces_of_every_size(monkeypatch, name, values, layout):
+    """Of some pixels of a block, of a block, of an image, of two images."""
+    plan, sizes = plan_of(name)
+    x = random_input((5, 6, 8, 5), torch.float64).to(memory_format=layout)
+    params = parameters(*sizes)
+    want = results(normalize_naive, x, plan, params)
+    monkeypatch.setattr(blocked, 'values_at_once', lambda: values)
+    assert_same(results(ours, x, plan, params), want, 1e-11)
 
 
 @pytest.mark.parametrize('name', ['sw', 'one_block'])
@@ -128,23 +150,23 @@ def test_batched_gradients(name):
 
 
 @pytest.mark.usefixtures('compiled')
-@pytest.mark.parametrize('layout', ['contiguous', 'channels_last', 'other_gradient'])
-@pytest.mark.parametrize('name', ['sw', 'iternorm', 'gw'])
-def test_layouts_under_the_compiled_backend(name, layout):
-    """Which runs these steps as they are: compiled, dx was wrong at the second layout."""
-    tracking = None if name == 'gw' else Tracking(0.1, False)
-    plan, sizes = plan_of(name, tracking=tracking)
+@pytest.mark.parametrize('shape', [(2, 6, 9, 7), (3, 6, 20, 30)], ids=str)
+@all_rules
+def test_layouts_of_x_and_its_gradient(name, shape):
+    """Under the compiled backend, one after the other: which runs these steps as they are."""
+    plan, sizes = plan_of(name)
+    tracking = Tracking(0.1, False) if plan.batch_from is not None else None
+    plan = plan._replace(tracking=tracking)
     size = plan.blocks.size
-    last = torch.channels_last if layout == 'channels_last' else torch.contiguous_format
     params = parameters(*sizes, dtype=torch.float32)
-    for shape in ((2, 6, 9, 7), (3, 6, 20, 30)):
+    formats = torch.contiguous_format, torch.channels_last
+    for of_x, of_dy in product(formats, formats):
         tracked = Tracked(torch.zeros(6), torch.zeros(6 // size, size, size), torch.tensor(0))
-        x = random_input(shape).contiguous(memory_format=last).requires_grad_()
-        dy = random_input(shape, seed=5).contiguous(memory_format=last)
-        if layout == 'other_gradient':
-            dy = dy.contiguous(memory_format=torch.channels_last)
+        x = random_input(shape).contiguous(memory_format=of_x).requires_grad_()
+        dy = random_input(shape, seed=5).contiguous(memory_format=of_dy)
         y = normalize(x, plan, params, tracked).y
         got = torch.autograd.grad(y, [x, *params], dy)
+        assert y.stride() == got[0].stride() == x.stride()
         want = normalize_naive(x.double(), plan, [p.double() for p in params])
         grads = torch.autograd.grad(want, [x, *params], dy.double())
         for own, naive in zip((y, *got), (want, *grads), strict=True):

@@ -11,6 +11,7 @@ from normplug import IBN, SN, PortableSyncBN
 from normplug.norms import KN, SSN, SW, IterNorm
 from normplug.population import PopulationError, estimate_population, live_norms
 from tests.cases import assert_same
+from tests.test_precision import NoFloat64
 
 LAYERS = {
     'bn': lambda: nn.BatchNorm2d(4),
@@ -135,6 +136,16 @@ def test_large_means_keep_their_digits():
     torch.testing.assert_close(net.first.running_var.double(), want, rtol=1e-4, atol=0)
 
 
+def test_without_float64():
+    net = Net(SN(4))
+    data = [{'x': b['x'].float()} for b in batches(4, 1, 3)]
+    with NoFloat64():
+        estimate_population(net, data, 10)
+    found = values(data)
+    torch.testing.assert_close(net.first.running_mean, found.mean(0), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(net.first.running_var, found.var(0), rtol=1e-5, atol=0)
+
+
 def test_only_so_many_batches_are_drawn():
     net = Net(SN(4)).double()
     iterator = iter(batches(2, 2, 2))
@@ -207,10 +218,57 @@ def test_kn_is_refused():
     assert set(live_norms(net)) == {'second', 'loss_only'}
 
 
+def blocks(found):
+    """(values, 4) as blocks of two channels, (2, 2, values)."""
+    return found.T.view(2, 2, -1)
+
+
+@pytest.mark.parametrize('offset', [0, 1e4])
+def test_covariances_are_those_of_all_inputs(offset):
+    """Those between batches included, whose means differ."""
+    net = Net(SW(4, num_pergroup=2)).double()
+    data = [{'x': b['x'] + offset} for b in batches(3, 1, 4)]
+    assert estimate_population(net, data, 10) == ['loss_only']
+    found = values(data)
+    torch.testing.assert_close(net.first.running_mean, found.mean(0), rtol=1e-12, atol=1e-12)
+    want = torch.stack([torch.cov(block, correction=0) for block in blocks(found)])
+    torch.testing.assert_close(net.first.running_cov, want, rtol=1e-10, atol=0)
+    assert net.first.num_batches_tracked == 0
+
+
+def test_whitening_matrices_are_averages_of_those_of_the_batches():
+    """A single value has none, and counts for nothing."""
+
+    class Alone(Net):
+        def forward(self, x, mode='tensor'):
+            return self.first(x)
+
+    net = Alone(IterNorm(4, num_channels=2, T=20)).double()
+    data = batches(3, 1, 4)
+    single = batches(1, pixels=(1, 1))
+    estimate_population(net, data + single, 10)
+    found = values(data)
+    torch.testing.assert_close(net.first.running_mean, found.mean(0), rtol=1e-12, atol=1e-12)
+    want = 0
+    for batch in data:
+        covs = [torch.cov(block, correction=0) for block in blocks(values([batch]))]
+        eigenvalues, vectors = torch.linalg.eigh(torch.stack(covs))
+        root = vectors @ torch.diag_embed((eigenvalues + 1e-5).rsqrt()) @ vectors.mT
+        want = want + root * len(batch['x']) / 8
+    torch.testing.assert_close(net.first.running_wm, want, rtol=1e-10, atol=0)
+
+
 @pytest.mark.parametrize('kind', [SW, IterNorm])
-def test_running_matrices_are_refused(kind):
-    net = Net(kind(4))
-    before = copy.deepcopy(net.state_dict())
-    with pytest.raises(PopulationError, match=f'first is a {kind.__name__}, .* PreciseBNStatsHook'):
-        estimate_population(net, [torch.randn(2, 4, 3, 3)], 1)
-    assert_same(net.state_dict(), before, 0)
+def test_whitening_of_few_values(kind):
+    """(N, C) inputs, and a batch without images."""
+
+    class Heads(Net):
+        def forward(self, x, mode='tensor'):
+            return self.first(x[:, :, 0, 0]), self.first(x[:0])
+
+    net = Heads(kind(4)).double()
+    data = batches(3, 2)
+    estimate_population(net, data, 10)
+    want = torch.cat([b['x'][:, :, 0, 0] for b in data]).mean(0)
+    torch.testing.assert_close(net.first.running_mean, want, rtol=1e-12, atol=0)
+    assert all(torch.isfinite(t).all() for t in net.first.running())

@@ -1,6 +1,7 @@
 """Unknown types and missing data are found before the first write, with their config keys."""
 
 import json
+import re
 
 import pytest
 from mmengine.config import Config
@@ -90,6 +91,27 @@ def test_a_norm_that_the_model_calls_otherwise(project):
         build_checked_model(cfg)
     cfg.model.norm_cfg = dict(type='LN2d')
     build_checked_model(cfg)
+
+
+def test_the_part_whose_channels_a_norm_does_not_divide(project):
+    pytest.importorskip('mmdet')
+    cfg = Config.fromfile(project.write_config())
+    cfg.default_scope = 'mmdet'
+    norm = dict(type='SyncSW', num_pergroup=4)
+    backbone = dict(type='mmdet.ResNet', depth=18, stem_channels=8, base_channels=8, norm_cfg=norm)
+    neck = dict(type='mmdet.FPN', in_channels=[8, 16, 32, 64], out_channels=6, num_outs=4)
+    head = dict(type='mmdet.RetinaHead', num_classes=2, in_channels=6, feat_channels=6)
+    model = dict(type='mmdet.RetinaNet', backbone=backbone, neck=neck, bbox_head=head)
+    cfg.model = dict(model, neck=dict(neck, norm_cfg=norm))
+    message = "norm_cfg=dict(type='SyncSW'): num_pergroup=4 does not divide the 6 channels"
+    with pytest.raises(UserError, match=f'^model.neck.norm_cfg: {re.escape(message)}'):
+        build_checked_model(cfg)
+    norms = [dict(where='backbone.*', norm_cfg=dict(type='SyncSW', num_pergroup=3))]
+    model |= dict(type='NormPlacement', model_type='RetinaNet', norms=norms)
+    cfg.model = dict(model, backbone=dict(backbone, norm_cfg=dict(type='BN')))
+    at = r'^model.norms.0.norm_cfg: .* the 8 channels: .* \(at the norm layer backbone.bn1\)'
+    with pytest.raises(UserError, match=at):
+        build_checked_model(cfg)
 
 
 def test_data_root_missing(project, train, refuses):

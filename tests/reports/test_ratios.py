@@ -11,7 +11,7 @@ from torch import nn
 
 from normplug import SN
 from normplug.checkpoints.source import CheckpointError
-from normplug.norms import SSN
+from normplug.norms import SSN, SW
 from normplug.norms.ssn import set_radius
 from normplug.reports.plot_ratios import main_plot_ratios
 from normplug.reports.ratios import ratio_rows, read_evolution, read_ratios
@@ -63,9 +63,10 @@ def test_the_layer_itself_and_the_released_layout(tmp_path):
 @pytest.mark.parametrize(
     ('state', 'message'),
     [
-        ({'weight': torch.ones(4)}, r'has no SN and no SSN \(no key ends in \.mean_weight\)'),
-        ({'bn1.mean_weight': torch.ones(3)}, r'bn1 is no layer of SN or SSN'),
+        ({'weight': torch.ones(4)}, r'has no SN, SSN or SW \(no key ends in \.mean_weight or'),
+        ({'bn1.mean_weight': torch.ones(3)}, r'bn1 is no layer of SN, SSN or SW'),
         ({'bn1.mean_weight': torch.ones(3), 'bn1.var_weight': torch.ones(2)}, 'bn1 is no layer'),
+        ({'bn1.sw_mean_weight': torch.ones(4)}, 'bn1 is no layer of .*sw_type must be one of 2, 3'),
         ({'epoch': 3}, 'holds no state dict'),
     ],
 )
@@ -73,6 +74,32 @@ def test_what_has_no_ratios(tmp_path, state, message):
     torch.save(state, tmp_path / 'a.pth')
     with pytest.raises(CheckpointError, match=message):
         read_ratios(tmp_path / 'a.pth')
+
+
+def whitening():
+    net = nn.ModuleDict({
+        'five': SW(32, sw_type=5), 'tied': SW(6, sw_type=3, tie_weight=True), 'sn': SN(4),
+    })  # fmt: skip
+    with torch.no_grad():
+        net['five'].sw_mean_weight.copy_(torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0]))
+        net['tied'].sw_mean_weight[1] += 1
+    return net
+
+
+def test_switchable_whitening(tmp_path, capsys):
+    net = whitening()
+    ratios = read_ratios(save(tmp_path / 'a.pth', net))
+    for name, found in ratios.items():
+        for values, want in zip(found.values(), net[name].ratios(), strict=True):
+            assert list(values) == [n.upper() for n in net[name].normalizers], name
+            assert list(values.values()) == want.tolist(), name
+    assert list(ratios['five']['mean']) == ['BW', 'IW', 'BN', 'IN', 'LN']
+    assert ratios['tied']['mean'] == ratios['tied']['variance']
+    assert main_plot_ratios([str(tmp_path / 'a.pth')]) == 0
+    assert is_picture(tmp_path / 'a_ratios.png')
+    table = rows((tmp_path / 'a_ratios.csv').read_text())
+    assert list(table[0]) == ['layer', 'statistic', 'IN', 'LN', 'BN', 'IW', 'BW', 'choice']
+    assert [row['BW'] for row in table[2:]] == ['0.211942', '0.211942', '', '']
 
 
 def log(work_dir, timestamp, *steps, layer='bn1'):
@@ -165,6 +192,13 @@ def test_tool_on_a_run(tmp_path):
     assert [row['iteration'] for row in rows((out / 'ratios.csv').read_text())] == [
         *['0'] * 2, *['10'] * 2, *['20'] * 2
     ]  # fmt: skip
+
+
+def test_tool_on_a_run_with_whitening(tmp_path):
+    for iterations in (200, 400):
+        save(tmp_path / f'iter_{iterations}.pth', whitening(), meta={'iter': iterations})
+    assert main_plot_ratios([str(tmp_path)]) == 0
+    assert is_picture(tmp_path / 'ratios_evolution.png')
 
 
 def test_tool_refuses_to_replace(tmp_path, capsys):

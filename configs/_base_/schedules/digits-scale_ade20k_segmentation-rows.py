@@ -1,6 +1,6 @@
 # Table 5 on ADE20K at digits scale: 2400 iterations of 1 process x 2 images.
 # The heads, which start from nothing, learn ten times as fast, or they need many more
-# (docs/lab/reproduce_pilot.md).
+# (docs/lab/reproduce_pilot.md). How that does in the light: docs/lab/light_pilot_tables.md.
 _base_ = './ade20k_segmentation-rows.py'
 
 train_cfg = dict(max_iters=2400, val_interval=2400)

@@ -1,7 +1,7 @@
 # Table 5 on Cityscapes at digits scale: 4800 iterations of 1 process x 2 images; crops of random
 # scale need twice those of ADE20K.
 # The heads, which start from nothing, learn ten times as fast, or they need many more
-# (docs/lab/reproduce_pilot.md).
+# (docs/lab/reproduce_pilot.md). How that does in the light: docs/lab/light_pilot_tables.md.
 _base_ = './cityscapes_segmentation-rows.py'
 
 train_cfg = dict(max_iters=4800, val_interval=4800)

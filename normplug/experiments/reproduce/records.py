@@ -13,7 +13,7 @@ from typing import Any
 from normplug.checkpoints.source import CheckpointError
 from normplug.errors import UserError
 from normplug.files import write
-from normplug.reports.ratios import NORMALIZERS, read_ratios
+from normplug.reports.ratios import normalizers_in, read_ratios
 from normplug.reports.runs import read_run
 
 from .jobs import Job, last_checkpoint_name
@@ -123,15 +123,18 @@ def _numbers(record: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _mean_ratios(checkpoint: Path) -> dict[str, float]:
-    """Ratio of each normalizer, over all layers and both statistics; nothing without SN."""
+    """Ratio of each normalizer, over all layers and both statistics; nothing without SN or SW."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')
-            layers = read_ratios(checkpoint).values()
+            ratios = read_ratios(checkpoint)
     except CheckpointError:
         return {}
-    rows = [row for layer in layers for row in layer.values()]
-    return {f'ratio/{name}': mean(row.get(name, 0.0) for row in rows) for name in NORMALIZERS}
+    rows = [row for layer in ratios.values() for row in layer.values()]
+    return {
+        f'ratio/{name}': mean(row.get(name, 0.0) for row in rows)
+        for name in ('IN', 'LN', 'BN', *normalizers_in([ratios]))
+    }
 
 
 def _read(path: Path) -> dict[str, Any] | None:

@@ -1,8 +1,10 @@
-"""Table 5, and IBN-Net across Cityscapes and GTA5."""
+"""Table 5; IBN-Net, and instance selective whitening, across Cityscapes and GTA5."""
+
+from collections.abc import Sequence
 
 from ..rows import Column, Row, Scale, Table, Test
 
-__all__ = ['IBN_GTA5', 'TABLE5_ADE20K', 'TABLE5_CITYSCAPES']
+__all__ = ['IBN_GTA5', 'ISW_GTA5', 'TABLE5_ADE20K', 'TABLE5_CITYSCAPES']
 
 _SOURCE = 'Luo, VALSE 2018, slides of '
 _SCALES = 'several scales'
@@ -42,7 +44,7 @@ TABLE5_CITYSCAPES = _table5(
 
 # Digits by day and by night stand for Cityscapes and GTA5.
 _DOMAINS = {'Cityscapes': ('cityscapes', 'cityscapes'), 'GTA5': ('gta5', 'cityscapes-night')}
-_MODELS = {'ResNet50': 'syncbn', 'IBN-Net50-a': 'ibn-a', 'IBN-Net50-b': 'ibn-b'}
+_MODELS = {'ResNet50': 'syncbn', 'IBN-Net50-a': 'ibn-a', 'IBN-Net50-b': 'ibn-b', 'ISW': 'isw'}
 _TWO_DOMAINS = (
     Column('mIoU, other domain', 'mIoU', 'other'),
     Column('accuracy, other domain', 'aAcc', 'other'),
@@ -52,7 +54,7 @@ _TWO_DOMAINS = (
 
 
 def _trained_on(
-    domain: str, model: str, same: tuple[float, float], other_domain: tuple[float, float]
+    domain: str, model: str, same: Sequence[float], other_domain: Sequence[float]
 ) -> Row:
     other = next(name for name in _DOMAINS if name != domain)
     norm = _MODELS[model]
@@ -66,7 +68,7 @@ def _trained_on(
         f'{model}, trained on {domain}',
         Scale(real[0], (Test('other', config=real[1]),)),
         Scale(digits[0], (Test('other', config=digits[1]),)),
-        dict(zip((column.name for column in _TWO_DOMAINS), (*other_domain, *same), strict=True)),
+        dict(zip((column.name for column in _TWO_DOMAINS), (*other_domain, *same), strict=False)),
         group=domain,
     )
 
@@ -85,4 +87,18 @@ IBN_GTA5 = Table(
         _trained_on('GTA5', 'IBN-Net50-b', (64.2, 92.4), (29.6, 66.8)),
     ),
     'ResNet-18 of half the width on digits by day (Cityscapes) and by night (GTA5)',
+)
+
+# Of a later paper, with another network and recipe; rows of the two tables are trained once.
+ISW_GTA5 = Table(
+    'isw-gta5',
+    "Instance selective whitening, GTA5 to Cityscapes (published: DeepLabV3+; here: IBN-Net's FCN)",
+    "a later paper's table of domain generalization; ISW is of RobustNet, CVPR 2021",
+    _TWO_DOMAINS,
+    (
+        _trained_on('GTA5', 'ResNet50', (), (28.95,)),
+        _trained_on('GTA5', 'IBN-Net50-b', (), (33.85,)),
+        _trained_on('GTA5', 'ISW', (), (36.58,)),
+    ),
+    IBN_GTA5.at_digits,
 )

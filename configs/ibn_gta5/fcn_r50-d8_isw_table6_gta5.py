@@ -1,0 +1,12 @@
+# ISW, trained on GTA5 by the recipe of IBN-Net's Table 6. Row and recipe, and what is unknown of
+# them:
+_base_ = ['../_base_/rows/fcn_isw.py', '../_base_/scales/ibn_gta5.py']
+
+custom_imports = dict(imports=['normplug', 'normplug.datasets'])
+# 6 epochs of 12403 images, 8 a step.
+custom_hooks = [*_base_.custom_hooks, dict(type='ISWHook', begin=9302)]
+model = dict(
+    data_preprocessor=_base_.padding,
+    # ImageNet weights of the plain network, as released.
+    backbone=dict(init_cfg=dict(type='Pretrained', checkpoint='torchvision://resnet50')),
+)
