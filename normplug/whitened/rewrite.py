@@ -53,7 +53,7 @@ def coordinates_of(layer: WhitenedLayer, name: str) -> Coordinates:
         WhiteningError: there are fewer samples than channels, or some is NaN or infinite.
     """
     right = left = None
-    mean = layer.seen_in.mean.to(small_dtype(layer.seen_in.mean))
+    mean = layer.seen_in.mean.to(small_dtype(layer.seen_in.mean, exact=True))
     _check(layer.seen_in, 'inputs', name)
     if layer.of_inputs:
         right = _root(layer.seen_in, layer.eps, layer.in_rank, layer.symmetric)
@@ -143,7 +143,7 @@ def _check(seen: Samples, kind: str, name: str) -> None:
 
 
 def _root(seen: Samples, eps: float, rank: float | None, symmetric: bool) -> Root:
-    cov = seen.cov.to(small_dtype(seen.cov))
+    cov = seen.cov.to(small_dtype(seen.cov, exact=True))
     root = root_of((cov + cov.T) / 2, eps, rank, symmetric)
     # Eigenvectors of equal matrices may differ from machine to machine.
     kept = torch.tensor(root.kept)

@@ -32,7 +32,7 @@ class Samples(nn.Module):
 
     def add(self, moments: Covariances, count: int | Tensor) -> None:
         """Note the moments of ``count`` samples of this rank; :meth:`gather` merges them."""
-        mean, cov = (t.to(small_dtype(t)) for t in moments)
+        mean, cov = (t.to(small_dtype(t, exact=True)) for t in moments)
         count = torch.as_tensor(count, dtype=mean.dtype, device=mean.device)
         self._pending.append(torch.cat((mean, cov.flatten(), count.view(1))))
 
@@ -40,7 +40,7 @@ class Samples(nn.Module):
     def gather(self) -> None:
         """Merge what was noted on all ranks; every rank has to call this."""
         so_far = torch.cat((self.mean, self.cov.flatten(), self.count.view(1).to(self.mean)))
-        so_far = so_far.to(small_dtype(so_far))
+        so_far = so_far.to(small_dtype(so_far, exact=True))
         own = _merged(self._pending or [torch.zeros_like(so_far)], len(self.mean))
         self._pending = []
         reducer = group_reducer()
