@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from normplug.errors import UserError
 from normplug.norms.whitening import WhiteningNorm
 from normplug.preflight.config_types import name_of, name_operators, written
+from normplug.whitened import plain_layers
 
 from .dataflow import record
 from .description import names_of
@@ -55,7 +56,9 @@ def deploy(
     """
     if name_of(cfg.model.get('type')) in ('DeployedModel', 'deployed_model'):
         raise UserError('the config is that of a deployed model already')
-    flow, wanted = record(model, lambda: [_first_run(cfg, model, batch) for batch in batches])
+    wanted = [_first_run(cfg, model, batch) for batch in batches]
+    plain_layers(model)
+    flow, _ = record(model, lambda: [_first_run(cfg, model, batch) for batch in batches])
     try:
         plan = make_plan(model, flow, must_fold)
     except ValueError as error:

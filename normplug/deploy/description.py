@@ -7,12 +7,15 @@ from mmengine.registry import MODELS
 from torch import nn
 
 from normplug.models import place_norms
+from normplug.whitened import plain_layers
 
 __all__ = ['deployed_model', 'names_of']
 
 
 def deployed_model(deployed: Mapping | None = None, **model) -> nn.Module:
     """Build a model, replace its norms, and remove the folded ones: ``DeployedModel``.
+
+    Whitened layers become plain ones with a bias.
 
     Args:
         deployed: a dict of ``type``, the trained model's; ``norms``, as in
@@ -32,6 +35,7 @@ def deployed_model(deployed: Mapping | None = None, **model) -> nn.Module:
             f'tools/deploy.py writes it; got {deployed!r}'
         )
     built = MODELS.build(dict(type=deployed['type'], **model))
+    plain_layers(built)
     if deployed['norms']:
         place_norms(built, deployed['norms'])
     names = names_of(built)

@@ -8,6 +8,7 @@ from normplug.whitened.layers import (
     WNNConv,
     WNNLinear,
 )
+from normplug.whitened.plain import plain_layers
 from normplug.whitened.rewrite import Rewritten, WhiteningError, rewrite
 from normplug.whitened.whitener import Whitener, whitened_layers
 
@@ -21,6 +22,7 @@ __all__ = [
     'WhitenedLayer',
     'Whitener',
     'WhiteningError',
+    'plain_layers',
     'rewrite',
     'whitened_layers',
 ]

@@ -9,6 +9,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 
 from normplug.norms import SSN
+from normplug.whitened import WhitenedLayer
 from tests.mm.norm_layers import randomize
 
 TOOLS = Path(__file__).parents[2] / 'tools'
@@ -85,6 +86,16 @@ def decide(model):
             state[layer.normalizers.index(name)] = 1
 
 
+def whiten(model):
+    """Put every whitened layer in coordinates of its own."""
+    for layer in model.modules():
+        if isinstance(layer, WhitenedLayer):
+            for matrix in (layer.in_matrix, layer.out_matrix):
+                if matrix is not None:
+                    matrix.add_(0.1 * torch.randn_like(matrix))
+            layer.in_mean.normal_()
+
+
 class Trained:
     """The files of a network whose every weight and statistic is off its start."""
 
@@ -97,6 +108,7 @@ class Trained:
         with DefaultScope.overwrite_default_scope(scope):
             self.model = MODELS.build(cfg.model)
         randomize(self.model)
+        whiten(self.model)
         decide(self.model)
         self.model.eval()
         meta = dict(dataset_meta=dict(classes=('one', 'two')))

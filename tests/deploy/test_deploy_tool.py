@@ -11,8 +11,10 @@ from torch import nn
 import normplug.deploy.convert
 from normplug.deploy.network import largest_difference, random_batch, run
 from normplug.norms import SSN, SW, IterNorm, SyncIterNorm
+from normplug.whitened import WhitenedLayer
 from tests.cases import Case, random_input
 from tests.cases import built as built_layer
+from tests.deploy.conftest import models
 from tests.mm.norm_layers import norm_layers
 
 SHAPE = ('--shape', 2, 3, 64, 96)
@@ -56,6 +58,26 @@ def test_the_outputs_are_unchanged(scope, norm, trained, tool, capsys):
     else:
         assert not [name for name in left if 'bbox_head' not in name]
         assert 'folded into a convolution' in printed
+
+
+@pytest.mark.parametrize('kind', ['WNNConv', 'EigenConv', 'PostGWNNConv'])
+def test_whitened_layers_become_plain_ones(kind, trained, tool, capsys):
+    changes = {
+        part: dict(cfg, conv_cfg=dict(type=kind))
+        for part, cfg in models('BN')['mmseg'].items()
+        if part in ('backbone', 'decode_head')
+    }
+    for part in ('backbone', 'decode_head'):
+        changes[part]['conv_cfg'] = dict(type=kind)
+    network = trained('mmseg', 'BN', **changes)
+    out = network.folder / 'deployed'
+    assert tool('deploy')(network.config, network.checkpoint, out, *SHAPE) == 0
+    assert 'outputs unchanged' in capsys.readouterr().out
+    cfg, model = built(out, 'mmseg')
+    assert not [m for m in model.modules() if isinstance(m, WhitenedLayer)]
+    assert any(isinstance(m, WhitenedLayer) for m in network.model.modules())
+    assert largest_difference(outputs(cfg, model), outputs(cfg, network.model)) < 1e-5
+    assert not norm_layers(model)
 
 
 def test_a_shared_convolution_is_not_folded(trained, tool, refused, capsys):

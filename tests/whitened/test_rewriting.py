@@ -12,6 +12,7 @@ from normplug.whitened import (
     WhiteningError,
     WNNConv,
     WNNLinear,
+    plain_layers,
     rewrite,
 )
 from normplug.whitened.rewrite import coordinates_of
@@ -341,3 +342,23 @@ def test_autocast_and_half_precision_inputs():
 def test_bad_arguments(kind, options, message):
     with pytest.raises(ValueError, match=message):
         kind(8, 4, 3, **options)
+
+
+@pytest.mark.parametrize('shape', SHAPES)
+@all_convs
+def test_a_plain_layer_computes_the_same(kind, shape):
+    layer = built(kind, shape)
+    seen(layer, inputs())
+    rewrite(layer, coordinates_of(layer, 'conv'))
+    model = nn.ModuleDict({'first': layer, 'shared': layer, 'other': nn.ReLU()})
+    assert list(plain_layers(model)) == ['first']
+    assert type(model['first']) is nn.Conv2d
+    assert model['shared'] is model['first']
+    x = inputs()
+    torch.testing.assert_close(model['first'](x), layer(x))
+    with torch.no_grad():
+        linear = WNNLinear(5, 4)
+        linear.in_mean.normal_()
+        model = nn.Sequential(linear)
+        plain_layers(model)
+        torch.testing.assert_close(model(x[..., :5].float()), linear(x[..., :5].float()))
