@@ -65,6 +65,11 @@ _TOOLS = {
         'main_reproduce',
         'train all rows of a published table (tools/reproduce.py)',
     ),
+    'whitened-networks': (
+        'normplug.experiments.whitened.cli',
+        'main_whitened_networks',
+        'WNN, GWNN and EigenNet beside batch norm (tools/whitened_networks.py)',
+    ),
     'make-digits': (
         'normplug.data.cli',
         'main_make_digits',

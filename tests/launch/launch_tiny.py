@@ -36,6 +36,13 @@ class TinyKNBackbone(TinyBackbone):
 
 
 @MODELS.register_module()
+class TinyWhitenedBackbone(TinyBackbone):
+    def __init__(self, width=4, init_cfg=None):
+        super().__init__(width, init_cfg)
+        self.fc = MODELS.build({'type': 'WNNLinear', 'in_features': 1, 'out_features': width})
+
+
+@MODELS.register_module()
 class TinyModel(BaseModel):
     def __init__(self, backbone, classes=2, data_preprocessor=None):
         super().__init__(data_preprocessor)
