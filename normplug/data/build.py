@@ -12,7 +12,7 @@ from pathlib import Path
 from normplug.errors import UserError
 
 from .ade import write_ade
-from .cityscapes import day_settings, night_settings, write_cityscapes
+from .cityscapes import building_settings, day_settings, night_settings, write_cityscapes
 from .classification import crop_settings, write_classification
 from .coco import write_coco
 from .scene import SceneMaker, SceneSettings
@@ -32,7 +32,10 @@ VERSION = 1
 RECORD = 'digits.json'
 # Below, the smallest digits are a few pixels; above, the photographs are a blur.
 SIZES = (64, 1024)
-_LIGHTS = 'Each picture has its own light now; old scenes, and those of --no-light, are all in one'
+_LIGHTS = (
+    'Each picture has its own light now; old scenes, and those of --no-light, cityscapes_day and '
+    'cityscapes_night, are all in one'
+)
 
 
 class DigitsError(UserError, ValueError):
@@ -81,7 +84,8 @@ FORMATS: dict[str, Format] = {
     'coco': Format(write_coco),
     'classification': Format(write_classification, crop_settings),
     'ade': Format(write_ade),
-    'cityscapes': Format(write_cityscapes, day_settings),
+    'cityscapes': Format(write_cityscapes, building_settings),
+    'cityscapes_day': Format(write_cityscapes, day_settings),
     'cityscapes_night': Format(write_cityscapes, night_settings),
 }
 
@@ -137,15 +141,22 @@ def _read(folder: Path) -> dict:
     return {**found, 'scene': {'light': None, **found['scene']}}
 
 
+def _has_one_light(name: str) -> bool:
+    """Whether a format has one light whatever is asked for."""
+    return FORMATS[name].adapt(SceneSettings()).light is None
+
+
 def _check_light(out: Path, records: Mapping[str, dict]) -> None:
     """Raise DigitsError if a format beside those to write has another light.
 
     A network that is pretrained on one form and trained on another must not see two lights by
-    mistake.
+    mistake. Formats that always have one light are meant to be beside the others.
     """
-    light = next(iter(records.values()))['scene']['light']
+    lights = [r['scene']['light'] for name, r in records.items() if not _has_one_light(name)]
     for name in FORMATS.keys() - records.keys():
-        other = light
+        if not lights or _has_one_light(name):
+            continue
+        (light, *_), other = lights, lights[0]
         with suppress(OSError, ValueError, TypeError, KeyError):
             other = _read(out / name)['scene']['light']
         if other != light:
