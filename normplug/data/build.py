@@ -141,25 +141,21 @@ def _read(folder: Path) -> dict:
     return {**found, 'scene': {'light': None, **found['scene']}}
 
 
-def _has_one_light(name: str) -> bool:
-    """Whether a format has one light whatever is asked for."""
-    return FORMATS[name].adapt(SceneSettings()).light is None
-
-
 def _check_light(out: Path, records: Mapping[str, dict]) -> None:
     """Raise DigitsError if a format beside those to write has another light.
 
     A network that is pretrained on one form and trained on another must not see two lights by
     mistake. Formats that always have one light are meant to be beside the others.
     """
-    lights = [r['scene']['light'] for name, r in records.items() if not _has_one_light(name)]
-    for name in FORMATS.keys() - records.keys():
-        if not lights or _has_one_light(name):
-            continue
-        (light, *_), other = lights, lights[0]
+    lit = {name for name, form in FORMATS.items() if form.adapt(SceneSettings()).light}
+    lights = [records[name]['scene']['light'] for name in lit & records.keys()]
+    if not lights:
+        return
+    for name in lit - records.keys():
+        other = lights[0]
         with suppress(OSError, ValueError, TypeError, KeyError):
             other = _read(out / name)['scene']['light']
-        if other != light:
+        if other != lights[0]:
             raise DigitsError(
                 f'{out} holds {name} with another light: replace it too, by its name in --formats '
                 f'and --force of make_digits, or choose another --out. {_LIGHTS}'
