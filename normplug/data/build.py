@@ -12,7 +12,7 @@ from pathlib import Path
 from normplug.errors import UserError
 
 from .ade import write_ade
-from .cityscapes import day_settings, night_settings, write_cityscapes
+from .cityscapes import building_settings, day_settings, night_settings, write_cityscapes
 from .classification import crop_settings, write_classification
 from .coco import write_coco
 from .scene import SceneMaker, SceneSettings
@@ -32,7 +32,10 @@ VERSION = 1
 RECORD = 'digits.json'
 # Below, the smallest digits are a few pixels; above, the photographs are a blur.
 SIZES = (64, 1024)
-_LIGHTS = 'Each picture has its own light now; old scenes, and those of --no-light, are all in one'
+_LIGHTS = (
+    'Each picture has its own light now; old scenes, and those of --no-light, cityscapes_day and '
+    'cityscapes_night, are all in one'
+)
 
 
 class DigitsError(UserError, ValueError):
@@ -81,7 +84,8 @@ FORMATS: dict[str, Format] = {
     'coco': Format(write_coco),
     'classification': Format(write_classification, crop_settings),
     'ade': Format(write_ade),
-    'cityscapes': Format(write_cityscapes, day_settings),
+    'cityscapes': Format(write_cityscapes, building_settings),
+    'cityscapes_day': Format(write_cityscapes, day_settings),
     'cityscapes_night': Format(write_cityscapes, night_settings),
 }
 
@@ -141,14 +145,17 @@ def _check_light(out: Path, records: Mapping[str, dict]) -> None:
     """Raise DigitsError if a format beside those to write has another light.
 
     A network that is pretrained on one form and trained on another must not see two lights by
-    mistake.
+    mistake. Formats that always have one light are meant to be beside the others.
     """
-    light = next(iter(records.values()))['scene']['light']
-    for name in FORMATS.keys() - records.keys():
-        other = light
+    lit = {name for name, form in FORMATS.items() if form.adapt(SceneSettings()).light}
+    lights = [records[name]['scene']['light'] for name in lit & records.keys()]
+    if not lights:
+        return
+    for name in lit - records.keys():
+        other = lights[0]
         with suppress(OSError, ValueError, TypeError, KeyError):
             other = _read(out / name)['scene']['light']
-        if other != light:
+        if other != lights[0]:
             raise DigitsError(
                 f'{out} holds {name} with another light: replace it too, by its name in --formats '
                 f'and --force of make_digits, or choose another --out. {_LIGHTS}'

@@ -1,4 +1,4 @@
-"""Cityscapes' segmentation format, in two visual domains of one layout: day and night."""
+"""Cityscapes' segmentation format; also as two visual domains, day and night, each in one light."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -10,7 +10,15 @@ from PIL import Image
 from .scans import CLASSES
 from .scene import Scene, SceneMaker, SceneSettings
 
-__all__ = ['CITIES', 'IGNORED', 'PHOTO', 'day_settings', 'night_settings', 'write_cityscapes']
+__all__ = [
+    'CITIES',
+    'IGNORED',
+    'PHOTO',
+    'building_settings',
+    'day_settings',
+    'night_settings',
+    'write_cityscapes',
+]
 
 # Train ids: 0 to 9 for the digits, 10 for the photograph, 255 (ignored, as in Cityscapes) for the
 # band around strokes that is neither.
@@ -20,13 +28,22 @@ IGNORED = 255
 CITIES = {'train': ('alba', 'brisa', 'corvo'), 'val': ('delta', 'estre')}
 
 
-def day_settings(settings: SceneSettings) -> SceneSettings:
+def building_settings(settings: SceneSettings) -> SceneSettings:
     """Digits on the photograph of a building, colours as they are."""
     return replace(settings, photos=('china.jpg',))
 
 
+# The light of a picture varies as far as the night does: a network that was trained in it loses
+# nothing from day to night (docs/lab/light_pilot_tables.md). So each domain has one light.
+
+
+def day_settings(settings: SceneSettings) -> SceneSettings:
+    """The same, all pictures in one light."""
+    return replace(building_settings(settings), light=None)
+
+
 def night_settings(settings: SceneSettings) -> SceneSettings:
-    """Strongly coloured, dimmer digits on the other photograph, darkened and tinted blue."""
+    """Strongly coloured, dimmer digits on another photograph, dark and blue; one light too."""
     return replace(
         settings,
         photos=('flower.jpg',),
@@ -35,6 +52,7 @@ def night_settings(settings: SceneSettings) -> SceneSettings:
         lightness=((0.35, 0.7),),
         tint=0.35,
         contrast=0.2,
+        light=None,
     )
 
 

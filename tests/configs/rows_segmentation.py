@@ -44,7 +44,7 @@ for _norm, _layer in LAYERS.items():
         EXPECTED |= {_full: fcn(R50, _layer), TWINS[_full]: fcn(R18, _layer)}
     EXPECTED[f'fcn/fcn_r50-d8_{_norm}_cityscapes_test-server.py'] = fcn(R50, _layer)
 for _norm, _layers in IBN.items():
-    for _data, _digits in {'cityscapes': 'cityscapes', 'gta5': 'cityscapes-night'}.items():
+    for _data, _digits in {'cityscapes': 'cityscapes-day', 'gta5': 'cityscapes-night'}.items():
         _full = f'ibn_gta5/fcn_r50-d8_{_norm}_table6_{_data}.py'
         TWINS[_full] = f'ibn_gta5/fcn_r18-d8-w32_{_norm}_table6_digits-{_digits}.py'
         EXPECTED |= {_full: _layers[R50], TWINS[_full]: _layers[R18]}

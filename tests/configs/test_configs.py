@@ -60,7 +60,7 @@ EXPECTED = {
 }
 for norm, layer in {'syncbn': 'SyncBatchNorm', 'gn': 'GroupNorm', 'sn': 'SN'}.items():
     EXPECTED[f'fcn/fcn_r18-d8-w32_{norm}_digits.py'] = fcn(layer)
-    for data in ('ade', 'cityscapes', 'cityscapes-night'):
+    for data in ('ade', 'cityscapes-day', 'cityscapes-night'):
         EXPECTED[f'fcn/fcn_r18-d8-w32_{norm}_digits-{data}.py'] = fcn(layer)
 
 EXPECTED |= rows_detection.EXPECTED | rows_segmentation.EXPECTED | rows_classification.EXPECTED

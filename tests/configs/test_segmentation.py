@@ -21,7 +21,7 @@ pytest.importorskip('mmseg')
 ROOT = Path(__file__).parents[2]
 FCN = ROOT / 'configs' / 'fcn'
 SETTINGS = DigitsSettings(train=4, val=3, scene=SceneSettings(size=64))
-FORMS = ('ade', 'cityscapes', 'cityscapes-night')
+FORMS = ('ade', 'cityscapes-day', 'cityscapes-night')
 IGNORED = 255
 all_forms = pytest.mark.parametrize('form', FORMS)
 
@@ -96,7 +96,7 @@ def test_the_domains_hold_other_pictures_of_the_same_form():
     assert day.model == night.model
     for phase in ('train', 'val', 'test'):
         one, other = day[f'{phase}_dataloader'].dataset, night[f'{phase}_dataloader'].dataset
-        assert one.pop('data_root') == 'work_dirs/data/digits/cityscapes/'
+        assert one.pop('data_root') == 'work_dirs/data/digits/cityscapes_day/'
         assert other.pop('data_root') == 'work_dirs/data/digits/cityscapes_night/'
         assert one == other
 
@@ -172,7 +172,7 @@ def save_pretraining(norm):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ('norm', 'pretrained', 'form', 'tested_on'),
-    [('sn', 'sn', 'ade', ['ade']), ('syncbn', 'bn', 'cityscapes', FORMS[1:])],
+    [('sn', 'sn', 'ade', ['ade']), ('syncbn', 'bn', 'cityscapes-day', FORMS[1:])],
 )
 def test_train_then_test_at_one_and_at_several_scales(norm, pretrained, form, tested_on):
     save_pretraining(pretrained)

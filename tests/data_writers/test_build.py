@@ -15,6 +15,8 @@ from normplug.data.scene import SceneMaker, SceneSettings
 
 SMALL = DigitsSettings(train=4, val=2, scene=SceneSettings(size=64))
 OLD = replace(SMALL, scene=replace(SMALL.scene, light=None))
+# The two domains: in one light whatever is asked for.
+ONE_LIGHT = ('cityscapes_day', 'cityscapes_night')
 TOOL = Path(__file__).parents[2] / 'tools' / 'make_digits.py'
 
 
@@ -46,7 +48,7 @@ def test_same_seed_same_bytes_whatever_the_order_and_selection(tmp_path):
     build_digits(tmp_path / 'a', names, SMALL)
     build_digits(tmp_path / 'b', names[::-1], SMALL)
     first = contents(tmp_path / 'a')
-    assert len(first) == 2 * 4 + 1 + 20 + 1 + 3 * (12 + 1)
+    assert len(first) == 2 * 4 + 1 + 20 + 1 + 4 * (12 + 1)
     assert first == contents(tmp_path / 'b')
     for name in names:
         build_digits(tmp_path / 'c' / name, [name], SMALL)
@@ -76,7 +78,7 @@ def test_record_says_what_was_built(tmp_path):
     assert (record['scene']['size'], record['scene']['digits']) == (32, [1, 1])
 
 
-@pytest.mark.parametrize('name', list(FORMATS))
+@pytest.mark.parametrize('name', [name for name in FORMATS if name not in ONE_LIGHT])
 def test_light_changes_the_pictures_and_nothing_else(tmp_path, name):
     for folder, settings in (('new', SMALL), ('old', OLD)):
         build_digits(tmp_path / folder, [name], settings)
@@ -88,6 +90,57 @@ def test_light_changes_the_pictures_and_nothing_else(tmp_path, name):
         *pictures,
         Path(name, 'digits.json'),
     }
+
+
+@pytest.mark.parametrize('name', ONE_LIGHT)
+def test_domains_have_one_light_whatever_is_asked_for(tmp_path, name):
+    for folder, settings in (('new', SMALL), ('old', OLD)):
+        build_digits(tmp_path / folder, [name], settings)
+    assert contents(tmp_path / 'new') == contents(tmp_path / 'old')
+    assert (
+        json.loads((tmp_path / 'new' / name / 'digits.json').read_text())['scene']['light'] is None
+    )
+
+
+def test_the_day_is_cityscapes_without_light(tmp_path):
+    build_digits(tmp_path, ['cityscapes_day'], SMALL)
+    build_digits(tmp_path, ['cityscapes'], OLD)
+    day, old = contents(tmp_path / 'cityscapes_day'), contents(tmp_path / 'cityscapes')
+    records = [json.loads(files.pop(Path('digits.json'))) for files in (day, old)]
+    assert day == old
+    assert [record.pop('format') for record in records] == ['cityscapes_day', 'cityscapes']
+    assert records[0] == records[1]
+
+
+def test_domains_lie_beside_formats_in_any_light(tmp_path, make_digits, capsys):
+    args = ['--out', 'out', '--size', 64, '--train', 4, '--val', 2, '--formats']
+    assert make_digits(*args, 'cityscapes_day', 'ade') == 0
+    assert make_digits(*args, 'cityscapes_night') == 0
+    assert make_digits(*args, *ONE_LIGHT, '--no-light') == 0
+    # They do not stand between the others, in whatever order they are named.
+    assert make_digits(*args, 'cityscapes_day', 'coco') == 0
+    before = contents(tmp_path)
+    capsys.readouterr()
+    assert make_digits(*args, 'cityscapes_day', 'cityscapes', '--no-light') == 2
+    assert 'with another light: replace it too' in capsys.readouterr().err
+    assert contents(tmp_path) == before
+
+
+def test_a_night_with_light_of_earlier_versions_is_refused(tmp_path, make_digits, capsys):
+    args = ['--out', 'out', '--size', 64, '--train', 4, '--val', 2, '--formats']
+    assert make_digits(*args, 'cityscapes_night', 'ade') == 0
+    path, lit = (tmp_path / 'out' / name / 'digits.json' for name in ('cityscapes_night', 'ade'))
+    record = json.loads(path.read_text())
+    record['scene']['light'] = json.loads(lit.read_text())['scene']['light']
+    path.write_text(json.dumps(record))
+    before = contents(tmp_path)
+    for more in ([], ['--no-light']):
+        assert make_digits(*args, 'cityscapes_night', *more) == 2
+        error = capsys.readouterr().err
+        assert 'with other settings (light differ): use --force of make_digits' in error
+    assert contents(tmp_path) == before
+    assert make_digits(*args, 'cityscapes_night', '--force') == 0
+    assert json.loads(path.read_text())['scene']['light'] is None
 
 
 def without_a_word_about_light(folder):

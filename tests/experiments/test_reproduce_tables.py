@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 
+from normplug.experiments.reproduce.digits import digits_formats
 from normplug.experiments.reproduce.rows import OWN_TEST
 from normplug.experiments.reproduce.tables import TABLES
 
@@ -55,6 +56,21 @@ def test_published_numbers_are_of_the_columns(table):
         assert set(row.published) <= {column.name for column in table.columns}
         assert all(0 <= value <= 100 for value in row.published.values() if value is not None)
         assert row.real is not None or row.digits is not None
+
+
+@pytest.mark.parametrize(
+    ('table', 'formats'),
+    [
+        ('table5-cityscapes', {'cityscapes'}),
+        ('ibn-gta5', {'cityscapes_day', 'cityscapes_night'}),
+        ('isw-gta5', {'cityscapes_day', 'cityscapes_night'}),
+    ],
+)
+def test_rows_across_domains_have_one_light_and_others_their_own(table, formats):
+    scales = [row.digits for row in TABLES[table].rows]
+    configs = {test.config for scale in scales for test in scale.tests if test.config}
+    configs |= {scale.config for scale in scales}
+    assert {name for config in configs for name in digits_formats(load(config))} == formats
 
 
 def test_rows_of_the_papers_tables_are_in_their_order():

@@ -1,5 +1,6 @@
-# The rows of Cityscapes, IBN-Net's Table 6, at digits scale. A quarter larger than on disk: at
-# output stride 8 a stroke is less than a cell wide. No flip: a mirrored digit is another sign.
+# The rows of Cityscapes, IBN-Net's Table 6, at digits scale: pictures by day,
+# `python tools/make_digits.py --formats cityscapes_day`. A quarter larger than on disk: at output
+# stride 8 a stroke is less than a cell wide. No flip: a mirrored digit is another sign.
 _base_ = ['./cityscapes_ibn-rows.py', './digits-scale_cityscapes.py']
 
 crop_size = (96, 96)
@@ -25,6 +26,8 @@ tta_pipeline = [
     ),
 ]
 
-train_dataloader = dict(**_base_.loading, dataset=dict(**_base_.dataset, pipeline=train_pipeline))
-val_dataloader = dict(**_base_.loading, dataset=dict(**_base_.dataset, pipeline=test_pipeline))
+dataset = _base_.dataset
+dataset.update(data_root='work_dirs/data/digits/cityscapes_day/')
+train_dataloader = dict(**_base_.loading, dataset=dict(**dataset, pipeline=train_pipeline))
+val_dataloader = dict(**_base_.loading, dataset=dict(**dataset, pipeline=test_pipeline))
 test_dataloader = val_dataloader

@@ -42,8 +42,8 @@ TABLE5_CITYSCAPES = _table5(
     {'SyncBN': (69.7, 73.0), 'GN': (68.4, 73.1), 'SN': (71.2, 75.1)},
 )
 
-# Digits by day and by night stand for Cityscapes and GTA5.
-_DOMAINS = {'Cityscapes': ('cityscapes', 'cityscapes'), 'GTA5': ('gta5', 'cityscapes-night')}
+# Digits by day and by night, each in one light, stand for Cityscapes and GTA5.
+_DOMAINS = {'Cityscapes': ('cityscapes', 'cityscapes-day'), 'GTA5': ('gta5', 'cityscapes-night')}
 _MODELS = {'ResNet50': 'syncbn', 'IBN-Net50-a': 'ibn-a', 'IBN-Net50-b': 'ibn-b', 'ISW': 'isw'}
 _TWO_DOMAINS = (
     Column('mIoU, other domain', 'mIoU', 'other'),
