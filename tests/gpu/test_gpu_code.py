@@ -26,11 +26,12 @@ LIMITS = {
     f'SyncSN,{STEM},float32,first,train': (4, 2, 2, 8, 2),
     f'SyncSSN,{STEM},float32,first,train': (4, 2, 4, 10, 2),
 }
-# Bytes, in which the assembler keeps one value: SyncSN's float64; on sm_80 alone in a kernel of the
-# boxes, on sm_75 alone in one of SSN.
+# Bytes, in which the assembler keeps one value once: SyncSN's float64; SN's forward on sm_80 alone,
+# for which it takes 80 registers (77 suffice on sm_90); SSN on sm_75 alone.
 SPILLED = {
     f'SyncSN,{STEM},float32,first,train': 8,
     f'SN,{BOXES},float32,first,train': 8,
+    f'SN,{STAGE},float32,last,train': 8,
     f'SSN,{STEM},float32,first,train': 8,
 }
 
