@@ -32,9 +32,9 @@ def compiled():
 
 
 @pytest.fixture
-def slow_float64(monkeypatch):
-    """Rules are computed as on a GPU whose float64 is slow, on the CPU."""
-    monkeypatch.setattr(precision, '_is_fast', lambda device: False)
+def rules_in_float32(monkeypatch):
+    """Rules are computed as on a GPU, on the CPU."""
+    monkeypatch.setattr(precision, '_IN_FLOAT64', frozenset())
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ __all__ = ['LOCAL', 'Outcome', 'compare', 'expected', 'layer_of', 'norm_of', 'ru
 LOCAL = [name for name, norm in NORMS.items() if not norm.synchronized]
 
 # Largest |error| of running statistics relative to their largest value. They are float32, from
-# sums that are float64 or of parts: some roundings of 2^-24, in any dtype of x.
+# sums of parts (KN's are float64): some roundings of 2^-24, in any dtype of x.
 RUNNING_TOLERANCE = 1e-5
 
 

@@ -12,12 +12,11 @@ import torch
 
 from normplug.bench.compilation import compilations, empty_cache, forget_compiled
 from normplug.environment import gpus, installed_versions
-from normplug.precision import FAST_FLOAT64
 
 from .checks import Check, FailedError, Setting, SkippedError
 from .comparison import layer_of, run, tensors_of
 
-__all__ = ['environment_checks', 'float64_note']
+__all__ = ['environment_checks']
 
 
 def environment_checks(setting: Setting) -> Iterator[Check]:
@@ -27,22 +26,11 @@ def environment_checks(setting: Setting) -> Iterator[Check]:
     yield Check('compiler', partial(_compiler, setting))
 
 
-def float64_note(capability: tuple[int, int]) -> str:
-    """Return how fast float64 is on the card, and the dtype of statistics."""
-    if capability in FAST_FLOAT64:
-        return 'float64 at half the rate of float32: statistics are float64'
-    return 'float64 is slow on such a card: statistics are float32, but for KN and over ranks'
-
-
 def _gpu() -> str:
-    told = []
-    for card in gpus():
-        capability = (card.major, card.minor)
-        told.append(
-            f'{card.name}, {card.total_memory / 2**30:.0f} GiB, capability '
-            f'{card.major}.{card.minor}, {float64_note(capability)}'
-        )
-    return '; '.join(told)
+    return '; '.join(
+        f'{card.name}, {card.total_memory / 2**30:.0f} GiB, capability {card.major}.{card.minor}'
+        for card in gpus()
+    )
 
 
 def _versions() -> str:

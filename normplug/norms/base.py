@@ -125,9 +125,9 @@ class BaseNorm(Scripted, ResettableState):
     def forward(self, x: Tensor) -> Tensor:
         """Normalize x of shape (N, C) or (N, C, *spatial), up to 3 spatial axes, any N.
 
-        The output has x's shape, dtype and memory format. Statistics are float64, or float32 on
-        devices where that is missing or slow: see :func:`normplug.precision.small_dtype`. They
-        stay float64, if it is slow only, where ranks exchange them and where KN predicts them.
+        The output has x's shape, dtype and memory format. Statistics are float64 on a CPU and
+        float32 on a GPU: see :func:`normplug.precision.small_dtype`. They are float64 there too
+        where ranks exchange them and where KN predicts them.
         """
         if torch.jit.is_scripting():
             return self.scripted(x)

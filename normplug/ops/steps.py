@@ -7,9 +7,9 @@ must be traceable by Dynamo.
 
 Arguments may be nested. A step returns one of :mod:`normplug.ops.results`.
 
-Moments and rule are float64 where the device has it, and has it fast: they cost nothing at (N, C)
-then. In float32 the difference of two means, such as the instance's and the layer's, keeps few
-digits where |mean|/std is large: as many as in torch's own norms.
+Moments and rule are float64 on a CPU, where they cost nothing at (N, C), and float32 on a GPU. In
+float32 the difference of two means, such as the instance's and the layer's, keeps few digits where
+|mean|/std is large: as many as in torch's own norms.
 The passes over x are float32 (float64 for float64), centred at the mean rounded to that.
 """
 

@@ -30,9 +30,11 @@ __all__ = [
 Input = Tensor | int  # of compiled code
 
 _LONG = 4096  # pixels; on a CPU Inductor sums more by a slower loop that loses fewer digits
-# On a GPU: pixels of a channel, and channels of all instances, up to which code is alike.
+# On a GPU: pixels of a channel, and channels of all instances, up to which code is alike; of large
+# maps in channels_last, the most channels of all instances that are cut into the most pieces.
 _PIXELS = 64, 256, 8192
 _ROWS = 16384
+_FEW_ROWS = 256
 # What code for a GPU is tuned to, whatever sizes come first: instances and channels, of maps that
 # are cut into pieces, of others, and of many rows. So many that registers suffice.
 _TUNED_TO = (2, 128), (2, 512), (1024, 256)
@@ -153,7 +155,11 @@ def trace(
         graph = make_fx(flat, select_decomp_table(), tracing_mode='symbolic')(*symbols, *symbolic)
         graph.shape_env = None  # Inductor's cache cannot hash it, and the inputs have it
         if tuning and on_gpu(symbolic[0]) and _is_of_a_norm(args, inputs):
-            instances, channels = _TUNED_TO[2 if many else first < len(_PIXELS)]
+            n, c, *_ = symbolic[0].shape
+            # By kernels.tile, N·C of the next class is at most 1024: Inductor keeps so many values
+            # in the registers of as many threads as suit the size that it was told.
+            few = first == len(_PIXELS) and (symbolic[0].stride(1) != 1 or n * c <= _FEW_ROWS)
+            instances, channels = _TUNED_TO[2 if many else not few]
             _tune_to(instances, channels // tuning, symbolic, shapes)
         yield Traced(graph, [*symbols, *symbolic], passed, options, mode, made[0])
 

@@ -9,8 +9,8 @@ these have a :class:`normplug.covariance.Linear`:
 * backward: Σ dy xᵀ is a product; the rule is run again and differentiated; and
   dx = matrixᵀ · (scale · dy) + (2/samples) sym(∂cov) · x + level takes two.
 
-Between them, x and small tensors are kept. As there, means and parameters are float64 where the
-device has it, because differences of means are taken. Covariances are sums of products in float32
+Between them, x and small tensors are kept. As there, means and parameters are float64 on a
+CPU, because differences of means are taken. Covariances are sums of products in float32
 (float64 for float64), and so is what is made of them.
 """
 

@@ -10,7 +10,7 @@ import torch
 from tests.gpu import stand_in  # isort: split
 
 # After the stand-in: what normplug imports binds functions of torch.cuda.
-from normplug import norms, precision
+from normplug import norms
 from normplug.bench.linked_kn import LinkedKN
 from normplug.ops.reduced import merge_step
 from normplug.ops.traced import TUNINGS
@@ -26,15 +26,12 @@ class TwoRanks:
         return own
 
 
-def main(name: str, size: str, dtype: str, last: str, train: str, float64: str = '') -> None:
+def main(name: str, size: str, dtype: str, last: str, train: str) -> None:
     torch.manual_seed(0)
     n, c, pixels = (int(part) for part in size.split('x'))
     kind = LinkedKN if name == 'KN' else getattr(norms, name)
     layer = kind(c).train(train == 'train')
     capabilities = (80, 90) if dtype == 'bfloat16' else (75, 80, 90)
-    if float64 == 'slow':  # as on such cards; the arguments of the steps are made on the CPU
-        precision._is_fast = lambda device: False
-        capabilities = (75, 86)
     if name.startswith('Sync'):
         layer.reducer = TwoRanks
     for step, args in stand_in.steps_of(layer, torch.randn(2, c, 4, 4)).items():

@@ -1,4 +1,4 @@
-"""The code that Inductor writes for a GPU: few launches, no spills, wide loads, no slow float64."""
+"""The code that Inductor writes for a GPU: few launches, no spills, wide loads, float32 rules."""
 
 import json
 import os
@@ -10,23 +10,29 @@ import pytest
 
 pytest.importorskip('triton')
 
-# Norm, (N, C, P), dtype, layout, mode, whether float64 is slow: most launches of each step.
-STEM, BOXES = '2x64x268800', '1024x256x49'
+# Norm, (N, C, P), dtype, layout, mode: most launches of each step.
+STEM, STAGE, BOXES = '2x64x268800', '2x512x16800', '1024x256x49'
 LIMITS = {
-    f'SN,{STEM},float32,first,train': (6, 8),
+    f'SN,{STEM},float32,first,train': (6, 6),
     f'KN,{STEM},float32,first,train': (6, 6),
-    f'SN,{STEM},float32,first,eval': (5, 7),
-    f'SN,{STEM},float16,last,train': (8, 12),
-    f'SSN,{STEM},float32,first,train': (8, 12),
-    f'IBN,{STEM},float32,first,train': (6, 7),
-    f'SN,{BOXES},float32,first,train': (9, 16),
-    f'GhostBN,{STEM},float32,first,train': (6, 6),
-    f'IBN,{STEM},bfloat16,first,train': (6, 8),
-    f'SN,{BOXES},float32,first,train,slow': (9, 14),
-    f'SSN,{STEM},float32,first,train,slow': (8, 10),
-    f'SN,{STEM},float16,last,train,slow': (9, 10),
+    f'SN,{STEM},float32,first,eval': (6, 5),
+    f'SN,{STEM},float16,last,train': (9, 10),
+    f'SN,{STAGE},float32,last,train': (6, 8),
+    f'SSN,{STEM},float32,first,train': (8, 10),
+    f'IBN,{STEM},float32,first,train': (6, 6),
+    f'SN,{BOXES},float32,first,train': (9, 14),
+    f'GhostBN,{STEM},float32,first,train': (6, 5),
+    f'IBN,{STEM},bfloat16,first,train': (6, 6),
     f'SyncSN,{STEM},float32,first,train': (4, 2, 2, 8, 2),
     f'SyncSSN,{STEM},float32,first,train': (4, 2, 4, 10, 2),
+}
+# Bytes, in which the assembler keeps one value once: SyncSN's float64; SN's forward on sm_80 alone,
+# for which it takes 80 registers (77 suffice on sm_90); SSN on sm_75 alone.
+SPILLED = {
+    f'SyncSN,{STEM},float32,first,train': 8,
+    f'SN,{BOXES},float32,first,train': 8,
+    f'SN,{STAGE},float32,last,train': 8,
+    f'SSN,{STEM},float32,first,train': 8,
 }
 
 
@@ -44,9 +50,9 @@ def test_it_compiles_without_spills_and_loads_widely(case):
     _, *rows = (json.loads(line) for line in done.stdout.splitlines() if line.startswith('{'))
     assert len(rows) == len(LIMITS[case])
     spilled = [size for row in rows for sizes in row['spills'].values() for size in sizes.values()]
-    few = case.startswith('SyncSN') or (case.startswith('SSN') and case.endswith('slow'))
-    assert max(spilled, default=0) <= (8 if few else 0), rows  # bytes
+    assert max(spilled, default=0) <= SPILLED.get(case, 0), rows
     assert BOXES in case or not any(row['narrow'] for row in rows), rows  # 49 values: not aligned
-    # Else it would not be known that the kernels of a slow card could have shown any.
-    assert all(bool(row['in_float64']) != case.endswith('slow') for row in rows), rows
+    # What ranks exchange, and what KN predicts, is float64: else this could not have failed.
+    exact = case.startswith(('Sync', 'KN'))
+    assert all(bool(row['in_float64']) == exact for row in rows), rows
     assert all(row['launches'] <= most for row, most in zip(rows, LIMITS[case], strict=True)), rows

@@ -11,7 +11,7 @@ import torch
 from normplug.gpu_check import behaviour, parity, speed, waits
 from normplug.gpu_check.checks import Check, FailedError, Setting, SkippedError, perform
 from normplug.gpu_check.comparison import Outcome, compare, expected, layer_of, run, tensors_of
-from normplug.gpu_check.environment import _compiler, float64_note
+from normplug.gpu_check.environment import _compiler
 from normplug.gpu_check.ranks import _two_ranks
 from normplug.hooks import NonFiniteLossHook, SSNRadiusHook
 
@@ -234,13 +234,8 @@ def test_hooks_run_within_the_counted_iterations(monkeypatch):
     assert seen == 4 * ['begin', 'before_train_iter', 'after_train_iter', 'end']
 
 
-def test_float64_is_slow_on_consumer_cards():
-    assert float64_note((9, 0)).endswith('statistics are float64')
-    assert 'statistics are float32' in float64_note((8, 6))
-
-
 @pytest.mark.parametrize('name', ['SN', 'SSN', 'IBN', 'GhostBN'])
-def test_what_is_allowed_suits_a_rule_in_float32(slow_float64, name):
+def test_what_is_allowed_suits_a_rule_in_float32(rules_in_float32, name):
     parity._parity(name, 'eager', 'float32', 'cpu')
     parity._sizes(name, 'eager', parity._ORDERS['near 256 pixels'], 'cpu')
 

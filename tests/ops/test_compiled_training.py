@@ -345,8 +345,8 @@ def test_a_rule_that_is_another_at_each_call(stub):
 def test_a_rule_in_another_precision_is_other_code(stub):
     layer, x = SN(6), batch()[0]
     normplug.set_backend('compiled')
-    for fast, graphs in ((True, 1), (False, 2), (True, 2)):
-        stub.setattr(precision, '_is_fast', lambda device, fast=fast: fast)
+    for in_float64, graphs in (({'cpu'}, 1), (set(), 2), ({'cpu'}, 2)):
+        stub.setattr(precision, '_IN_FLOAT64', in_float64)
         layer(x)
         assert code.count() == graphs
 
