@@ -1,5 +1,5 @@
 # The segmentors of the table of whitening, 2 images a batch, with GN in both heads, so that rows
-# differ in the backbone alone. A third of docs/segmentation.md's iterations.
+# differ in the backbone alone. A sixth of docs/segmentation.md's iterations.
 _base_ = [
     '../models/fcn_r18-d8-w32_digits.py',
     '../datasets/digits_ade.py',
@@ -14,7 +14,7 @@ model = dict(
     decode_head=dict(norm_cfg=norm_cfg),
     auxiliary_head=dict(norm_cfg=norm_cfg),
 )
-train_cfg = dict(max_iters=800, val_interval=800)
+train_cfg = dict(max_iters=400, val_interval=400)
 param_scheduler = _base_.param_scheduler
-param_scheduler[1].update(end=800)
+param_scheduler[1].update(end=400)
 randomness = dict(seed=0)
