@@ -6,4 +6,4 @@ _base_ = [
 
 model = _base_.digits_model
 model.neck.norm_cfg = _base_.digits_sn
-model.backbone.init_cfg.checkpoint = 'work_dirs/resnet18-w32_bn_1xb32_digits/epoch_6.pth'
+model.backbone.init_cfg.checkpoint = 'work_dirs/resnet18-w32_bn_1xb32_digits/epoch_9.pth'

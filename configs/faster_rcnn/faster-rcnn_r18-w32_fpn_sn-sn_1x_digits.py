@@ -4,4 +4,4 @@ _base_ = ['../_base_/rows/faster-rcnn_sn-sn.py', '../_base_/scales/digits_faster
 model = _base_.digits_model
 model.backbone.norm_cfg = _base_.digits_sn
 model.neck.norm_cfg = _base_.digits_sn
-model.backbone.init_cfg.checkpoint = 'work_dirs/resnet18-w32_sn_1xb32_digits/epoch_6.pth'
+model.backbone.init_cfg.checkpoint = 'work_dirs/resnet18-w32_sn_1xb32_digits/epoch_9.pth'

@@ -9,7 +9,7 @@ _base_ = [
 model = _base_.digits_model
 # Like the lighting: of a hundred epochs.
 model.head.dropout_rate = 0.0
-# 600 iterations are too few for a running average that keeps 0.997.
+# 900 iterations are too few for a running average that keeps 0.997.
 model.backbone.norm_cfg = dict(momentum=0.1)
 optim_wrapper = dict(paramwise_cfg=_base_.ssn_paramwise)
 custom_hooks = [*_base_.custom_hooks, _base_.last_epochs, *_base_.ssn_hooks]

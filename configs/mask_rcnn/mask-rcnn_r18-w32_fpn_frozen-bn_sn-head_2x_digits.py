@@ -4,4 +4,4 @@ _base_ = ['../_base_/rows/mask-rcnn_frozen-bn_sn-head.py', '../_base_/scales/dig
 model = _base_.digits_model
 model.neck.norm_cfg = model.roi_head.bbox_head.norm_cfg = _base_.digits_sn
 model.roi_head.mask_head.norm_cfg = _base_.digits_sn
-model.backbone.init_cfg.checkpoint = 'work_dirs/resnet18-w32_bn_1xb32_digits/epoch_6.pth'
+model.backbone.init_cfg.checkpoint = 'work_dirs/resnet18-w32_bn_1xb32_digits/epoch_9.pth'

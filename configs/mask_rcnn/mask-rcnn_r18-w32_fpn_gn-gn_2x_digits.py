@@ -5,4 +5,4 @@ model = _base_.digits_model
 model.backbone.norm_cfg = _base_.digits_gn
 model.neck.norm_cfg = model.roi_head.bbox_head.norm_cfg = _base_.digits_gn
 model.roi_head.mask_head.norm_cfg = _base_.digits_gn
-model.backbone.init_cfg.checkpoint = 'work_dirs/resnet18-w32_gn_1xb32_digits/epoch_6.pth'
+model.backbone.init_cfg.checkpoint = 'work_dirs/resnet18-w32_gn_1xb32_digits/epoch_9.pth'

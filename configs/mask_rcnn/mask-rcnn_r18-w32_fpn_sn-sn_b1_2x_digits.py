@@ -6,7 +6,7 @@ alone = dict(using_bn=False)
 model = dict(
     backbone=dict(
         norm_cfg=alone,
-        init_cfg=dict(checkpoint='work_dirs/resnet18-w32_sn_32xb1_digits/epoch_6.pth'),
+        init_cfg=dict(checkpoint='work_dirs/resnet18-w32_sn_32xb1_digits/epoch_9.pth'),
     ),
     neck=dict(norm_cfg=alone),
     roi_head=dict(bbox_head=dict(norm_cfg=alone), mask_head=dict(norm_cfg=alone)),

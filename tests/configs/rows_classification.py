@@ -83,11 +83,11 @@ WHITELIST: tuple[str, ...] = (
     # Depth and width, and GN's groups and the head's input with them.
     *('model.backbone.depth', 'model.backbone.stem_channels', 'model.backbone.base_channels'),
     *('model.head.in_channels', 'model.backbone.norm_cfg.num_groups'),
-    # Schedule and learning rate; in 600 iterations a running average has to be a faster one.
+    # Schedule and learning rate; in 900 iterations a running average has to be a faster one.
     *('train_cfg.*', 'param_scheduler*', 'optim_wrapper.optimizer.lr'),
     *('auto_scale_lr.base_batch_size', 'custom_hooks.*.action_epoch'),
     'model.backbone.norm_cfg.momentum',
-    # Dropout and jitter of a hundred epochs, which BN and GN do not have, set SN apart in six.
+    # Dropout and jitter of a hundred epochs, which BN and GN do not have, set SN apart in nine.
     *('model.head.dropout_rate', '*.pipeline.*.alphastd'),
     *(f'*.pipeline.*.{name}' for name in ('brightness', 'contrast', 'saturation')),
     # One process stands for several GPUs, and their batch norm is GhostBN.

@@ -114,7 +114,7 @@ def test_initial_weights_at_digits_scale_are_those_of_the_norm(name, twin):
     assert load(name).model.pretrained is None
     norm = name.split('/')[1].split('_')[2].removeprefix('sync')
     init = load(twin).model.backbone.init_cfg
-    assert init.checkpoint == f'work_dirs/resnet18-w32_{norm}_1xb32_digits/epoch_6.pth'
+    assert init.checkpoint == f'work_dirs/resnet18-w32_{norm}_1xb32_digits/epoch_9.pth'
     assert init.prefix == 'backbone.'
 
 

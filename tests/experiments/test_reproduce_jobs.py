@@ -62,7 +62,7 @@ def test_rows_share_their_pretraining_and_seeds_do_too(tmp_path):
             (needed,) = work.needs
             assert needed in pretrained
             start = Path(work.cfg.model.backbone.init_cfg.checkpoint)
-            assert start == needed / 'epoch_6.pth'
+            assert start == needed / 'epoch_9.pth'
             assert f'model.backbone.init_cfg.checkpoint={start}' in work.options
     assert made.cells['table3', 'SN/SN', 1]['own'].parent.name == 'seed1'
 
@@ -85,9 +85,9 @@ def test_options_reach_the_config_and_the_command(tmp_path):
     assert work.cfg.train_cfg.max_epochs == 7
     assert {'train_cfg.max_epochs=7', 'randomness.seed=3'} < set(work.options)
     # The pretraining, which other rows share, is what it was.
-    assert work.cfg.model.backbone.init_cfg.checkpoint.endswith('epoch_6.pth')
+    assert work.cfg.model.backbone.init_cfg.checkpoint.endswith('epoch_9.pth')
     (shared,) = (made.jobs[folder] for folder in work.needs)
-    assert shared.cfg.train_cfg.max_epochs == 6
+    assert shared.cfg.train_cfg.max_epochs == 9
     tables = {table: table.rows[:1] for table in (TABLE3, TABLES['comparison'])}
     longer = settings(tmp_path, **{'train_cfg.max_epochs': 7})
     with pytest.raises(UserError, match=r'is a row and the pretraining of others'):

@@ -17,7 +17,7 @@ train_dataloader = dict(
 last_epochs = dict(
     schedule=[
         dict(
-            action_epoch=6,
+            action_epoch=9,
             train_pipeline=[
                 dict(type='LoadImageFromFile'),
                 dict(type='ResizeEdge', scale=48, edge='short'),

@@ -1,5 +1,5 @@
 # The augmentation of SN's released code on digits, up to the last epoch. Without the strength of
-# its lighting: it is for a hundred epochs, and here it would set SN's six apart from BN's and GN's.
+# its lighting: it is for a hundred epochs, and here it would set SN's nine apart from BN's and GN's.
 _base_ = './digits_classification-rows.py'
 
 # Values else as at full scale (imagenet-rows_lighting.py).
@@ -30,7 +30,7 @@ last_epochs = dict(
     type='SwitchRecipeHook',
     schedule=[
         dict(
-            action_epoch=6,
+            action_epoch=9,
             train_pipeline=[
                 dict(type='LoadImageFromFile'),
                 dict(type='ResizeEdge', scale=48, edge='short'),
