@@ -5,6 +5,6 @@ _base_ = ['../_base_/rows/whitening_sn.py', '../_base_/scales/digits_whitening_f
 model = dict(
     backbone=dict(
         norm_cfg=dict(type='SN', using_bn=False),
-        init_cfg=dict(checkpoint='work_dirs/resnet18-w32_sn_32xb1_digits/epoch_6.pth'),
+        init_cfg=dict(checkpoint='work_dirs/resnet18-w32_sn_32xb1_digits/epoch_9.pth'),
     ),
 )
