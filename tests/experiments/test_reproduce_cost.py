@@ -39,3 +39,8 @@ def test_measured(capsys, monkeypatch):
     hours = 1000 * 100 * 1.8 / int(row['images a step']) / 3600
     assert float(row['hours here']) == round(hours)
     assert '- machine: ' in out
+
+
+def test_a_table_without_rows_at_full_scale_costs_nothing(capsys):
+    assert cost.main_cost(['--tables', 'whitening-segmentation']) == 0
+    assert '| whitening' not in capsys.readouterr().out

@@ -102,6 +102,8 @@ def _jobs(tables: Sequence[str]) -> Iterator[_Job]:
         # KN's layers run in linked models only, and its cost here is that of the others.
         # Of those with 4 images' statistics too.
         own = [row for row in table.rows if row.real is not None]
+        if not own:
+            continue
         row = [r for r in own if not {'kn', '64xb4'} & set(r.real.config.split('_'))][-1]
         cfg = load_config(find_config(f'normplug::{row.real.config}.py'))
         images, size = _SETS[row.real.config.rpartition('_')[2]]

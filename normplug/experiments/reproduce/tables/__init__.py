@@ -4,9 +4,11 @@ from ..rows import Table
 from .classification import BATCH_SIZE, COMPARISON, IBN_IMAGENET
 from .detection import TABLE3, TABLE4
 from .segmentation import IBN_GTA5, ISW_GTA5, TABLE5_ADE20K, TABLE5_CITYSCAPES
+from .whitening import WHITENING_DETECTION, WHITENING_SEGMENTATION
 
 __all__ = ['TABLES']
 
 _ALL = (TABLE3, TABLE4, TABLE5_ADE20K, TABLE5_CITYSCAPES)
 _ALL += (IBN_IMAGENET, IBN_GTA5, ISW_GTA5, COMPARISON, BATCH_SIZE)
+_ALL += (WHITENING_DETECTION, WHITENING_SEGMENTATION)
 TABLES: dict[str, Table] = {table.name: table for table in _ALL}

@@ -1,0 +1,2 @@
+# BN at every norm of the backbone.
+backbone = dict(norm_cfg=dict(type='BN'))

@@ -1,0 +1,2 @@
+# SN at every norm of the backbone.
+backbone = dict(norm_cfg=dict(type='SN'))

@@ -1,0 +1,5 @@
+# Detector of the table of whitening, GN at 1 image a batch.
+_base_ = ['../_base_/rows/whitening_gn.py', '../_base_/scales/digits_whitening_faster-rcnn_b1.py']
+
+model = dict(backbone=_base_.backbone)
+model['backbone'].init_cfg = dict(checkpoint='work_dirs/resnet18-w32_gn_1xb32_digits/epoch_9.pth')
