@@ -1,6 +1,6 @@
 """Write handwritten digits on photographs in the formats that the mm data sets read.
 
-python tools/make_digits.py --formats coco classification ade cityscapes cityscapes_night
+python tools/make_digits.py --formats coco classification ade cityscapes
 """
 
 import sys

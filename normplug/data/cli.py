@@ -33,7 +33,12 @@ def main_make_digits(argv: Sequence[str] | None = None, prog: str = 'tools/make_
     add('--size', type=int, default=default.scene.size, help='side in pixels (default: 128)')
     add('--train', type=int, default=default.train, help='images (default: %(default)s)')
     add('--val', type=int, default=default.val, help='images (default: %(default)s)')
-    add('--no-light', action='store_true', help='one light in all pictures: the old scenes')
+    add(
+        '--no-light',
+        action='store_true',
+        help='one light in all pictures: the old scenes; cityscapes_day and cityscapes_night '
+        'always have one',
+    )
     add('--force', action='store_true', help='replace what was written with other settings')
     args = parser.parse_args(argv)
     try:
