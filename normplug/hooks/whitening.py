@@ -67,8 +67,8 @@ class WhiteningHook(Hook):
             )
         wrapper, interval = runner.optim_wrapper, self._arguments[0]
         wrappers = [wrapper] if isinstance(wrapper, OptimWrapper) else list(wrapper.values())
-        waiting = next((w._accumulative_counts for w in wrappers), 1)
-        if interval % waiting:
+        waiting = next((n for w in wrappers if interval % (n := w._accumulative_counts)), None)
+        if waiting is not None:
             raise UnsuitableModelError(
                 f'WhiteningHook: interval={interval} must be a multiple of '
                 f'accumulative_counts={waiting} of optim_wrapper: gradients that wait would be in '
