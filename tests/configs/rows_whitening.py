@@ -33,6 +33,8 @@ EXPECTED |= {
     f'imagenet/resnet18-w32_{norm}_1xb32_digits.py': {'backbone': BACKBONES[norm]}
     for norm in ('sw', 'gw')
 }
+# The BN detector with whitened convolutions.
+EXPECTED['faster_rcnn/faster-rcnn_r18-w32_fpn_wnn_digits.py'] = {'backbone': BACKBONES['bn']}
 # At full scale: the stem, and the 3x3 convolutions of 16 bottlenecks.
 EXPECTED |= {
     'imagenet/resnet50_gw_8xb32_imagenet.py': {'backbone': {'GW': 17, 'BatchNorm2d': 36}},

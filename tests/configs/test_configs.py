@@ -47,7 +47,6 @@ EXPECTED = {
         'backbone': {'IBN': 6, 'BatchNorm2d': 14},
         'neck': {'BatchNorm2d': 8},
     },
-    'faster_rcnn/faster-rcnn_r18-w32_fpn_wnn_digits.py': {'backbone': {'BatchNorm2d': 20}},
     'faster_rcnn/faster-rcnn_r18-w32_fpn_sn-123_digits.py': {
         'backbone': {'SN': 14, 'BatchNorm2d': 6},
         'neck': {'BatchNorm2d': 8},

@@ -3,6 +3,7 @@
 import pytest
 
 from normplug.norms import GW, SW
+from normplug.whitened import WNNConv
 from tests.configs.loading import build, load
 from tests.configs.rows_whitening import DETECTORS, ONE_IMAGE, ROWS, SEGMENTORS, norm_of
 from tests.configs.scales import differences
@@ -56,3 +57,11 @@ def test_whitening_has_the_published_blocks(name):
         assert layer.size == (16 if norm_of(name) == 'sw' else 32)
         assert layer.T == 5
         assert getattr(layer, 'sw_type', 2) == 2
+
+
+def test_the_whitened_detector_differs_from_bns_by_its_layers_and_their_hook():
+    bn = load('faster_rcnn/faster-rcnn_r18-w32_fpn_bn_whitening_digits.py')
+    whitened = load('faster_rcnn/faster-rcnn_r18-w32_fpn_wnn_digits.py')
+    assert set(differences(bn, whitened)) == {'model.backbone.conv_cfg', 'custom_hooks'}
+    convs = [m for m in build(whitened).modules() if isinstance(m, WNNConv)]
+    assert len(convs) == 20
