@@ -112,7 +112,9 @@ def test_three_ranks_equal_one_process(three, name, split):
 @pytest.mark.slow
 @all_types
 def test_maps_of_different_size(three, name):
-    three.run(scenarios.maps_of_different_size, name, [(2, 4, 3), (1, 5, 7), (3, 1, 2)])
+    whitens = name in ('sync_sw', 'sync_iternorm')
+    own = whitening_scenarios if whitens else scenarios
+    three.run(own.maps_of_different_size, name, [(2, 4, 3), (1, 5, 7), (3, 1, 2)])
 
 
 @pytest.mark.slow

@@ -3,7 +3,10 @@
 import torch
 import torch.distributed as dist
 
+from normplug.covariance import Covariances, inverse_root
 from normplug.norms import SyncSW
+from tests.cases import assert_same, random_input, run
+from tests.dist.scenarios import EXACT, layer_of, local, summed
 from tests.test_golden import load
 from tests.test_golden_whitening import assert_step, part
 
@@ -17,3 +20,49 @@ def released_sync_sw():
     for step in range(3):
         assert_step(layer, golden, step, rank)
     torch.testing.assert_close(layer.eval()(golden[f'{rank}x'][0]), golden[f'{rank}eval_y'])
+
+
+def maps_of_different_size(name, shapes):
+    """Batch covariances over all pixels, though neither N nor H·W agree; by autograd."""
+    layer = layer_of(name)
+    xs = [
+        random_input((shape[0], layer.num_features, *shape[1:]), torch.float64, seed)
+        for seed, shape in enumerate(shapes)
+    ]
+    xs = [x.requires_grad_() for x in xs]
+    dys = [random_input(x.shape, torch.float64, seed=10 + i) for i, x in enumerate(xs)]
+    twin = local(layer)
+    blocks = [x.unflatten(1, (-1, layer.size)).flatten(3) for x in xs]  # (N, g, d, S)
+    whole = torch.cat([b.permute(1, 2, 0, 3).flatten(2) for b in blocks], 2)
+    batch = moments(whole)
+    ys = []
+    for x, block in zip(xs, blocks, strict=True):
+        instance = moments(block)
+        rule = twin.rule(x)
+        matrix, scale, offset = rule(instance, batch, *twin.rule_params(), pixels=block.shape[3])
+        centred = block - instance.mean.unsqueeze(-1)
+        ys.append((scale * (matrix @ centred) + offset).reshape(x.shape))
+    torch.autograd.backward(ys, dys)
+
+    rank = dist.get_rank()
+    ours = run(layer, xs[rank], dys[rank])
+    ours = {key: summed(t) if key.startswith('grad.') else t for key, t in ours.items()}
+    matrix = batch.cov.detach()
+    if layer.averages_roots:
+        matrix = inverse_root(matrix, layer.eps, layer.T)
+    old, step = twin.running(), layer.momentum
+    expected = {
+        'running_mean': (1 - step) * old.mean + step * batch.mean.detach().flatten(),
+        layer.matrix_name: (1 - step) * old.var + step * matrix,
+        'num_batches_tracked': torch.tensor(1),
+        'y': ys[rank].detach(),
+        'dx': xs[rank].grad,
+    }
+    expected |= {f'grad.{key}': p.grad for key, p in twin.named_parameters()}
+    assert_same(ours, expected, EXACT)
+
+
+def moments(samples):
+    """Of (..., d, S)."""
+    centred = samples - samples.mean(-1, keepdim=True)
+    return Covariances(samples.mean(-1), centred @ centred.mT / samples.shape[-1])
