@@ -147,7 +147,7 @@ def _union(kind: str, mean: Tensor, spread: Tensor) -> tuple[Tensor, Tensor]:
         merged = pool(Moments(mean, spread), 0)
     elif kind == 'running_cov':
         of_blocks = Covariances(mean.view(spread.shape[:-1]), spread)
-        merged = tuple(t.squeeze(0) for t in covariance.pool(of_blocks, 0))
+        merged = covariance.pool(of_blocks)
     else:
         merged = mean.mean(0), spread.mean(0)
     return first[0] + merged[0].flatten(), first[1] + merged[1]
