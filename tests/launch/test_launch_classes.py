@@ -214,7 +214,7 @@ def test_errors_name_the_key(folder):
     assert codes == [2] * 4, error[-2000:]
     assert 'Traceback' not in error
     wanted = [
-        'model.backbone.norm_cfg, model.neck.norm_cfg: SN.__init__() got an unexpected keyword',
+        'error: model.neck.norm_cfg: SN.__init__() got an unexpected keyword',
         'model.neck.type: Failed to import FPM from mmdet.models in imports.py, line',
         'val_evaluator.type: Failed to import CoccoMetric from mmdet.evaluation in metric.py, line',
         "train_dataloader.dataset.pipeline.3.type: there is no type 'PackDetInputs' in the scope "
