@@ -12,7 +12,7 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner, set_random_seed
 from torch import Tensor, nn
 
-from normplug.errors import UnsuitableModelError
+from normplug.errors import TrainingError, UnsuitableModelError
 from normplug.isw import correlation, isw_loss, sensitive_pairs
 from normplug.models.isw_layer import ISW
 from normplug.models.wrappers import unwrapped
@@ -21,6 +21,9 @@ from normplug.random_state import get_random_state, set_random_state
 from normplug.running import in_recomputation
 
 __all__ = ['ISWHook']
+
+
+_FOUND = 'isw_masks_found'  # in the message hub, which checkpoints keep
 
 
 @HOOKS.register_module()
@@ -80,6 +83,7 @@ class ISWHook(Hook):
         self.photometric, self.dataloader = list(photometric), dataloader
         self._layers: dict[str, ISW] = {}
         self._losses: list[Tensor] = []  # of the forward pass that runs
+        self._blind: set[ISW] = set()  # layers whose loss of this pass has no gradient
         self._is_on = False
         self._handles: list[Any] = []
 
@@ -93,7 +97,10 @@ class ISWHook(Hook):
                 "backbone=dict(type='IBNResNet', ibn_cfg=('isw', 'isw', None, None))"
             )
         self._is_on = runner.iter >= self.begin
-        has_masks = any(bool(layer.mask.any()) for layer in self._layers.values())
+        # Masks may be found and be empty, where the trials agree on no pair.
+        has_masks = _FOUND in runner.message_hub.runtime_info or any(
+            bool(layer.mask.any()) for layer in self._layers.values()
+        )
         if self._is_on and not has_masks:
             raise UnsuitableModelError(
                 f'ISWHook: the checkpoint of iteration {runner.iter} has no masks, which '
@@ -112,6 +119,7 @@ class ISWHook(Hook):
         self._handles = [
             layer.register_forward_hook(self._record) for layer in self._layers.values()
         ]
+        self._handles.append(model.register_forward_pre_hook(self._begin))
         self._handles.append(model.register_forward_hook(self._add))
 
     def after_train_iter(self, runner: Runner, *args, **kwargs) -> None:
@@ -131,6 +139,18 @@ class ISWHook(Hook):
             loss = isw_loss(correlation(y), layer.mask)
             if not in_recomputation():
                 self._losses.append(loss)
+                if not torch.is_grad_enabled():
+                    self._blind.add(layer)
+            elif layer in self._blind:
+                raise RuntimeError(
+                    'ISWHook: the loss of a layer under reentrant activation checkpointing has no '
+                    'gradient: set with_cp=False, or checkpoint with use_reentrant=False'
+                )
+
+    def _begin(self, *args) -> None:
+        # What is left is of a forward pass that raised, or of a part called by itself.
+        self._losses = []
+        self._blind.clear()
 
     def _add(self, model: nn.Module, args: tuple, output: Any) -> dict | None:
         losses, self._losses = self._losses, []
@@ -146,7 +166,12 @@ class ISWHook(Hook):
         try:
             for trial in range(self.trials):
                 variances = self._variances(runner, trial)
-                for layer, variance in zip(self._layers.values(), variances, strict=True):
+                for (name, layer), variance in zip(self._layers.items(), variances, strict=True):
+                    if not variance.isfinite().all():
+                        raise TrainingError(
+                            f'ISWHook: the correlations of {name} have NaN or infinite values, and '
+                            'no masks can be found: the training diverged'
+                        )
                     found = sensitive_pairs(variance, self.clusters)
                     layer.mask.copy_(found if trial == 0 else found & layer.mask)
         finally:
@@ -155,6 +180,7 @@ class ISWHook(Hook):
         for name, layer in self._layers.items():
             pairs = layer.num_features * (layer.num_features - 1) // 2
             runner.logger.info(f'ISW: {int(layer.mask.sum())} of {pairs} pairs of {name}')
+        runner.message_hub.update_info(_FOUND, True)
 
     @torch.no_grad()
     def _variances(self, runner: Runner, trial: int) -> list[Tensor]:

@@ -17,7 +17,7 @@ from normplug.hooks import KalmanLinkHook, NormReportHook, SyncNormStatsHook, Wh
 from normplug.norms import KN
 from normplug.preflight.check import check_config
 from normplug.preflight.types import unknown_types_explained
-from normplug.whitened import WhitenedLayer
+from normplug.whitened import whitened_layers
 
 from .distributed import errors_on_all_ranks, join_process_group
 from .memory import CPUMemoryHook
@@ -80,12 +80,10 @@ def build_runner(cfg: Config, mode: Literal['train', 'test'] = 'train') -> Runne
 
 
 def _check_whitening(runner: Runner) -> None:
-    whitened = [
-        name for name, layer in runner.model.named_modules() if isinstance(layer, WhitenedLayer)
-    ]
+    whitened = list(whitened_layers(runner.model))
     if whitened and not any(isinstance(hook, WhiteningHook) for hook in runner.hooks):
         raise UserError(
-            f'the model has {len(whitened)} whitened layers ({whitened[0]} first), which stay '
-            "plain ones without their hook: add dict(type='WhiteningHook', interval=...) to "
-            'custom_hooks, or remove their conv_cfg'
+            f'the model has {len(whitened)} whitened layers that train ({whitened[0]} first), '
+            "which stay plain ones without their hook: add dict(type='WhiteningHook', "
+            'interval=...) to custom_hooks, or remove their conv_cfg'
         )

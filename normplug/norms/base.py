@@ -76,7 +76,8 @@ class BaseNorm(Scripted, ResettableState):
             f'num_features must be a positive integer, got {num_features!r}',
         )
         self._require(
-            isinstance(eps, Real) and eps > 0, f'eps must be a positive number, got {eps!r}'
+            isinstance(eps, Real) and 0 < eps < float('inf'),
+            f'eps must be a positive number, got {eps!r}',
         )
         self._require(
             momentum is None or (isinstance(momentum, Real) and 0 <= momentum <= 1),

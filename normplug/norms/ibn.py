@@ -73,7 +73,7 @@ class IBN(BaseNorm):
             num_features, eps, momentum, frozen=frozen, virtual_batch_size=virtual_batch_size
         )
         self.ratio = ratio
-        self.half = half
+        self.split = half
 
     def rule(self, x: Tensor) -> Rule:
         """Instance norm, then batch norm, by channel."""
@@ -81,8 +81,8 @@ class IBN(BaseNorm):
 
     def scripted_ratios(self) -> tuple[Tensor, Tensor]:
         """Return instance ratios for the first channels, running ones for the others."""
-        of_instance = single_source(0, self.weight[: self.half])
-        ratios = torch.cat([of_instance, single_source(2, self.weight[self.half :])], 1)
+        of_instance = single_source(0, self.weight[: self.split])
+        ratios = torch.cat([of_instance, single_source(2, self.weight[self.split :])], 1)
         return ratios, ratios
 
     def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
@@ -95,15 +95,15 @@ class IBN(BaseNorm):
             value = state_dict.pop(f'{prefix}BN.{name}', state_dict.get(prefix + name))
             if value is None:
                 continue
-            if value.shape == (self.num_features,) and self.half > 0:
+            if value.shape == (self.num_features,) and self.split > 0:
                 self._warn_of_foreign_checkpoint()
-                value = value[self.half :]
+                value = value[self.split :]
             state_dict[prefix + name] = value
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def extra_repr(self) -> str:
         """Arguments, with the channels under instance norm."""
-        return f'{super().extra_repr()}, ratio={self.ratio} ({self.half} channels by IN)'
+        return f'{super().extra_repr()}, ratio={self.ratio} ({self.split} channels by IN)'
 
 
 class SyncIBN(IBN, BaseNorm):

@@ -131,6 +131,8 @@ class SW(WhiteningNorm, BaseNorm):
             type(sw_type) is int and sw_type in _SOURCES,
             f'sw_type must be one of {", ".join(map(str, _SOURCES))}, got {sw_type!r}',
         )
+        for key, value in (('tie_weight', tie_weight), ('released', released)):
+            self._require(type(value) is bool, f'{key} must be True or False, got {value!r}')
         self.sw_type, self.tie_weight, self.released = sw_type, tie_weight, released
         for name in ('sw_mean_weight', 'sw_var_weight')[: 1 if tie_weight else 2]:
             self.add_parameter(name, (sw_type,), 1.0)
@@ -172,6 +174,13 @@ class SW(WhiteningNorm, BaseNorm):
     def rule_params(self) -> tuple[Tensor, ...]:
         """γ, β and the logits."""
         return self.weight, self.bias, *self.ratio_params()
+
+    def _load_from_state_dict(self, state_dict, prefix, *args):
+        """A layer of tied ratios has one vector for both."""
+        tied = state_dict.get(f'{prefix}sw_mean_weight')
+        if tied is not None and not self.tie_weight:
+            state_dict.setdefault(f'{prefix}sw_var_weight', tied)
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def extra_repr(self) -> str:
         """Arguments, with what is mixed."""

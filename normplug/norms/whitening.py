@@ -23,7 +23,7 @@ class WhiteningNorm(BaseNorm):
         num_features: C.
         eps: added to the diagonal of the covariance.
         momentum: weight of the new batch in the running statistics.
-        T: number of Newton's iterations, at least 1: part of the definition, see
+        T: number of Newton's iterations, 1 to 16: part of the definition, see
             :func:`normplug.covariance.inverse_root`.
         frozen: see :class:`BaseNorm`.
 
@@ -47,8 +47,8 @@ class WhiteningNorm(BaseNorm):
     ) -> None:
         super().__init__(num_features, eps, momentum, frozen=frozen)
         self._require(
-            type(T) is int and T > 0,
-            f"T must be a positive integer, the number of Newton's iterations, got {T!r}",
+            type(T) is int and 0 < T <= 16,
+            f"T, the number of Newton's iterations, must be an integer from 1 to 16, got {T!r}",
         )
         self.T = T
         self.size = self.block_size()

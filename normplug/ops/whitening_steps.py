@@ -112,6 +112,7 @@ def forward_step(
         # Copies: the buffers may move on between this forward and its backward.
         mean, cov = (t.to(plan.dtype, copy=True) for t in running[:2])
         batch = Covariances(mean.view(cov.shape[:-1]), cov)
+    instance = _used(instance, plan)
     tracked = None if plan.batch_from is None else running
     count = x_n.shape[0] * pixels_of(x_n)
     *output, stored = output_step(x_n, plan, instance, batch, params, tracked, count, out_n)
@@ -123,7 +124,7 @@ def local_step(x_n: Tensor, plan: Plan, running: Tracked | None) -> Local:
     instance = instance_moments(x_n, plan)
     mean, cov = batch_moments(x_n, instance, plan, running)
     count = mean.new_full((1,), x_n.shape[0] * pixels_of(x_n))
-    return Local(*instance, torch.cat((mean.flatten(), cov.flatten(), count)))
+    return Local(*_used(instance, plan), torch.cat((mean.flatten(), cov.flatten(), count)))
 
 
 def merge_step(ranks: Tensor, plan: Plan, tracked: Tracked | None) -> Merged:
@@ -235,6 +236,14 @@ def backward_step(
     if needs_dx:
         dx_n = packed_input_step(dy_n, x_n, plan, instance, batch, sums, None, out_n).dx_n
     return Backward(dx_n, sums.to_params)
+
+
+def _used(instance: Covariances, plan: Plan) -> Covariances:
+    """Without covariances of images, which would be kept, where the rule takes the batch's alone."""
+    if plan.batch_from is None or plan.blocks.root is None:
+        return instance
+    cov = instance.cov
+    return instance._replace(cov=cov.new_zeros(()).expand(cov.shape))
 
 
 def _map(

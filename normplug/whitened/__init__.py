@@ -1,10 +1,10 @@
 """Whitened networks: layers whose weights are written in whitened coordinates."""
 
+from normplug.whitened.base import WhitenedLayer
 from normplug.whitened.layers import (
     EigenConv,
     PostGWNNConv,
     PreGWNNConv,
-    WhitenedLayer,
     WNNConv,
     WNNLinear,
 )

@@ -3,42 +3,62 @@
 from collections.abc import Iterable
 
 import torch
-from torch import nn
-from torch.optim import Optimizer
+from torch import Tensor
+from torch.optim import SGD, Adadelta, Adagrad, Adam, AdamW, NAdam, Optimizer, RAdam, RMSprop
+from torch.utils.hooks import RemovableHandle
 
 from normplug.errors import UnsuitableModelError
-from normplug.whitened.layers import WhitenedLayer, between
+from normplug.whitened.base import WhitenedLayer
 
 __all__ = ['decay_canonical_weights']
 
+_COUPLED = (SGD, Adam, RMSprop, Adagrad, Adadelta, NAdam, RAdam)
 
-def decay_canonical_weights(optimizer: Optimizer, layers: Iterable[WhitenedLayer]) -> None:
-    """Let ``weight_decay`` of ``optimizer`` be that of W = A V B, and not of V, from now on.
 
-    The gradient of λ/2 |W|² is λ Aᵀ W Bᵀ for V, where the optimizer adds λ V. Before each step the
-    difference is added to the gradient: when it is unscaled, accumulated and averaged over ranks.
+def decay_canonical_weights(
+    optimizer: Optimizer, layers: Iterable[WhitenedLayer]
+) -> RemovableHandle:
+    """Let ``weight_decay`` of ``optimizer`` be that of W and b, and not of V and d, from now on.
+
+    The optimizer adds λ V to the gradient; before each step the gradient of λ/2 |W|² takes its
+    place: when gradients are unscaled, accumulated and averaged over ranks. Likewise for the bias,
+    by the decay of its own parameter group.
+
+    Returns:
+        What ends it.
 
     Raises:
-        UnsuitableModelError: the optimizer decays weights outside of the gradient (AdamW).
+        UnsuitableModelError: the optimizer decays weights outside of the gradient (AdamW), is
+            fused (it unscales gradients itself), maximizes, or is none of torch's common ones.
     """
-    if isinstance(optimizer, torch.optim.AdamW) or optimizer.defaults.get('decoupled_weight_decay'):
+    groups = optimizer.param_groups
+    coupled = isinstance(optimizer, _COUPLED) and not isinstance(optimizer, AdamW)
+    odd = ('decoupled_weight_decay', 'fused', 'maximize')
+    if not coupled or any(group.get(key) for group in groups for key in odd):
         raise UnsuitableModelError(
             "WhiteningHook: weight_decay='canonical' works with optimizers that add the decay to "
-            f"the gradient, such as SGD, and {type(optimizer).__name__} does not: use 'written'"
+            f'the gradient, such as SGD, without fused or maximize; {type(optimizer).__name__}, as '
+            "it is, does not: use 'written'"
         )
-    by_parameter = {layer.weight: layer for layer in layers}
+    layers = list(layers)
 
-    @torch.no_grad()
     def before_step(optimizer: Optimizer, *args) -> None:
-        for group in optimizer.param_groups:
-            for parameter in group['params']:
-                layer: nn.Module | None = by_parameter.get(parameter)
-                if layer is None or parameter.grad is None or not group['weight_decay']:
-                    continue
-                right, left = (
-                    None if m is None else m.T for m in (layer.in_matrix, layer.out_matrix)
-                )
-                of_canonical = between(layer.canonical()[0], right, left)
-                parameter.grad.add_(of_canonical - parameter, alpha=group['weight_decay'])
+        groups = optimizer.param_groups
+        decays = {p: group['weight_decay'] for group in groups for p in group['params']}
+        for layer in layers:
+            own = [p for p in (layer.weight, layer.bias) if p is not None and p.grad is not None]
+            rates = [decays.get(p, 0) for p in own]
+            if any(rates):
+                _exchange(layer, own, rates)
 
-    optimizer.register_step_pre_hook(before_step)
+    return optimizer.register_step_pre_hook(before_step)
+
+
+def _exchange(layer: WhitenedLayer, own: list[Tensor], rates: list[float]) -> None:
+    with torch.enable_grad():
+        half_squares = zip(rates, layer.canonical(), strict=False)
+        loss = sum(rate / 2 * t.square().sum() for rate, t in half_squares)
+        grads = torch.autograd.grad(loss, own, materialize_grads=True)
+    with torch.no_grad():
+        for parameter, grad, rate in zip(own, grads, rates, strict=True):
+            parameter.grad.add_(grad - rate * parameter)

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from normplug.whitened.layers import WhitenedLayer
+from normplug.whitened.base import WhitenedLayer
 
 __all__ = ['plain_layers']
 

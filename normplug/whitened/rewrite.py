@@ -8,7 +8,7 @@ from torch import Tensor
 
 from normplug.errors import TrainingError
 from normplug.precision import small_dtype
-from normplug.whitened.layers import WhitenedLayer, between
+from normplug.whitened.base import WhitenedLayer, between
 from normplug.whitened.roots import Root, root_of
 from normplug.whitened.samples import Samples
 
@@ -42,8 +42,11 @@ class Rewritten(NamedTuple):
 
 
 @torch.no_grad()
-def coordinates_of(layer: WhitenedLayer, name: str) -> Coordinates:
+def coordinates_of(layer: WhitenedLayer, name: str) -> Coordinates | None:
     """Find the coordinates in which what ``layer`` has seen is white, on rank 0, for all ranks.
+
+    None for a layer that has seen nothing, such as that of a head that is not used: it keeps its
+    coordinates.
 
     Args:
         layer: its ``seen_in`` and ``seen_out`` are gathered.
@@ -53,6 +56,8 @@ def coordinates_of(layer: WhitenedLayer, name: str) -> Coordinates:
         WhiteningError: there are fewer samples than channels, or some is NaN or infinite.
     """
     right = left = None
+    if any(seen is not None and seen.count == 0 for seen in (layer.seen_in, layer.seen_out)):
+        return None
     mean = layer.seen_in.mean.to(small_dtype(layer.seen_in.mean, exact=True))
     _check(layer.seen_in, 'inputs', name)
     if layer.of_inputs:
@@ -125,7 +130,7 @@ def _moved(layer: WhitenedLayer, before: Tensor, new: Coordinates) -> float:
     cov = layer.seen_in.cov.to(before.dtype)
     change = layer.canonical(before.dtype)[0] - before
     lost, whole = (torch.einsum('oc...,cd,od...->', w, cov, w) for w in (change, before))
-    return float(lost / whole)
+    return float(lost / whole) if whole > 0 else 0.0
 
 
 def _check(seen: Samples, kind: str, name: str) -> None:

@@ -54,6 +54,8 @@ def _kept(values: Tensor, rank: float | None) -> int:
         return len(values)
     if isinstance(rank, int):
         return rank
+    if not values.sum() > 0:  # constant inputs: nothing says which directions matter
+        return len(values)
     shares = values.cumsum(0) / values.sum()
     # A sum of shares may round to less than one.
     return min(int((shares < rank - 1e-12).sum()) + 1, len(values))

@@ -17,14 +17,18 @@ class Samples(nn.Module):
 
     Args:
         channels: C.
+        scaled: for gradients: second moments E[δδᵀ], those of each iteration scaled to a mean
+            eigenvalue of 1, since a batch's size and a loss scaler change them. An iteration with
+            NaN or infinite ones, as in a step that AMP skips, does not count.
     """
 
     count: Tensor
     mean: Tensor
     cov: Tensor
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, scaled: bool = False) -> None:
         super().__init__()
+        self.scaled = scaled
         self.register_buffer('count', torch.zeros((), dtype=torch.int64))
         self.register_buffer('mean', torch.zeros(channels))
         self.register_buffer('cov', torch.zeros(channels, channels))
@@ -39,13 +43,17 @@ class Samples(nn.Module):
     @torch.no_grad()
     def gather(self) -> None:
         """Merge what was noted on all ranks; every rank has to call this."""
-        so_far = torch.cat((self.mean, self.cov.flatten(), self.count.view(1).to(self.mean)))
-        so_far = so_far.to(small_dtype(so_far, exact=True))
+        dtype = small_dtype(self.mean, exact=True)
+        state = self.mean, self.cov.flatten(), self.count.view(1)
+        so_far = torch.cat([t.to(dtype) for t in state])
         own = _merged(self._pending or [torch.zeros_like(so_far)], len(self.mean))
         self._pending = []
         reducer = group_reducer()
         ranks = own.unsqueeze(0) if reducer is None else reducer.gather(own.view(1, -1))[:, 0]
-        total = _merged([so_far, *ranks], len(self.mean))
+        new = _merged(list(ranks), len(self.mean))
+        if self.scaled:
+            new = _scaled(new, len(self.mean))
+        total = _merged([so_far, new], len(self.mean))
         mean, cov, count = _parts(total, len(self.mean))
         self.mean.copy_(mean)
         self.cov.copy_(cov)
@@ -53,6 +61,7 @@ class Samples(nn.Module):
 
     def forget(self) -> None:
         """Start again."""
+        self._pending = []
         for buffer in self.buffers():
             buffer.zero_()
 
@@ -64,17 +73,16 @@ def moments_of(samples: Tensor) -> Covariances:
     return Covariances(mean, centred @ centred.T / samples.shape[1])
 
 
-def second_moment_of(samples: Tensor) -> tuple[Covariances, Tensor]:
-    """E[δδᵀ] (C, C) of samples (C, S), scaled to a mean eigenvalue of 1, and their number.
+def second_moment_of(samples: Tensor) -> Covariances:
+    """E[δδᵀ] (C, C) of samples (C, S), beside a mean of 0."""
+    return Covariances(samples.new_zeros(len(samples)), samples @ samples.T / samples.shape[1])
 
-    Without the scale, that of a gradient, which a batch's size and a loss scaler change. The number
-    is 0 where all of δ is zero, or where some is NaN or infinite, as in a step that AMP skips.
-    """
-    moment = samples @ samples.T
-    moment = moment / moment.diagonal().mean()
-    ok = moment.isfinite().all()
-    moment = torch.where(ok, moment, 0)
-    return Covariances(moment.new_zeros(len(moment)), moment), ok * samples.shape[1]
+
+def _scaled(packed: Tensor, channels: int) -> Tensor:
+    mean, cov, count = _parts(packed, channels)
+    cov = cov / cov.diagonal().mean()
+    whole = torch.cat((mean, cov.flatten(), count))
+    return torch.where(cov.isfinite().all(), whole, 0)  # also where all of δ is zero
 
 
 def _merged(packed: list[Tensor], channels: int) -> Tensor:

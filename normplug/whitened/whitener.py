@@ -1,14 +1,17 @@
 """When whitened layers look, and when they are written in new coordinates."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from normplug.errors import UnsuitableModelError
+from normplug.whitened.base import WhitenedLayer
 from normplug.whitened.decay import decay_canonical_weights
-from normplug.whitened.layers import WhitenedLayer
 from normplug.whitened.rewrite import Rewritten, coordinates_of, rewrite
+from normplug.whitened.samples import Samples
 
 __all__ = ['Whitener', 'whitened_layers']
 
@@ -17,12 +20,25 @@ _MOMENTUM = ('momentum_buffer', 'exp_avg')
 
 
 def whitened_layers(model: nn.Module) -> dict[str, WhitenedLayer]:
-    """Return, by name, the whitened layers that train."""
-    return {
+    """Return, by name, the whitened layers that train.
+
+    Raises:
+        UnsuitableModelError: the weight of one is shared with another layer, or computed.
+    """
+    found = {
         name: layer
         for name, layer in model.named_modules()
         if isinstance(layer, WhitenedLayer) and layer.weight.requires_grad
     }
+    owners = Counter(id(p) for m in model.modules() for p in m._parameters.values())
+    for name, layer in found.items():
+        if 'weight' not in layer._parameters or owners[id(layer.weight)] > 1:
+            raise UnsuitableModelError(
+                f'{name}: the weight of a whitened layer must be a parameter of its own, and this '
+                'one is shared with another layer, or computed (spectral or weight norm, pruning): '
+                'give it a plain conv_cfg'
+            )
+    return found
 
 
 class Whitener:
@@ -56,9 +72,17 @@ class Whitener:
         check_arguments(interval, batches, momentum, weight_decay)
         self.layers, self.optimizers = dict(layers), list(optimizers)
         self.interval, self.batches, self.momentum = interval, batches, momentum
-        if weight_decay == 'canonical':
-            for optimizer in self.optimizers:
-                decay_canonical_weights(optimizer, self.layers.values())
+        self._handles = [
+            decay_canonical_weights(optimizer, self.layers.values())
+            for optimizer in self.optimizers
+            if weight_decay == 'canonical'
+        ]
+
+    def start(self, iteration: int) -> None:
+        """Forget what an earlier training left, unless this one goes on within a noted stretch."""
+        if iteration % self.interval <= self.interval - self.batches:
+            for samples in self._samples():
+                samples.forget()
 
     def before_step(self, iteration: int) -> None:
         """Let the layers note the batch, or not."""
@@ -75,14 +99,16 @@ class Whitener:
             copies: models with the same layers, such as moving averages, to rewrite with them.
 
         Returns:
-            What became of each layer, if they were rewritten.
+            What became of each layer, if they were rewritten; one that saw nothing is not there.
 
         Raises:
             WhiteningError: there are too few samples, or they are not finite. No layer has changed.
         """
         if not self._is_noted(iteration):
             return None
-        seen = [s for layer in self.layers.values() for s in (layer.seen_in, layer.seen_out) if s]
+        seen = self._samples()
+        for layer in self.layers.values():
+            layer.sampling = False  # what is called between iterations is no training
         for samples in seen:
             samples.gather()
         if (iteration + 1) % self.interval:
@@ -90,6 +116,8 @@ class Whitener:
         found = {name: coordinates_of(layer, name) for name, layer in self.layers.items()}
         done = {}
         for name, new in found.items():
+            if new is None:
+                continue
             layer = self.layers[name]
             moments = [own for opt in self.optimizers for own in _momentum_of(opt, layer)]
             if self.momentum == 'reset':
@@ -103,9 +131,15 @@ class Whitener:
         return done
 
     def stop(self) -> None:
-        """Note nothing more."""
+        """Note nothing more, and leave the optimizers as they were."""
         for layer in self.layers.values():
             layer.sampling = False
+        for handle in self._handles:
+            handle.remove()
+
+    def _samples(self) -> list[Samples]:
+        layers = self.layers.values()
+        return [seen for m in layers for seen in (m.seen_in, m.seen_out) if seen is not None]
 
     def _is_noted(self, iteration: int) -> bool:
         return iteration % self.interval >= self.interval - self.batches

@@ -78,7 +78,7 @@ def test_batch_norm_to_ibn_net_a():
     assert sorted(kinds.values()).count('IBN') == 6
     for name, layer in net.named_modules():
         if isinstance(layer, IBN):
-            theirs, half = bn.get_submodule(name), layer.half
+            theirs, half = bn.get_submodule(name), layer.split
             assert torch.equal(layer.weight, theirs.weight)
             assert torch.equal(layer.running_mean, theirs.running_mean[half:])
             assert torch.equal(layer.running_var, theirs.running_var[half:])

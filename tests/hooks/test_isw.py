@@ -194,3 +194,18 @@ def test_a_layer_of_a_batch_norms_checkpoint():
     assert not list(layer.parameters())
     x = torch.randn(2, 4, 5, 5) * 3 + 1
     torch.testing.assert_close(layer(x), F.instance_norm(x))
+
+
+def test_a_loss_without_a_gradient_is_refused():
+    """Reentrant checkpointing runs the layer without one first, and throws the second loss away."""
+    layer, hook = ISW(4), ISWHook(begin=1)
+    layer.mask[0, 1] = True
+    hook._is_on = True
+    layer.register_forward_hook(hook._record)
+    x = torch.randn(2, 4, 5, 5, requires_grad=True)
+    y = torch.utils.checkpoint.checkpoint(layer, x, use_reentrant=False)
+    y.sum().backward()
+    hook._begin()
+    y = torch.utils.checkpoint.checkpoint(layer, x, use_reentrant=True)
+    with pytest.raises(RuntimeError, match=r'ISWHook: .* use_reentrant=False'):
+        y.sum().backward()

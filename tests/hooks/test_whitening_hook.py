@@ -3,13 +3,16 @@
 import mmengine.runner.runner
 import pytest
 import torch
+from mmengine.model import ExponentialMovingAverage
 from mmengine.registry import HOOKS
 from torch import nn
+from torch.nn.utils import parametrizations, prune
 
+from normplug.covariance import Covariances
 from normplug.errors import UnsuitableModelError
 from normplug.hooks import WhiteningHook
 from normplug.hooks.of_runner import averaged_models
-from normplug.whitened import WhitenedLayer, WhiteningError, WNNConv
+from normplug.whitened import WhitenedLayer, WhiteningError, WNNConv, whitened_layers
 from normplug.whitened.decay import decay_canonical_weights
 from tests.hooks import tiny_training as tiny
 
@@ -130,29 +133,54 @@ def test_momentum(tmp_path, momentum):
     assert zero == [momentum == 'reset' and i in (6, 13, 20) for i in range(24)]
 
 
-def test_canonical_weight_decay_is_that_of_the_plain_network():
-    """One step of SGD without a loss shrinks W, whatever its coordinates."""
-    for decay in ('written', 'canonical'):
-        layer = WNNConv(3, 4, 3, eps=0.1)
-        layer.in_matrix.copy_(torch.randn(3, 3))
-        optimizer = torch.optim.SGD(layer.parameters(), lr=1.0, weight_decay=0.1)
-        if decay == 'canonical':
-            decay_canonical_weights(optimizer, [layer])
-        weight, written = layer.canonical()[0].detach(), layer.weight.detach().clone()
-        for parameter in layer.parameters():
-            parameter.grad = torch.zeros_like(parameter)
-        optimizer.step()
-        if decay == 'written':
-            torch.testing.assert_close(layer.weight.detach(), 0.9 * written)
-            continue
-        wanted = written - 0.1 * torch.einsum('oc...,dc->od...', weight, layer.in_matrix)
-        torch.testing.assert_close(layer.weight.detach(), wanted)
+def written(decay):
+    """A layer in coordinates of its own, and SGD without a loss."""
+    layer = WNNConv(3, 4, 3, eps=0.1).double()
+    layer.in_matrix.copy_(torch.randn(3, 3))
+    layer.in_mean.normal_()
+    optimizer = torch.optim.SGD(layer.parameters(), lr=1e-3, weight_decay=0.1)
+    handle = decay_canonical_weights(optimizer, [layer]) if decay == 'canonical' else None
+    for parameter in layer.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    return layer, optimizer, handle
 
 
-def test_canonical_weight_decay_refuses_what_decays_outside_of_the_gradient():
+def half_squares(layer):
+    return sum(0.5 * t.square().sum() for t in layer.canonical())
+
+
+def test_canonical_weight_decay_is_that_of_w_and_b():
+    """A small step of the decay goes down the steepest way of λ/2 (|W|² + |b|²), in V and d."""
+    layer, optimizer, handle = written('canonical')
+    grads = torch.autograd.grad(half_squares(layer), list(layer.parameters()))
+    before = [p.detach().clone() for p in layer.parameters()]
+    optimizer.step()
+    for parameter, old, grad in zip(layer.parameters(), before, grads, strict=True):
+        torch.testing.assert_close(parameter.detach(), old - 1e-3 * 0.1 * grad)
+    handle.remove()
+    before = [p.detach().clone() for p in layer.parameters()]
+    for parameter in layer.parameters():
+        parameter.grad.zero_()
+    optimizer.step()
+    for parameter, old in zip(layer.parameters(), before, strict=True):
+        torch.testing.assert_close(parameter.detach(), (1 - 1e-4) * old)
+
+
+@pytest.mark.parametrize(
+    'optimizer',
+    [
+        lambda p: torch.optim.AdamW(p),
+        lambda p: torch.optim.Adafactor(p),
+        lambda p: torch.optim.Rprop(p),
+        lambda p: torch.optim.SGD(p, fused=True),
+        lambda p: torch.optim.SGD(p, maximize=True),
+        lambda p: torch.optim.NAdam(p, decoupled_weight_decay=True),
+    ],
+)
+def test_canonical_weight_decay_refuses_optimizers_it_would_be_wrong_for(optimizer):
     layer = WNNConv(3, 4, 3)
-    with pytest.raises(UnsuitableModelError, match=r"weight_decay='canonical' .* AdamW does not"):
-        decay_canonical_weights(torch.optim.AdamW(layer.parameters()), [layer])
+    with pytest.raises(UnsuitableModelError, match=r"weight_decay='canonical' .* use 'written'"):
+        decay_canonical_weights(optimizer(layer.parameters()), [layer])
 
 
 @pytest.mark.parametrize(
@@ -202,3 +230,67 @@ def test_frozen_layers_are_left_alone(tmp_path):
         runner.train()
     assert isinstance(runner.model.conv, WhitenedLayer)
     assert isinstance(runner.model.conv, nn.Conv2d)
+
+
+def test_a_layer_that_saw_nothing_keeps_its_coordinates(tmp_path):
+    runner = tiny.build(config(tmp_path / 'work'))
+    runner.model.unused = WNNConv(3, 4, 3)
+    runner.train()
+    assert runner.model.conv.in_mean.any()
+    torch.testing.assert_close(runner.model.unused.in_matrix, torch.eye(3))
+    line = 'whitening: 1 layers in new coordinates'
+    assert f'{line}' in tiny.log(tmp_path / 'work')
+    assert ', 1 saw nothing and stay as they are' in tiny.log(tmp_path / 'work')
+
+
+def test_a_new_training_forgets_what_another_noted(tmp_path):
+    runner = tiny.build(config(tmp_path / 'work'))
+    conv = runner.model.conv
+    conv.seen_in.add(Covariances(torch.full((3,), 100.0), torch.eye(3)), 10**6)
+    conv.seen_in.gather()
+    runner.train()
+    assert conv.in_mean.abs().max() < 10
+
+
+class Averaging(nn.Module):
+    """A momentum encoder, as of self-supervised models."""
+
+    def __init__(self, conv):
+        super().__init__()
+        self.conv, self.momentum = conv, ExponentialMovingAverage(conv)
+
+
+def test_averages_inside_of_a_model_are_refused(tmp_path):
+    runner = tiny.build(config(tmp_path / 'work'))
+    runner.model.extra = Averaging(WNNConv(3, 4, 1))
+    with pytest.raises(UnsuitableModelError, match='a part of the model is the moving average'):
+        runner.train()
+
+
+def test_efficient_conv_bn_eval_is_refused(tmp_path):
+    cfg = config(tmp_path / 'work')
+    runner = tiny.build(cfg)
+    runner.cfg.efficient_conv_bn_eval = 'dropout'
+    with pytest.raises(UnsuitableModelError, match='efficient_conv_bn_eval reads the weights'):
+        runner.train()
+
+
+def shared():
+    model = nn.Sequential(WNNConv(4, 4, 1), WNNConv(4, 4, 1))
+    model[1].weight = model[0].weight
+    return model
+
+
+@pytest.mark.parametrize(
+    'model',
+    [
+        shared,
+        lambda: nn.Sequential(parametrizations.spectral_norm(WNNConv(4, 4, 1))),
+        lambda: nn.Sequential(prune.l1_unstructured(WNNConv(4, 4, 1), 'weight', 0.3)),
+    ],
+)
+def test_a_weight_that_is_not_the_layers_own_is_refused(model):
+    with pytest.raises(UnsuitableModelError, match=r'must be a parameter of its own'):
+        whitened_layers(model())
+    twice = nn.ModuleList([layer := WNNConv(4, 4, 1), layer])
+    assert list(whitened_layers(twice)) == ['0']

@@ -14,8 +14,8 @@ def test_training_whitens(project, train):
 def test_layers_without_the_hook_are_refused(project, train, capsys):
     assert train([project.write_config(MODEL.format('Whitened'))]) == 2
     error = capsys.readouterr().err
-    assert 'the model has 1 whitened layers (backbone.fc first)' in error
-    assert "dict(type='WhiteningHook', interval=...) to custom_hooks" in error
+    assert 'the model has 1 whitened layers that train (backbone.fc first)' in error
+    assert "add dict(type='WhiteningHook', interval=...) to custom_hooks" in error
     assert 'Traceback' not in error
 
 

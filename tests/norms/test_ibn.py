@@ -24,7 +24,7 @@ def test_halves_are_instance_and_batch_norm(ratio, half):
         rest = (weight[half:], bias[half:])
         parts.append(F.batch_norm(x[:, half:], None, None, *rest, training=True))
     torch.testing.assert_close(layer(x), torch.cat(parts, 1))
-    assert layer.half == half
+    assert layer.split == half
 
 
 def test_eval_uses_running_statistics_for_the_batch_norm_part_only():

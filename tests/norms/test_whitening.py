@@ -168,15 +168,23 @@ def test_nan_in_an_image_stays_in_it(value):
         (SW, {'num_pergroup': 8, 'sw_type': 4}, 'sw_type must be one of 2, 3, 5, got 4'),
         (SyncSW, {'num_pergroup': 8, 'sw_type': 4}, 'sw_type must be one of 2, 3, 5, got 4'),
         (SW, {'num_pergroup': 8, 'sw_type': [2]}, 'sw_type must be one of 2, 3, 5'),
-        (SW, {'num_pergroup': 8, 'T': 0}, 'T must be a positive integer'),
+        (
+            SW,
+            {'num_pergroup': 8, 'T': 0},
+            "T, the number of Newton's iterations, must be an integer from 1 to 16",
+        ),
         (IterNorm, {'num_channels': 7}, 'num_channels=7 does not divide the 24 channels'),
         (IterNorm, {'num_groups': 7}, 'num_groups=7 does not divide the 24 channels'),
         (IterNorm, {'num_groups': 2, 'num_channels': 12}, 'num_channels and num_groups both'),
-        (IterNorm, {'T': 2.5}, 'T must be a positive integer'),
+        (
+            IterNorm,
+            {'T': 2.5},
+            "T, the number of Newton's iterations, must be an integer from 1 to 16",
+        ),
         (GW, {'num_groups': 5}, 'num_groups=5 does not divide the 24 channels'),
         (GW, {'num_channels': 5}, 'num_channels=5 does not divide the 24 channels'),
         (GW, {'num_channels': -1}, 'num_channels must be a positive integer, got -1'),
-        (GW, {'T': -1}, 'T must be a positive integer'),
+        (GW, {'T': -1}, "T, the number of Newton's iterations, must be an integer from 1 to 16"),
         (GW, {'eps': 0}, 'eps must be a positive number'),
     ],
 )
@@ -244,3 +252,29 @@ def test_ratios():
 def test_a_checkpoint_of_a_batch_norm_warns():
     with pytest.warns(UserWarning, match='SW layers are loaded from the checkpoint of another'):
         SW(8).load_state_dict(nn.BatchNorm2d(8).state_dict(), strict=False)
+
+
+def test_many_iterations_at_a_low_rank_are_finite():
+    """In float32 the recurrence is not; beyond 8 iterations it is float64."""
+    x = 10 * random_input((4, 64, 1, 1))
+    for iterations in (12, 16):
+        y = GW(64, num_groups=16, T=iterations)(x)
+        exact = GW(64, num_groups=16, T=iterations).double()(x.double())
+        torch.testing.assert_close(y.double(), exact, rtol=0.01, atol=0.01)
+
+
+def test_tied_ratios_become_two_vectors(recwarn):
+    tied, layer = (SW(8, num_pergroup=4, tie_weight=tie).double() for tie in (True, False))
+    with torch.no_grad():
+        tied.sw_mean_weight.copy_(torch.tensor([0.3, -0.4]))
+    layer.load_state_dict(tied.state_dict())
+    torch.testing.assert_close(layer(X), tied(X))
+    assert not recwarn.list
+
+
+def test_iternorm_of_vectors_keeps_no_matrix_of_each():
+    layer, kept = IterNorm(64), []
+    x = random_input((256, 64)).requires_grad_()
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+        layer(x)
+    assert sum(t.untyped_storage().nbytes() for t in kept) < 8 * x.nbytes

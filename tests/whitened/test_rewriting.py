@@ -259,8 +259,10 @@ def test_a_gradient_that_overflowed_is_not_counted():
     layer.sampling = True
     y = layer(inputs())
     y.backward(torch.full_like(y, torch.inf))
+    layer.seen_out.gather()
     y = layer(inputs())
     y.backward(torch.zeros_like(y))
+    layer.seen_out.gather()
     _, _, grads = seen(layer, inputs())
     assert int(layer.seen_out.count) == grads.shape[1]
     cov = grads @ grads.T
@@ -330,7 +332,7 @@ def test_autocast_and_half_precision_inputs():
 @pytest.mark.parametrize(
     ('kind', 'options', 'message'),
     [
-        (WNNConv, dict(eps=0), 'eps must be above 0'),
+        (WNNConv, dict(eps=0), 'eps must be a number above 0'),
         (WNNConv, dict(groups=4), r"conv_cfg=dict\(type='WNNConv'\).* groups=4"),
         (PreGWNNConv, dict(rank=9), 'rank=9 must lie between 1 and the 8 input channels'),
         (PreGWNNConv, dict(rank=0), 'rank=0 must lie'),
@@ -362,3 +364,45 @@ def test_a_plain_layer_computes_the_same(kind, shape):
         model = nn.Sequential(linear)
         plain_layers(model)
         torch.testing.assert_close(model(x[..., :5].float()), linear(x[..., :5].float()))
+
+
+def test_constant_inputs_are_not_truncated():
+    layer = built('pre', '1x1', rank=0.9)
+    x = torch.ones(2, 5, 4, 4, dtype=torch.float64)
+    before = layer(x).detach()
+    seen(layer, x)
+    report = rewrite(layer, coordinates_of(layer, 'conv'))
+    assert (report.rank_in, report.moved) == (5, 0.0)
+    torch.testing.assert_close(layer(x), before)
+
+
+def test_the_state_of_another_layer_is_refused():
+    state = built('wnn').state_dict()
+    for kind in ('post', 'eigen'):
+        with pytest.raises(RuntimeError, match=r'checkpoint is that of another whitened layer'):
+            built(kind).load_state_dict(state, strict=False)
+
+
+def test_the_bias_of_a_plain_layer_is_the_offset_of_one_without_bias():
+    layer, plain = built('wnn', 'no bias'), nn.Conv2d(5, 6, (1, 3), padding=(0, 2)).double()
+    layer.load_state_dict(plain.state_dict())
+    x = inputs()
+    torch.testing.assert_close(layer(x), plain(x))
+
+
+def test_many_samples_of_a_half_precision_layer():
+    layer = WNNConv(4, 2, 1).bfloat16().half()
+    layer.sampling = True
+    layer(torch.randn(2, 4, 300, 300).half())
+    layer.seen_in.gather()
+    assert int(layer.seen_in.count) == 180_000
+
+
+def test_gradients_of_several_calls_are_pooled_before_they_are_scaled():
+    layer = EigenConv(3, 2, 1, bias=False).double()
+    layer.sampling = True
+    x = torch.randn(2, 3, 4, 4, dtype=torch.float64)
+    (1000 * layer(x)[:, 0].sum() + layer(x)[:, 1].sum()).backward()
+    layer.seen_out.gather()
+    wanted = torch.diag(torch.tensor([1e6, 1.0], dtype=torch.float64))
+    torch.testing.assert_close(layer.seen_out.cov, wanted / wanted.trace() * 2)

@@ -64,7 +64,9 @@ def whiten_now(model: nn.Module, x: Tensor, y: Tensor) -> None:
     found = [(n, m) for n, m in model.named_modules() if isinstance(m, WhitenedLayer)]
     model.eval()
     for _, layer in found:
-        layer.seen_in.forget()
+        for seen in (layer.seen_in, layer.seen_out):
+            if seen is not None:
+                seen.forget()
         layer.sampling, layer.training = True, True
     F.cross_entropy(model(x), y).backward()
     for name, layer in found:
