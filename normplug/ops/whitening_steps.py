@@ -239,7 +239,7 @@ def backward_step(
 
 
 def _used(instance: Covariances, plan: Plan) -> Covariances:
-    """Without covariances of images, which would be kept, where the rule takes the batch's alone."""
+    """Without covariances of images, which would be kept, where the rule takes but the batch."""
     if plan.batch_from is None or plan.blocks.root is None:
         return instance
     cov = instance.cov
