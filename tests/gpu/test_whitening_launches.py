@@ -17,7 +17,7 @@ from tests.outside_steps import OutsideSteps
 LIMITS = {
     'SW': (lambda: SW(64), (99, 17), (203, 47)),
     'SW of all': (lambda: SW(64, sw_type=5), (120, 17), (271, 47)),
-    'IterNorm': (lambda: IterNorm(64), (119, 29), (174, 47)),
+    'IterNorm': (lambda: IterNorm(64), (120, 29), (174, 47)),
     'GW': (lambda: GW(64), (59, 16), (162, 46)),
 }
 

@@ -243,7 +243,7 @@ def test_whitening_matrices_are_averages_of_those_of_the_batches():
         def forward(self, x, mode='tensor'):
             return self.first(x)
 
-    net = Alone(IterNorm(4, num_channels=2, T=20)).double()
+    net = Alone(IterNorm(4, num_channels=2, T=16)).double()
     data = batches(3, 1, 4)
     single = batches(1, pixels=(1, 1))
     estimate_population(net, data + single, 10)
