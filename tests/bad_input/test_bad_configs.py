@@ -97,7 +97,7 @@ TRAIN = [
                            ('SyncIterNorm', 'num_channels=3'), ('IterNorm', 'num_groups=3'),
                            ('GW', 'num_groups=3'), ('GW', 'num_channels=3'))),
     Row('sw_type', norm_option('SW', 'sw_type=4'), (f'{KEY}: ', 'sw_type must be one of 2, 3, 5')),
-    Row('Newton iterations', norm_option('IterNorm', 'T=0'), (f'{KEY}: ', 'T, the number of Newton')),
+    Row('Newton iterations', norm_option('IterNorm', 'T=0'), (f'{KEY}: ', 'the number of Newton')),
     Row('no channels', lines(norm('SN') + "model['backbone']['width'] = 0"),
         (f'{KEY}: ', 'num_features must be a positive integer, got 0')),
     # training
