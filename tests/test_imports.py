@@ -19,7 +19,7 @@ FLOORS = [
     {'_requirements', 'errors', 'own_code', 'quiet', 'random_state'},
     {'checkpoint_file', 'files'},
     # the core
-    {'covariance', 'stats', 'sparsestmax', 'precision', 'state'},
+    {'batch_noise', 'covariance', 'stats', 'sparsestmax', 'precision', 'state'},
     {'running', 'dist', 'filters', 'isw'},
     {'ops'},
     {'norms'},
@@ -40,7 +40,7 @@ FLOOR = {unit: number for number, units in enumerate(FLOORS) for unit in units}
 
 # The core may import torch and the standard library, and in a few places mmengine.
 CORE = {'stats', 'sparsestmax', 'ops', 'dist', 'running', 'filters', 'norms', 'register'}
-CORE |= {'covariance', 'precision', 'state'}
+CORE |= {'batch_noise', 'covariance', 'precision', 'state'}
 # What torch itself brings; Triton with a torch for GPUs only, and only those import kernels.
 WITH_TORCH = {'normplug.ops.traced': {'sympy'}, 'normplug.ops.kernels': {'triton'}}
 WITH_MMENGINE = {'normplug.dist', 'normplug.norms.base', 'normplug.register'}
