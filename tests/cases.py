@@ -12,6 +12,7 @@ from normplug.norms import (
     GW,
     IBN,
     KN,
+    PN,
     SN,
     SSN,
     SW,
@@ -21,6 +22,7 @@ from normplug.norms import (
     SyncIBN,
     SyncIterNorm,
     SyncKN,
+    SyncPN,
     SyncSN,
     SyncSSN,
     SyncSW,
@@ -64,6 +66,22 @@ def kn(channels: int, kind: type[KN] = KN, **options) -> KN:
     return layer
 
 
+class DrawnPN(PN):
+    """A PN whose random numbers are the same at each call, as a test of derivatives needs."""
+
+    def drawn(self, x: Tensor) -> tuple[Tensor, ...]:
+        *numbers, kurtosis = super().drawn(x)
+        fixed = (torch.linspace(-1.5, 1, t.numel()).view_as(t) for t in numbers)
+        return (*(t.to(x.device) for t in fixed), kurtosis)
+
+
+class DrawnSyncPN(DrawnPN, SyncPN):
+    """The same over ranks."""
+
+
+DRAWN = {'noise': 'both', 'samples': 8, 'warmup': 0}
+
+
 def pairs(channels: int) -> int:
     """A size of blocks of channels: more than one block, where the channels allow it."""
     return 2 if channels % 2 == 0 else channels
@@ -85,6 +103,12 @@ CASES = [
     Case('ghost_bn', GhostBN),
     Case('kn', kn),
     Case('kn_learned', lambda c: kn(c, gain='learned', transition='linear')),
+    Case('pn', PN),  # which warms up here
+    Case('pn_population', lambda c: PN(c, warmup=0)),
+    Case('pn_mean', lambda c: PN(c, noise='mean', warmup=0, limit=float('inf'))),
+    Case('pn_var', lambda c: PN(c, noise='var', warmup=0)),
+    Case('pn_both', lambda c: PN(c, noise='both')),
+    Case('pn_drawn', lambda c: DrawnPN(c, **DRAWN)),
     Case('sw', lambda c: SW(c, num_pergroup=pairs(c))),
     Case('sw_3_tied', lambda c: SW(c, sw_type=3, tie_weight=True)),
     Case('sw_5', lambda c: SW(c, num_pergroup=pairs(c), sw_type=5)),
@@ -96,6 +120,8 @@ CASES = [
     Case('sync_ssn', SyncSSN),
     Case('sync_ibn', SyncIBN),
     Case('sync_kn', lambda c: kn(c, SyncKN)),
+    Case('sync_pn', lambda c: SyncPN(c, warmup=0)),
+    Case('sync_pn_drawn', lambda c: DrawnSyncPN(c, **DRAWN)),
     Case('sync_sw', lambda c: SyncSW(c, num_pergroup=pairs(c))),
     Case('sync_iternorm', lambda c: SyncIterNorm(c, num_channels=pairs(c))),
     Case('portable_sync_bn', PortableSyncBN),
@@ -131,6 +157,7 @@ def built(case: Case, channels: int, dtype: torch.dtype = torch.float32, seed: i
 # What is a variance, or a covariance, of noise.
 _SPREADS = {
     'running_var': lambda noise: 1 + 0.5 * noise.tanh(),
+    'kurtosis': lambda noise: noise.tanh(),
     'running_cov': lambda noise: torch.eye(len(noise[0])) + noise @ noise.mT / len(noise[0]),
 }
 

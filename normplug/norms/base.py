@@ -157,7 +157,7 @@ class BaseNorm(Scripted, ResettableState):
         )
         tracking = None
         if not in_recomputation():
-            tracking = Tracking(self.momentum, self.tracks_unbiased(x))
+            tracking = self.tracking(x)
         return Plan(rule, self.batch_from, self.instance_correction, tracking, group, dtype=dtype)
 
     def running(self) -> Tracked | None:
@@ -203,6 +203,10 @@ class BaseNorm(Scripted, ResettableState):
         twin = memo[id(self)] = self.__new__(type(self))
         twin.__setstate__(deepcopy(self.__dict__, memo))
         return twin
+
+    def tracking(self, x: Tensor) -> Tracking:
+        """How running statistics follow those of x."""
+        return Tracking(self.momentum, self.tracks_unbiased(x))
 
     def tracks_unbiased(self, x: Tensor) -> bool:
         """Whether the running variance gets Bessel's correction."""

@@ -2,7 +2,7 @@
 
 from normplug.ops.backend import get_backend, set_backend
 from normplug.ops.fused import Normalized, normalize
-from normplug.ops.memory import is_exporting
+from normplug.ops.memory import is_exporting, is_transformed
 from normplug.ops.naive import normalize_naive
 from normplug.ops.plan import Blocks, Filter, Plan, Rule
 from normplug.ops.reduced import Reducer
@@ -19,6 +19,7 @@ __all__ = [
     'at_least_single',
     'get_backend',
     'is_exporting',
+    'is_transformed',
     'normalize',
     'normalize_naive',
     'normalize_scripted',
