@@ -213,8 +213,10 @@ class PN(BaseNorm):
                 "population='estimated', and nothing estimates it: add custom_hooks="
                 "[dict(type='PopulationHook')] to the config, or use population='running'",
             )
-            params = self.weight, self.bias, *self._population(), *self.drawn(x)
-            return normalize(x, self.plan(x), params, self.running(), self.reducer()).y
+            plan = self.plan(x)
+            weight, bias, *_ = self.params_for(x, plan)
+            params = weight, bias, *self._population(), *self.drawn(x)
+            return normalize(x, plan, params, self.running(), self.reducer()).y
 
     def rule(self, x: Tensor) -> Rule:
         """Return batch norm's in evaluation, else :func:`pn_rule`."""
