@@ -64,8 +64,9 @@ WHITELIST: tuple[str, ...] = (
     # Depth and width, and GN's groups and the head's input with them.
     *('model.backbone.depth', 'model.backbone.stem_channels', 'model.backbone.base_channels'),
     *('model.head.in_channels', 'model.backbone.norm_cfg.num_groups'),
-    # Schedule and batch.
-    *('train_cfg.*', 'param_scheduler*', 'auto_scale_lr.base_batch_size'),
+    # Schedule, learning rate and batch.
+    *('train_cfg.*', 'param_scheduler*', 'optim_wrapper.optimizer.lr'),
+    'auto_scale_lr.base_batch_size',
     *('*_dataloader.batch_size', 'train_dataloader.drop_last', '*_dataloader.num_workers'),
     # BN of 32 images a GPU is GhostBN here.
     *('model.backbone.norm_cfg.virtual_batch_size', 'model.backbone.norm_cfg.type'),

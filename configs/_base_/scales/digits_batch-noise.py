@@ -13,7 +13,7 @@ train_dataloader = dict(
 )
 # 12 iterations an epoch, whose mean loss is logged.
 train_cfg = dict(max_epochs=40, val_interval=4)
-optim_wrapper = dict(optimizer=dict(lr=0.1))
+optim_wrapper = dict(optimizer=dict(lr=0.2))
 param_scheduler = _base_.param_scheduler
 param_scheduler[1].update(T_max=480)
 default_hooks = dict(logger=dict(interval=12))
