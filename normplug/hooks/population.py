@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 
 import torch
+from mmengine.dataset import InfiniteSampler
 from mmengine.dist import all_reduce
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
@@ -133,11 +134,12 @@ class PopulationHook(Hook):
         if self._loader is None:
             self._loader = population_loader(runner.cfg, self.dataloader, runner.seed)
         sampler = self._loader.sampler
-        if not hasattr(sampler, 'set_epoch'):
+        # The infinite one has a set_epoch too, which does nothing.
+        if isinstance(sampler, InfiniteSampler) or not hasattr(sampler, 'set_epoch'):
             raise UnsuitableModelError(
-                f'PopulationHook: dataloader.sampler {type(sampler).__name__} has no set_epoch, so '
-                'a resumed training would see other samples: use '
-                "sampler=dict(type='DefaultSampler', shuffle=True)"
+                f'PopulationHook: dataloader.sampler {type(sampler).__name__} cannot be set to an '
+                'iteration but goes on from estimate to estimate, so that a resumed training would '
+                "see other samples: use sampler=dict(type='DefaultSampler', shuffle=True)"
             )
         sampler.set_epoch(done)
         return self._loader
