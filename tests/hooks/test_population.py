@@ -129,6 +129,12 @@ def test_estimates_at_the_end_of_the_warm_up_and_every_interval(tmp_path):
     assert text.count('mean and variance of 2 layers, estimated from 3 batches') == 5
 
 
+def test_no_estimate_in_the_warm_up(tmp_path):
+    tiny.build(config(tmp_path / 'work', population='estimated', warmup=7)).train()
+    text = tiny.log(tmp_path / 'work')
+    assert text.count('mean and variance of 2 layers, estimated') == 4  # at 7, 10, 15 and 20
+
+
 def test_a_running_population_gets_its_kurtosis_alone(tmp_path):
     runner, states = states_of(tmp_path / 'work', **DRAWN)
     assert moved(states, 'kurtosis') == [WARMUP, 5, 10, 15, 20]

@@ -110,6 +110,19 @@ def test_far_from_the_population_a_channel_uses_the_batch(noise):
     torch.testing.assert_close(y.mean((0, 2, 3))[1], layer.bias[1].detach())
 
 
+def test_where_the_guard_begins():
+    """At a mean square of limit (σ² + ε), which here is 4 (2 + 0.5), by variance or by mean."""
+    squares = torch.tensor([9.9, 10.1, 10.1], dtype=torch.float64)
+    layer = PN(3, eps=0.5, warmup=0, limit=4.0).double()
+    layer.running_var.fill_(2.0)
+    x = torch.stack([squares.sqrt(), torch.tensor([-1.0, -1.0, 1.0]) * squares.sqrt()])
+    layer.running_mean.copy_(torch.tensor([3.0, -1.0, 2.0]))
+    y = layer(x + layer.running_mean)
+    torch.testing.assert_close(y[0, 0], (squares[0] / 2.5).sqrt())  # the population's
+    torch.testing.assert_close(y[0, 1], (squares[1] / (squares[1] + 0.5)).sqrt())  # the batch's
+    torch.testing.assert_close(y[:, 2], torch.zeros(2).double())
+
+
 @pytest.mark.parametrize('noise', ['mean', 'var', 'both'])
 @pytest.mark.parametrize('samples', [1, 2.5, 64])
 def test_the_formulas_of_drawn_noise(noise, samples):
