@@ -91,12 +91,10 @@ def snapshot(tracked: Tracked) -> Tracked:
     return Tracked(*(buffer.clone() for buffer in tracked))
 
 
-# A graph of torch.compile would not keep a clone for its backward, but clone the buffer again, which
-# then is another (AOTAutograd of torch 2.11). What it knows nothing of, it keeps.
+# A graph of torch.compile would keep no clone for its backward, but clone the buffer again, which
+# has moved by then (AOTAutograd of torch 2.11). The result of an unknown operator it keeps.
 @torch.library.custom_op('normplug::snapshot', mutates_args=())
-def _opaque_copies(
-    mean: Tensor, var: Tensor, num_batches: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
+def _opaque_copies(mean: Tensor, var: Tensor, num_batches: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return mean.clone(), var.clone(), num_batches.clone()
 
 

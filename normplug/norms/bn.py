@@ -17,9 +17,9 @@ __all__ = ['GhostBN', 'PortableSyncBN']
 
 
 def bn_rule(
-    instance: Moments, batch: Moments, weight: Tensor, bias: Tensor, *unused: Tensor, eps: float
+    instance: Moments, batch: Moments, weight: Tensor, bias: Tensor, *, eps: float
 ) -> Affine:
-    """Normalize by the batch's moments; unused is what a layer's rule takes in training only."""
+    """Normalize by the batch's moments."""
     return standardize(instance, batch, weight, bias, eps)
 
 

@@ -8,6 +8,8 @@ running average, the guard and the warm-up are this project's.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from math import isfinite
 from numbers import Real
@@ -17,9 +19,7 @@ from torch import Tensor
 
 from normplug.batch_noise import MIN_DEVIATION, std_of_mean, std_of_std
 from normplug.norms.base import BaseNorm
-from normplug.norms.bn import bn_rule
-from normplug.ops import Rule, is_exporting, is_transformed, normalize
-from normplug.ops.plan import per_instance
+from normplug.ops import Rule, is_exporting, is_transformed, normalize, per_instance
 from normplug.running import Tracking, in_recomputation, snapshot
 from normplug.stats import Affine, Moments, standardize
 
@@ -33,6 +33,13 @@ _NOISE = {
     'both': (True, True),
 }
 _POPULATIONS = ('running', 'estimated')
+
+
+def given_rule(
+    instance: Moments, given: Moments, weight: Tensor, bias: Tensor, *unused: Tensor, eps: float
+) -> Affine:
+    """Normalize by what is given: batch norm. The population is an argument in training too."""
+    return standardize(instance, given, weight, bias, eps)
 
 
 def pn_rule(
@@ -149,9 +156,7 @@ class PN(BaseNorm):
         super().__init__(
             num_features, eps, momentum, frozen=frozen, virtual_batch_size=virtual_batch_size
         )
-        self._require(
-            noise in _NOISE, f'noise must be one of {", ".join(_NOISE)}, got {noise!r}'
-        )
+        self._require(noise in _NOISE, f'noise must be one of {", ".join(_NOISE)}, got {noise!r}')
         self._require(
             samples is None or (_is_number(samples) and samples >= 1 and isfinite(samples)),
             'samples, the M of the noise that is drawn, must be a number of at least 1, or None '
@@ -221,7 +226,7 @@ class PN(BaseNorm):
     def rule(self, x: Tensor) -> Rule:
         """Return batch norm's in evaluation, else :func:`pn_rule`."""
         if self.is_batch_norm or not self.takes_batch_statistics(x):
-            return partial(bn_rule, eps=self.eps)
+            return partial(given_rule, eps=self.eps)
         return partial(
             pn_rule,
             eps=self.eps,
@@ -257,6 +262,16 @@ class PN(BaseNorm):
             return super().tracking(x)
         momentum = self.momentum if self.population == 'running' else 0.0
         return super().tracking(x)._replace(momentum=momentum, warmup=float(self.warmup))
+
+    @contextmanager
+    def by_batch(self) -> Iterator[None]:
+        """Train as a batch norm, without population and drawn noise, within the context."""
+        own = self.noise, self.samples
+        self.noise, self.samples = 'both', None
+        try:
+            yield
+        finally:
+            self.noise, self.samples = own
 
     def _now(self) -> tuple[Tensor, ...]:
         """Mean, variance and whether the layer is warming up, apart from the buffers that move."""

@@ -5,7 +5,7 @@ from normplug.ops.fused import Normalized, normalize
 from normplug.ops.memory import is_exporting, is_transformed
 from normplug.ops.naive import normalize_naive
 from normplug.ops.per_sample import per_sample
-from normplug.ops.plan import Blocks, Filter, Plan, Rule
+from normplug.ops.plan import Blocks, Filter, Plan, Rule, per_instance
 from normplug.ops.reduced import Reducer
 from normplug.ops.scripted import at_least_single, normalize_scripted, single_source
 from normplug.ops.stepped import stepped
@@ -24,6 +24,7 @@ __all__ = [
     'normalize',
     'normalize_naive',
     'normalize_scripted',
+    'per_instance',
     'per_sample',
     'set_backend',
     'single_source',
