@@ -10,7 +10,6 @@ import torch
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from torch import nn
 
-from normplug import get_backend, set_backend
 from normplug.errors import UnsuitableModelError
 from normplug.hooks import GammaDecayHook
 from normplug.norms import IBN, KN, SN, SW, GhostBN
@@ -18,14 +17,6 @@ from tests.cases import random_input
 from tests.hooks import tiny_training as tiny
 
 LR, SAMPLES = 0.5, 8
-
-
-@pytest.fixture(autouse=True)
-def plain_torch():
-    backend = get_backend()
-    set_backend('eager')
-    yield
-    set_backend(backend)
 
 
 class Net(nn.Module):
