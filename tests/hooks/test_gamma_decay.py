@@ -9,6 +9,7 @@ import pytest
 import torch
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from normplug.errors import UnsuitableModelError
 from normplug.hooks import GammaDecayHook
@@ -229,6 +230,40 @@ def test_nan_does_not_stay():
     model.norm.weight.register_hook(lambda grad: torch.zeros_like(grad))
     training.step(*batch(3, 1), loss_factor=float('nan'))
     assert torch.equal(hook.strengths()['norm'], before)
+
+
+def test_inputs_that_are_not_finite_do_not_count():
+    """By channel; the other channels keep all of them. Blocks are checkpointed."""
+    hook = GammaDecayHook(SAMPLES, kurtosis_interval=3, kurtosis_batches=3)
+    layer = Net(independent()).norm
+    model = nn.Module()
+    model.norm = layer
+    training, inputs = Training(model, hook), []
+    for t in range(3):
+        x = random_input((2 + t, 4, 3, 5), torch.float64, t).exp()
+        if t == 1:
+            x[0, 2, 1, 1] = float('inf')
+        inputs.append(x)
+        hook.before_train_iter(training, t)
+        checkpoint(layer, x.clone().requires_grad_(), use_reentrant=False).sum().backward()
+        hook.after_train_iter(training)
+        training.iter += 1
+    kurtosis = hook._decays[0].estimate.kurtosis
+    finite = torch.tensor([0, 1, 3])
+    torch.testing.assert_close(kurtosis[finite], kurtosis_by_numpy(inputs)[finite])
+    torch.testing.assert_close(kurtosis[2], kurtosis_by_numpy([inputs[0], inputs[2]])[2])
+
+
+def test_inputs_computed_again_do_not_count():
+    hook = GammaDecayHook(SAMPLES, kurtosis_batches=2)
+    model = Net(independent())
+    training = Training(model, hook)
+    hook.before_train_iter(training, 0)
+    x = random_input((3, 4, 3, 5), torch.float64).requires_grad_()
+    checkpoint(model.norm, x, use_reentrant=False).sum().backward()
+    hook.after_train_iter(training)
+    count = hook._decays[0].estimate.inputs.total.count
+    assert torch.equal(count, torch.full((4,), 45.0).double())
 
 
 def test_calls_with_the_same_images_are_one_gradient():
