@@ -29,6 +29,7 @@ class SampleGradients:
         loss_factor: returns, during backward, by what the loss of the iteration is divided.
 
     Attributes:
+        is_on: whether gradients are added now.
         sizes: C of each layer.
         sums, counts: of :meth:`take`, so far.
     """
@@ -37,6 +38,7 @@ class SampleGradients:
         self, layers: Sequence[BaseNorm], loss_factor: Callable[[], float] = lambda: 1.0
     ) -> None:
         self.sizes = [layer.num_features for layer in layers]
+        self.is_on = True
         self._loss_factor = loss_factor
         weight = layers[0].weight
         dtype = small_dtype(weight, exact=True)
@@ -52,6 +54,8 @@ class SampleGradients:
 
     def _of_layer(self, i: int) -> Callable[[BaseNorm, Tensor, Tensor], None]:
         def add(layer: BaseNorm, to_weight: Tensor, to_bias: Tensor) -> None:
+            if not self.is_on:
+                return
             images = to_weight.shape[0]
             new = torch.stack((to_weight, to_bias))
             known = self._seen.get((i, images))
