@@ -1,5 +1,6 @@
 """Hooks for mmengine's runner, one file a hook; registered by the import."""
 
+from normplug.hooks.batch_noise import BatchNoiseHook
 from normplug.hooks.isw import ISWHook
 from normplug.hooks.kalman_link import KalmanLinkHook
 from normplug.hooks.nonfinite_loss import NonFiniteLossHook
@@ -15,6 +16,7 @@ from normplug.hooks.whitening import WhiteningHook
 
 __all__ = [
     'BatchAverageHook',
+    'BatchNoiseHook',
     'ISWHook',
     'KalmanLinkHook',
     'NonFiniteLossHook',
