@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, nullcontext
 from itertools import islice
 
 import torch
@@ -34,8 +33,8 @@ class BatchNoiseHook(Hook):
 
     Every ``interval`` iterations, before the first and after the last, ``batches`` batches of the
     training go through the model's loss, forward and backward, without a step. The training goes
-    on as if that had not been: parameters, buffers, gradients, modes and random numbers are
-    restored, and so are the numbers that the data preprocessor keeps. (Other state that a forward
+    on as if that had not been: parameters, buffers, gradients and random numbers are restored,
+    and so are the numbers that the data preprocessor keeps. (Other state that a forward
     changes in plain attributes, as mmdet's DynamicRoIHead does, is not.)
 
     It covers torch's batch norms and our norms with batch statistics, but those that whiten, and
@@ -145,12 +144,12 @@ class BatchNoiseHook(Hook):
         scaler = getattr(wrapper, 'loss_scaler', None)  # of AMP in float16
         scale = 1.0 if scaler is None else float(scaler.get_scale())
         with ExitStack() as stack:
-            for context in (modes_kept, undisturbed, _gradients_apart):
-                stack.enter_context(context(model))
+            stack.enter_context(undisturbed(model))
+            _use_twins(model)
             stack.enter_context(torch.enable_grad())
             stack.callback(set_preprocessor_values, model, preprocessor_values(model))
             set_random_seed(runner.seed * 1009 + get_rank())  # of samples made in this process
-            model.train()
+            # Modes are those of training, in which some layers may be frozen.
             recorder = NoiseRecorder(layers_with_batch_noise(model), scale)
             stack.enter_context(recorder.watching())
             for data in islice(self._loader, self._number):
@@ -186,22 +185,13 @@ def _is_infinite(config: dict, scope: str) -> bool:
     return isinstance(kind, type) and issubclass(kind, InfiniteSampler)
 
 
-@contextmanager
-def _gradients_apart(model: nn.Module) -> Iterator[None]:
-    """Let backward passes write to twins of the parameters, inside of :func:`undisturbed`.
+def _use_twins(model: nn.Module) -> None:
+    """Let backward passes write to twins of the parameters, until :func:`undisturbed` ends.
 
-    That puts the parameters back. DDP, which watches these, would take part in the passes.
+    The gradients of the parameters may be waiting for a step, and DDP watches them.
     """
-    grads = [(p, p.grad) for p in model.parameters()]
-    twins = {p: nn.Parameter(p.detach(), p.requires_grad) for p, _ in grads}
-    for p, _ in grads:
-        p.grad = None
+    twins = {p: nn.Parameter(p.detach(), p.requires_grad) for p in model.parameters()}
     for module in model.modules():
         for name, p in module._parameters.items():
             if p is not None:
                 module._parameters[name] = twins[p]
-    try:
-        yield
-    finally:
-        for p, grad in grads:  # layers like LSTM keep lists of their parameters, and used these
-            p.grad = grad

@@ -188,8 +188,10 @@ def _batches_of(layer: nn.Module, x: Tensor) -> list[_Batch]:
         packed = torch.stack((*own, torch.full_like(own.mean, len(x))))
         reducer = group_reducer(layer.process_group)
         ranks = packed[None] if reducer is None else reducer.gather(packed)
-        merged = merge_moments([CentralMoments(*rank[:5]) for rank in ranks])
-        return [_Batch(merged, ranks[:, 5, 0].sum())]
+        batch = _Batch(
+            merge_moments([CentralMoments(*rank[:5]) for rank in ranks]), ranks[:, 5, 0].sum()
+        )
+        return [batch] if batch.images > 0 else []
     if not len(x):
         return []
     groups = x.split(getattr(layer, 'virtual_batch_size', None) or len(x))

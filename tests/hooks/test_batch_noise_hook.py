@@ -1,0 +1,185 @@
+"""Records of the noise in a training, which goes on as if they had not been made."""
+
+import json
+
+import mmengine.runner.runner
+import pytest
+import torch
+from mmengine.registry import DATASETS, MODELS
+from torch import nn
+
+from normplug import SN
+from normplug.errors import UnsuitableModelError
+from normplug.hooks import BatchNoiseHook
+from normplug.population import PopulationError
+from normplug.reports.runs import read_run, read_scalars
+from tests.hooks import tiny_training as tiny
+
+
+@pytest.fixture(autouse=True)
+def no_environment(monkeypatch):
+    monkeypatch.setattr(mmengine.runner.runner, 'collect_env', dict)  # asks compilers for a second
+
+
+@MODELS.register_module()
+class RecurrentModel(tiny.NoisyModel):
+    """A norm that runs twice, and a part whose parameters torch keeps in a list too."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.recurrent = nn.LSTM(4, 4)
+
+    def forward(self, image, label, index, mode='tensor'):
+        losses = super().forward(image, label, index, mode)
+        if mode == 'loss':
+            tokens = self.norm(self.conv(image)).flatten(2).movedim(2, 0)
+            losses['recurrent_loss'] = self.recurrent(tokens)[0].square().mean()
+        return losses
+
+
+@DATASETS.register_module()
+class DrawingDataset(tiny.NoisyDataset):
+    """Draws when it is built."""
+
+    def load_data_list(self):
+        torch.rand(1)
+        return super().load_data_list()
+
+
+def config(work_dir, norm='SN', by_epoch=True, hook=None, hooks=(), **options):
+    cfg = tiny.config(work_dir, by_epoch=by_epoch, hooks=hooks)
+    # mmengine keeps one logger and one message hub an experiment name and second.
+    cfg.experiment_name = f'{work_dir.parent.name}-{work_dir.name}'
+    cfg.model = {'type': 'RecurrentModel', 'norm': norm}
+    cfg.model.data_preprocessor = {'type': 'SteppingPreprocessor'}
+    if hook is not None:
+        cfg.custom_hooks = [*cfg.custom_hooks, {'type': 'BatchNoiseHook', **hook}]
+    cfg.train_dataloader.dataset.type = 'DrawingDataset'
+    cfg.merge_from_dict(options)
+    return cfg
+
+
+HOOK = {'interval': 10, 'batches': 3}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ('norm', 'by_epoch', 'options'),
+    [
+        ('SN', True, {}),
+        ('KN', False, {'hooks': ('KalmanLinkHook',)}),
+        ('IBN', False, {'optim_wrapper.accumulative_counts': 4}),
+        ('GhostBN', True, {'hooks': ('SampleSeedHook',), 'train_dataloader.num_workers': 1}),
+    ],
+)
+def test_training_is_the_same_to_the_last_bit(tmp_path, norm, by_epoch, options):
+    tiny.build(config(tmp_path / 'without', norm, by_epoch, **options)).train()
+    runner = tiny.build(config(tmp_path / 'with', norm, by_epoch, HOOK, **options))
+    runner.train()
+    tiny.assert_same_training(tiny.load(tmp_path / 'without'), tiny.load(tmp_path / 'with'))
+    found = read_scalars(tmp_path / 'with', 'batch_noise')
+    assert list(found) == [0, 10, 20, 24]
+    for layers in found.values():
+        assert list(layers) == ['norm', 'norm/call_2']
+        assert layers['norm']['images'] == 2
+        assert 'zeta' not in layers['norm']
+    assert all('score' in record for record in read_run(tmp_path / 'with').val)
+
+
+@pytest.mark.slow
+def test_a_batch_norm_of_torch_on_every_backend(tmp_path):
+    cfg = config(tmp_path / 'work', hook={'interval': 7, 'batches': 6})
+    cfg.model = {'type': 'NoisyModel'}
+    runner = tiny.build(cfg)
+    runner.model.norm = nn.BatchNorm2d(4)
+    logged = []
+    runner.visualizer.add_scalars, add = (
+        lambda s, step, **more: (logged.append((step, s)), add(s, step=step, **more)),
+        runner.visualizer.add_scalars,
+    )
+    runner.train()
+    logged = [(step, s) for step, s in logged if any(tag.startswith('batch_noise/') for tag in s)]
+    assert [step for step, _ in logged] == [0, 7, 14, 21, 24]
+    for _, scalars in logged:
+        assert scalars.keys() == logged[0][1].keys()
+        assert scalars['batch_noise/norm/decay'] > 0
+    (path,) = (tmp_path / 'work').glob('*/vis_data/scalars.json')
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [line for line in lines if 'batch_noise/norm/zeta' in line] == [
+        {**scalars, 'step': step} for step, scalars in logged
+    ]
+    norm = runner.model.norm
+    assert norm.num_batches_tracked == 24
+    assert all(p.grad is None for p in runner.model.parameters())
+    assert not any(m._forward_hooks for m in runner.model.modules())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('workers', [0, 1])
+@pytest.mark.parametrize('by_epoch', [True, False])
+def test_the_same_samples_each_time(tmp_path, by_epoch, workers):
+    """Without steps, all measurements agree to the last bit."""
+    cfg = config(tmp_path / 'work', by_epoch=by_epoch, hook=HOOK)
+    cfg.model = {'type': 'NoisyModel'}
+    cfg.optim_wrapper.optimizer.lr = 0.0
+    cfg.train_dataloader.num_workers = workers
+    cfg.train_dataloader.persistent_workers = workers > 0
+    tiny.build(cfg).train()
+    found = list(read_scalars(tmp_path / 'work', 'batch_noise').values())
+    assert len(found) == 4
+    assert all(layers == found[0] for layers in found)
+
+
+def test_a_resumed_training_does_not_measure_its_start(tmp_path):
+    runner = tiny.build(config(tmp_path / 'work', hook=HOOK))
+    (hook,) = (hook for hook in runner.hooks if isinstance(hook, BatchNoiseHook))
+    hook.before_train(runner)
+    assert not hook._measured
+    runner.train_loop._iter = 6
+    hook.before_train(runner)
+    assert hook._measured
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        ({'interval': 0}, 'interval must be an integer from 1, got 0'),
+        ({'batches': 1}, 'batches must be an integer from 2, got 1'),
+        ({'batches': 2.0}, 'batches must be an integer from 2, got 2.0'),
+    ],
+)
+def test_wrong_numbers(options, message):
+    with pytest.raises(ValueError, match=f'BatchNoiseHook: {message}'):
+        BatchNoiseHook(**options)
+
+
+def test_nothing_to_measure(tmp_path):
+    runner = tiny.build(config(tmp_path / 'work', hook=HOOK))
+    runner.model.norm = SN(4, using_bn=False)
+    with pytest.raises(UnsuitableModelError, match='BatchNoiseHook: the model has no layer that'):
+        runner.train()
+
+
+def test_a_single_batch(tmp_path):
+    cfg = config(tmp_path / 'work', hook=HOOK, **{'train_dataloader.batch_size': 12})
+    with pytest.raises(PopulationError, match=r'fewer than 2 batches.*lower batch_size'):
+        tiny.build(cfg).train()
+
+
+def test_no_model_of_mmengine(tmp_path):
+    runner = tiny.build(config(tmp_path / 'work', hook=HOOK))
+    (hook,) = (hook for hook in runner.hooks if isinstance(hook, BatchNoiseHook))
+    runner.model = nn.Sequential(nn.BatchNorm2d(4))
+    with pytest.raises(UnsuitableModelError, match='Sequential is no BaseModel'):
+        hook.before_train(runner)
+
+
+@pytest.mark.slow
+def test_nan_is_told(tmp_path):
+    cfg = config(tmp_path / 'work', hook=HOOK)
+    runner = tiny.build(cfg)
+    with torch.no_grad():
+        runner.model.conv.bias[0] = torch.nan
+    runner.train()
+    assert 'batch noise: no record of 2 layers (norm first)' in tiny.log(tmp_path / 'work')
+    assert read_scalars(tmp_path / 'work', 'batch_noise') == {}
