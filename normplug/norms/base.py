@@ -1,13 +1,16 @@
 """The base of all norm types: parameters, running statistics, the mm contract, the forward."""
 
 import warnings
+from collections import OrderedDict
 from copy import deepcopy
 from numbers import Real
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from normplug.dist import group_reducer
+from normplug.norms.sampled import Sampled
 from normplug.norms.scripted import Scripted
 from normplug.ops import Plan, Reducer, Rule, is_exporting, normalize, normalize_naive
 from normplug.precision import small_dtype, working_dtype
@@ -19,7 +22,7 @@ __all__ = ['BaseNorm']
 _BATCH_NORM_NAMES = ('weight', 'bias', 'running_mean', 'running_var', 'num_batches_tracked')
 
 
-class BaseNorm(Scripted, ResettableState):
+class BaseNorm(Sampled, Scripted, ResettableState):
     """A normalizer defined by a rule that maps (N, C) moments to a scale and an offset.
 
     A subclass defines :meth:`rule` and, if the rule takes more parameters than weight and bias,
@@ -104,6 +107,7 @@ class BaseNorm(Scripted, ResettableState):
         self.frozen = frozen  # before the first parameter
         self.virtual_batch_size = virtual_batch_size
         self.batch_from = self.batch_from  # of the instance: TorchScript looks at no class
+        self.sample_grad_hooks = OrderedDict()
         self.add_parameter('weight', (num_features,), 1.0)
         self.add_parameter('bias', (num_features,), 0.0)
         if self.batch_from is not None:
@@ -140,7 +144,7 @@ class BaseNorm(Scripted, ResettableState):
                 return self._exported(x)
             self._check_input(x)
             plan = self.plan(x)
-            return normalize(x, plan, self.rule_params(), self.running(), self.reducer()).y
+            return normalize(x, plan, self.params_for(x, plan), self.running(), self.reducer()).y
 
     def plan(self, x: Tensor) -> Plan:
         """What is computed of x, in training or in evaluation."""
@@ -197,11 +201,15 @@ class BaseNorm(Scripted, ResettableState):
         """Return the reducer of batch statistics over ranks; None if they are local."""
         return group_reducer(self.process_group) if self.synchronized else None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the state without hooks, which belong to the training that set them."""
+        return {**self.__dict__, 'sample_grad_hooks': OrderedDict()}
+
     def __deepcopy__(self, memo: dict) -> 'BaseNorm':
         """Copy the layer, as averaging hooks do; the copy shares the process group."""
         memo[id(self.process_group)] = self.process_group
         twin = memo[id(self)] = self.__new__(type(self))
-        twin.__setstate__(deepcopy(self.__dict__, memo))
+        twin.__setstate__(deepcopy(self.__getstate__(), memo))
         return twin
 
     def tracks_unbiased(self, x: Tensor) -> bool:

@@ -25,8 +25,9 @@ def ibn_rule(
     """Normalize the last channels by the batch's moments, all others by the instance's."""
     by = instance
     if batch is not None:
-        half = weight.shape[0] - batch.mean.shape[-1]
-        own = torch.arange(weight.shape[0], device=weight.device) < half
+        channels = weight.shape[-1]  # it is (C,), or (N, C)
+        half = channels - batch.mean.shape[-1]
+        own = torch.arange(channels, device=weight.device) < half
         by = Moments(
             *(
                 torch.where(own, of_instance, F.pad(of_batch, (half, 0)))

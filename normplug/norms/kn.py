@@ -212,7 +212,7 @@ class KN(BaseNorm):
         # The posterior is float64, as every prediction that is made of it.
         dtype = small_dtype(x, exact=True)
         plan = plan._replace(filter=filter, filter_inputs=len(inputs), dtype=dtype)
-        params = *self.rule_params(), *inputs
+        params = *self.params_for(x, plan), *inputs
         return normalize(x, plan, params, self.running(), self.reducer())
 
     def _predict(self) -> Moments:
@@ -265,15 +265,7 @@ class KN(BaseNorm):
     # A link is no part of the layer: it belongs to the model that was traced. Copies have none.
     def __getstate__(self) -> dict[str, Any]:
         """Return the state without the link."""
-        return {**self.__dict__, 'link': None}
-
-    def __deepcopy__(self, memo: dict) -> KN:
-        """Copy the layer without the link."""
-        link, self.link = self.link, None
-        try:
-            return super().__deepcopy__(memo)
-        finally:
-            self.link = link
+        return {**super().__getstate__(), 'link': None}
 
     def extra_repr(self) -> str:
         """Return the arguments for ``repr``."""

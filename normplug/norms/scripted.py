@@ -12,7 +12,8 @@ __all__ = ['Scripted']
 class Scripted:
     """A part of :class:`normplug.norms.base.BaseNorm`; a subclass may have other ratios."""
 
-    __jit_ignored_attributes__ = ('process_group', 'link')  # for training; no type of TorchScript
+    # For training; no type of TorchScript.
+    __jit_ignored_attributes__ = ('process_group', 'link', 'sample_grad_hooks')
 
     def scripted(self, x: Tensor) -> Tensor:
         """The forward in evaluation, as ``torch.jit.script`` compiles it."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
+from torch.utils.hooks import RemovableHandle
 
 from normplug.covariance import Covariances
 from normplug.norms.base import BaseNorm
@@ -52,6 +55,12 @@ class WhiteningNorm(BaseNorm):
         )
         self.T = T
         self.size = self.block_size()
+
+    def register_sample_grad_hook(self, hook: Callable) -> RemovableHandle:
+        """Refuse: the rule takes one γ for all instances."""
+        self._require(
+            False, 'a whitening layer has no gradients of its weight by image: use another type'
+        )
 
     def block_size(self) -> int:
         """Return d, the number of channels in a block, which divides C."""

@@ -4,6 +4,7 @@ from normplug.ops.backend import get_backend, set_backend
 from normplug.ops.fused import Normalized, normalize
 from normplug.ops.memory import is_exporting
 from normplug.ops.naive import normalize_naive
+from normplug.ops.per_sample import per_sample
 from normplug.ops.plan import Blocks, Filter, Plan, Rule
 from normplug.ops.reduced import Reducer
 from normplug.ops.scripted import at_least_single, normalize_scripted, single_source
@@ -22,6 +23,7 @@ __all__ = [
     'normalize',
     'normalize_naive',
     'normalize_scripted',
+    'per_sample',
     'set_backend',
     'single_source',
     'stepped',

@@ -7,10 +7,15 @@ from normplug.population.estimate import (
     live_norms,
     modes_kept,
 )
+from normplug.population.noise_estimate import CURVATURES, NoiseEstimate
+from normplug.population.sample_grads import SampleGradients
 from normplug.population.totals import running_statistics
 
 __all__ = [
+    'CURVATURES',
+    'NoiseEstimate',
     'PopulationError',
+    'SampleGradients',
     'batches_of_all_ranks',
     'estimate_population',
     'live_norms',

@@ -1,0 +1,343 @@
+"""Gamma decay: the regularization by the noise of batch statistics, as an explicit term."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from numbers import Real
+from typing import Any
+
+import torch
+from mmengine.hooks import Hook
+from mmengine.optim import ApexOptimWrapper, OptimWrapper, OptimWrapperDict
+from mmengine.registry import HOOKS
+from mmengine.runner import Runner
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from normplug.errors import UnsuitableModelError
+from normplug.hooks.of_runner import hook_of
+from normplug.models.wrappers import unwrapped
+from normplug.norms import BaseNorm
+from normplug.norms.whitening import WhiteningNorm
+from normplug.population import CURVATURES, NoiseEstimate
+
+__all__ = ['GammaDecayHook']
+
+_KEY = 'gamma_decay'  # in a checkpoint
+
+
+@HOOKS.register_module()
+class GammaDecayHook(Hook):
+    """Add ζγ² of each channel to the loss: what batch norm's noise of M samples does on average.
+
+    Luo, Wang, Shao and Peng, "Towards Understanding Regularization in Batch Normalization", ICLR
+    2019: ζ = (ρ + 2)/(8M) F_γ + 1/(2M) E[A''(h̄)], a constant to the gradient. The hook adds
+    2 · ``scale`` · ζ · γ to the gradient of γ right before the optimizer's step: when gradients are
+    unscaled (AMP), clipped, accumulated and averaged over ranks. The published strength is
+    ``scale=1``. ``weight_decay`` stays what it is.
+
+    F_γ is the mean over images of (dL_j/dγ)², which backward has at hand. The loss must be a mean
+    over the images of a rank. In the heads of a two-stage detector "images" are RoIs. F_γ and
+    E[A''] are averaged over the steps; ρ, the excess kurtosis of the layer's input, is 0 until its
+    first estimate. All are in the checkpoint, so that a resumed training goes on bit for bit.
+    Nothing waits for the device, except at iterations that are logged: the scalars
+    ``gamma_decay/strength``, mean ζ, and ``gamma_decay/ratio``, the mean over layers of
+    |2 ζ γ| / |gradient of γ|.
+
+    Args:
+        samples: M, at least 1: the number of independent samples in a batch whose noise is meant;
+            32 for that of batches of 32 images. The pixels of an image are not independent.
+        scale: of the strength; from 0.
+        momentum: weight of a new step in the averages, in (0, 1].
+        curvature: E[A''(h̄)], the second derivative of a sample's loss by its normalized value.
+            'fisher': the mean over images of (dL_j/dβ)², equal to it in expectation where the loss
+            is a log-likelihood. 'sigmoid': the published mean of sigmoid(h̄), for units whose own
+            loss is A(h̄) − y h̄ with A' the softplus; it takes one more pass over the output.
+        kurtosis_interval: iterations from one estimate of ρ to the next.
+        kurtosis_batches: iterations of an estimate, at most ``kurtosis_interval``.
+        layers: names of layers, or of modules that contain them, to restrict the hook to.
+
+    Raises:
+        ValueError: an argument is out of range.
+        UnsuitableModelError: the model has no such layer, all are frozen, one of them whitens (GW,
+            SW, IterNorm), or no optimizer trains its γ; the model is compiled as a whole; a resumed
+            checkpoint is of other layers.
+    """
+
+    def __init__(
+        self,
+        samples: float,
+        scale: float = 1.0,
+        momentum: float = 0.01,
+        curvature: str = 'fisher',
+        kurtosis_interval: int = 500,
+        kurtosis_batches: int = 8,
+        layers: Sequence[str] | None = None,
+    ) -> None:
+        finite = float('inf')
+        for name, value, good, needed in (
+            ('samples', samples, _is_number(samples) and 1 <= samples < finite, 'from 1'),
+            ('scale', scale, _is_number(scale) and 0 <= scale < finite, 'from 0'),
+            ('momentum', momentum, _is_number(momentum) and 0 < momentum <= 1, 'in (0, 1]'),
+        ):
+            if not good:
+                raise ValueError(f'GammaDecayHook: {name} must be a number {needed}, got {value!r}')
+        if curvature not in CURVATURES:
+            raise ValueError(
+                f'GammaDecayHook: curvature must be one of {", ".join(CURVATURES)}, got '
+                f'{curvature!r}'
+            )
+        for name, value, most in (
+            ('kurtosis_interval', kurtosis_interval, finite),
+            ('kurtosis_batches', kurtosis_batches, kurtosis_interval),
+        ):
+            if type(value) is not int or not 1 <= value <= most:
+                bound = 'from 1' if most == finite else f'in 1 to kurtosis_interval={most}'
+                raise ValueError(
+                    f'GammaDecayHook: {name} must be an integer {bound}, got {value!r}'
+                )
+        if isinstance(layers, str) or (layers is not None and len(layers) == 0):
+            raise ValueError(
+                f'GammaDecayHook: layers must be a list of names, or None for all, got {layers!r}'
+            )
+        self.samples, self.scale, self.momentum = samples, scale, momentum
+        self.curvature, self.layers = curvature, layers
+        self.kurtosis_interval, self.kurtosis_batches = kurtosis_interval, kurtosis_batches
+        self._decays: list[_Decay] = []
+        self._loaded: dict[str, Any] | None = None
+
+    def strengths(self) -> dict[str, Tensor]:
+        """Return ζ, (C,), by the name of the layer, without ``scale``."""
+        return {
+            name: strength
+            for decay in self._decays
+            for name, strength in decay.estimate.by_layer(decay.strength()).items()
+        }
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Keep what :meth:`before_train` restores if this is a resumed training."""
+        self._loaded = checkpoint.get(_KEY) or {}
+
+    def before_train(self, runner: Runner) -> None:
+        """Find the layers and their optimizers, and watch them."""
+        if runner.cfg.get('compile'):
+            raise UnsuitableModelError(
+                'GammaDecayHook: gradients by image cannot be seen in a model that is compiled as '
+                'a whole: remove the key compile (the norms are compiled anyway)'
+            )
+        layers = self._find(unwrapped(runner.model), runner)
+        wrappers = _wrappers_of(layers, runner.optim_wrapper)
+        loaded, self._loaded = self._loaded, None
+        resumed = loaded if runner.iter > 0 else None
+        if resumed == {}:
+            runner.logger.warning(
+                'GammaDecayHook: the checkpoint has no averages of it; they begin anew'
+            )
+        states = list(resumed.values()) if resumed else [None] * len(wrappers)
+        self._decays = []
+        try:
+            for wrapper, own in wrappers:
+                self._decays.append(_Decay(self, wrapper, own))
+            self._load(states)
+        except Exception:
+            self.after_train(runner)
+            raise
+        logger = hook_of(runner.hooks, 'LoggerHook')
+        self._log_interval = 0 if logger is None else logger.interval
+
+    def _find(self, model: nn.Module, runner: Runner) -> dict[str, BaseNorm]:
+        found = {n: m for n, m in model.named_modules() if isinstance(m, BaseNorm)}
+        if not found:
+            raise UnsuitableModelError(
+                "GammaDecayHook: the model has no norm of normplug's; remove the hook, or use "
+                "norm_cfg=dict(type='GhostBN') in place of type='BN'"
+            )
+        if self.layers is not None:
+            chosen: dict[str, BaseNorm] = {}
+            for prefix in self.layers:
+                own = {n: m for n, m in found.items() if n == prefix or n.startswith(f'{prefix}.')}
+                if not own:
+                    raise UnsuitableModelError(
+                        f'GammaDecayHook: layers: no norm is {prefix!r} or in it; the model has '
+                        f'{", ".join(list(found)[:4])}, …'
+                    )
+                chosen.update(own)
+            found = {name: layer for name, layer in found.items() if name in chosen}
+        whitening = next((n for n, m in found.items() if isinstance(m, WhiteningNorm)), None)
+        if whitening is not None:
+            raise UnsuitableModelError(
+                f'GammaDecayHook: {whitening} is a {type(found[whitening]).__name__}; the theory '
+                'is of norms of variances, not of whitening: restrict the hook by its option layers'
+            )
+        trained = {n: m for n, m in found.items() if m.weight.requires_grad}
+        if not trained:
+            raise UnsuitableModelError(
+                f'GammaDecayHook: a decay on frozen layers: none of the {len(found)} norms trains '
+                'its weight; remove the hook, or frozen, frozen_stages and requires_grad=False '
+                'of norm_cfg'
+            )
+        if len(trained) < len(found):
+            runner.logger.info(
+                f'GammaDecayHook: {len(found) - len(trained)} of {len(found)} norms are frozen and '
+                'left out'
+            )
+        return trained
+
+    def _load(self, states: list[dict[str, Any] | None]) -> None:
+        for decay, state in zip(self._decays, states, strict=len(states) == len(self._decays)):
+            if state is None:
+                continue
+            own = decay.estimate.state()
+            for what in ('channels', 'curvature'):
+                if state[what] != own[what]:
+                    raise UnsuitableModelError(_other_layers(state[what], own[what], what))
+            decay.estimate.load_state(state)
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+        """Add the inputs of the layers in the iterations that are for ρ."""
+        in_window = runner.iter % self.kurtosis_interval < self.kurtosis_batches
+        logs = self._log_interval > 0 and self.every_n_inner_iters(batch_idx, self._log_interval)
+        for decay in self._decays:
+            decay.estimate.begin_iteration(in_window)
+            decay.logs = logs
+
+    def after_train_iter(self, runner: Runner, *args, **kwargs) -> None:
+        """Take ρ at the end of its iterations; log."""
+        ends = runner.iter % self.kurtosis_interval == self.kurtosis_batches - 1
+        for decay in self._decays:
+            decay.end_iteration()
+            if ends:
+                decay.estimate.end_window()
+        logged = [decay.logged for decay in self._decays if decay.logged is not None]
+        if logged:
+            values = torch.stack(logged).mean(0).tolist()
+            for name, value in zip(('strength', 'ratio'), values, strict=True):
+                runner.message_hub.update_scalar(f'train/gamma_decay/{name}', value)
+            for decay in self._decays:
+                decay.logged = None
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Add the averages."""
+        if self._decays:
+            states = (decay.estimate.state() for decay in self._decays)
+            checkpoint[_KEY] = {str(i): state for i, state in enumerate(states)}
+
+    def after_train(self, runner: Runner) -> None:
+        """Leave the layers and the optimizers as they were."""
+        for decay in self._decays:
+            decay.remove()
+
+
+class _Decay:
+    """The decay of the layers of one optimizer.
+
+    Attributes:
+        estimate: of F_γ, E[A''] and ρ.
+        logs: whether the step of this iteration keeps what is logged.
+        logged: mean ζ and mean ratio, (2,).
+    """
+
+    def __init__(
+        self, hook: GammaDecayHook, wrapper: OptimWrapper, layers: dict[str, BaseNorm]
+    ) -> None:
+        self._hook, self._wrapper = hook, wrapper
+        self._weights = [layer.weight for layer in layers.values()]
+        self._one = torch.ones((), device=self._weights[0].device)
+        # What mmengine does to a loss of 1, before each of the accumulated backward passes.
+        self.estimate = NoiseEstimate(
+            layers, hook.momentum, hook.curvature, lambda: 1 / wrapper.scale_loss(1.0)
+        )
+        self.logs, self.logged = False, None
+        self._handle = wrapper.optimizer.register_step_pre_hook(self._before_step)
+
+    def strength(self) -> Tensor:
+        """Return ζ, (ΣC,)."""
+        return self.estimate.strength(self._hook.samples)
+
+    @torch.no_grad()
+    def _before_step(self, optimizer: Optimizer, args: tuple, kwargs: dict) -> None:
+        self.estimate.gradients.end_iteration(self._loss_scale())
+        # A fused optimizer under AMP gets scaled gradients, and leaves out the step by itself.
+        overflow = getattr(optimizer, 'found_inf', None)
+        self.estimate.end_step(None if overflow is None else (overflow == 0).squeeze())
+        rates = (2 * self._hook.scale * self.strength()).split(self.estimate.gradients.sizes)
+        taken = [
+            (w, r.to(w.dtype))
+            for w, r in zip(self._weights, rates, strict=True)
+            if w.grad is not None
+        ]
+        if not taken:
+            return
+        weights, rates = map(list, zip(*taken, strict=True))
+        decays, grads = torch._foreach_mul(rates, weights), [w.grad for w in weights]
+        grad_scale = getattr(optimizer, 'grad_scale', None)
+        if grad_scale is not None:
+            torch._foreach_mul_(decays, grad_scale)
+        if self.logs:
+            norms = (torch.stack(torch._foreach_norm(t)) for t in (decays, grads))
+            of_decays, of_grads = norms
+            ratio = (of_decays / of_grads.clamp(min=torch.finfo(of_grads.dtype).tiny)).mean()
+            self.logged = torch.stack((self.strength().mean(), ratio.to(self.strength().dtype)))
+        torch._foreach_add_(grads, decays)
+
+    def _loss_scale(self) -> Tensor | None:
+        scaler = getattr(self._wrapper, 'loss_scaler', None)
+        return None if scaler is None else scaler.scale(self._one)
+
+    def end_iteration(self) -> None:
+        """Count an accumulated iteration; forget those of a step that AMP left out."""
+        self.estimate.end_iteration()
+        if self._wrapper.should_update():
+            self.estimate.drop_step()
+        else:
+            self.estimate.gradients.end_iteration(self._loss_scale())
+
+    def remove(self) -> None:
+        """Leave layers and optimizer as they were."""
+        self._handle.remove()
+        self.estimate.remove()
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def _wrappers_of(
+    layers: dict[str, BaseNorm], wrapper: OptimWrapper | OptimWrapperDict
+) -> list[tuple[OptimWrapper, dict[str, BaseNorm]]]:
+    """Each wrapper that trains γ of some layers, with these."""
+    wrappers = list(wrapper.values()) if isinstance(wrapper, OptimWrapperDict) else [wrapper]
+    left, found = dict(layers), []
+    for one in wrappers:
+        if not isinstance(one, OptimWrapper) or isinstance(one, ApexOptimWrapper):
+            raise UnsuitableModelError(
+                f'GammaDecayHook does not know how {type(one).__name__} scales the loss: use '
+                'OptimWrapper or AmpOptimWrapper'
+            )
+        groups = one.optimizer.param_groups
+        trained = {id(p) for group in groups if not group.get('maximize') for p in group['params']}
+        own = {name: layer for name, layer in left.items() if id(layer.weight) in trained}
+        if own:
+            found.append((one, own))
+            left = {name: layer for name, layer in left.items() if name not in own}
+    if left:
+        raise UnsuitableModelError(
+            f'GammaDecayHook: no optimizer of optim_wrapper minimizes by the weight of '
+            f'{next(iter(left))} (of {len(left)} norms): give it to one, or leave these out by the '
+            'option layers'
+        )
+    return found
+
+
+def _other_layers(theirs: Any, own: Any, what: str) -> str:
+    if what == 'curvature':
+        return (
+            f'GammaDecayHook: the checkpoint has averages of curvature={theirs!r}, the hook '
+            f'{own!r}: resume with the same, or start by load_from, without resume'
+        )
+    name = next(n for n in {**theirs, **own} if theirs.get(n) != own.get(n))
+    return (
+        f'GammaDecayHook: the checkpoint has averages of other layers: {name} has '
+        f'{theirs.get(name, 0)} channels there and {own.get(name, 0)} here: resume with the same '
+        'model, frozen layers, optimizers and option layers, or start by load_from, without resume'
+    )
