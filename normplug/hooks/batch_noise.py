@@ -153,7 +153,6 @@ class BatchNoiseHook(Hook):
             recorder = NoiseRecorder(layers_with_batch_noise(model), scale)
             stack.enter_context(recorder.watching())
             for data in islice(self._loader, self._number):
-                recorder.begin()
                 # Each wrapper of several has a context of its own, for parts that only it knows.
                 is_one = isinstance(wrapper, OptimWrapper)
                 with wrapper.optim_context(model) if is_one else nullcontext():
@@ -161,6 +160,7 @@ class BatchNoiseHook(Hook):
                 loss, _ = model.parse_losses(losses)
                 if loss.requires_grad:
                     (loss * scale).backward()
+                recorder.end_batch()
             records = recorder.records()
         missing = [name for name, record in records.items() if not record]
         if missing:

@@ -15,6 +15,7 @@ from math import isfinite
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from mmengine.dist import all_gather_object, get_world_size
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -29,10 +30,11 @@ from normplug.dist import group_reducer
 from normplug.norms import BaseNorm
 from normplug.norms.whitening import WhiteningNorm
 from normplug.own_code import own_code
-from normplug.precision import small_dtype
+from normplug.precision import working_dtype
 from normplug.running import in_recomputation
 
 from .central_moments import CentralMoments, central_moments, merge_moments, over_ranks
+from .sample_grads import SampleGradients
 
 __all__ = ['NoiseRecorder', 'layers_with_batch_noise']
 
@@ -63,28 +65,30 @@ class NoiseRecorder:
 
     def __init__(self, layers: dict[str, nn.Module], scale: float = 1.0) -> None:
         self._layers = layers
-        self._scale = scale
         self._rows: dict[str, _Row] = {}  # in the order of the calls
-        self._squares: dict[str, list[Tensor]] = {}  # by layer: see _add_gradients
         self._calls: dict[str, int] = {}  # of this pass
+        self._learning = [name for name, layer in layers.items() if _learns(layer)]
+        self._scale = scale
+        self._gradients: SampleGradients | None = None
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Watch the passes that run in this context; :meth:`begin` announces each."""
+        """Watch the passes that run in this context; :meth:`end_batch` has to follow each."""
         with ExitStack() as stack:
+            if self._learning:
+                layers = [self._layers[name] for name in self._learning]
+                self._gradients = SampleGradients(layers)
+                stack.callback(self._gradients.remove)
             for name, layer in self._layers.items():
                 note = partial(self._note, name)
-                handles = [layer.register_forward_hook(note, with_kwargs=True)]
-                if isinstance(layer, BaseNorm):
-                    add = partial(self._add_gradients, name)
-                    handles.append(layer.register_sample_grad_hook(add))
-                for handle in handles:
-                    stack.callback(handle.remove)
+                stack.callback(layer.register_forward_hook(note, with_kwargs=True).remove)
             yield
 
-    def begin(self) -> None:
-        """Begin with a batch."""
+    def end_batch(self) -> None:
+        """Take what the passes of a batch have shown."""
         self._calls = {}
+        if self._gradients is not None:
+            self._gradients.end_iteration(self._gradients.sums.new_tensor(self._scale))
 
     def records(self) -> dict[str, dict[str, float]]:
         """Return the quantities of each row, over all ranks; every rank has to call this.
@@ -94,7 +98,16 @@ class NoiseRecorder:
         :class:`normplug.hooks.BatchNoiseHook` for the names.
         """
         names = dict.fromkeys(name for rank in all_gather_object(list(self._rows)) for name in rank)
-        return {name: self._record(name, name + '/call_2' in names) for name in names}
+        squares: dict[str, Tensor] = {}
+        if self._gradients is not None:
+            sums, counts = self._gradients.take()
+            of_layers = torch.cat((sums, counts)).split(self._gradients.sizes, 1)
+            squares = dict(zip(self._learning, of_layers, strict=True))
+        single = {name for name in names if '/' not in name and f'{name}/call_2' not in names}
+        return {
+            name: self._record(name, squares.get(name) if name in single else None)
+            for name in names
+        }
 
     @torch.no_grad()
     def _note(
@@ -107,7 +120,7 @@ class NoiseRecorder:
             row = self._rows.setdefault(name if call == 1 else f'{name}/call_{call}', _Row())
             row.batches += batches
             row.share = 1 / get_world_size(layer.process_group) if _is_synchronized(layer) else 1.0
-        if y.requires_grad and not isinstance(layer, BaseNorm):
+        if y.requires_grad and name in self._learning and not isinstance(layer, BaseNorm):
             y.register_hook(partial(self._of_torch, name, layer, x, batches[0].moments))
 
     @torch.no_grad()
@@ -115,31 +128,13 @@ class NoiseRecorder:
         self, name: str, layer: nn.Module, x: Tensor, of: CentralMoments, grad: Tensor
     ) -> None:
         """Add the gradients of a batch norm of torch, from that of its output."""
-        shape = (1, -1) + (1,) * (x.dim() - 2)
-        mean, inverse = (
-            t.to(x.dtype).view(shape) for t in (of.mean, (of.second + layer.eps).rsqrt())
-        )
-        products = grad * (x - mean) * inverse
-        by_instance = (t.flatten(2).sum(2) if x.dim() > 2 else t for t in (products, grad))
-        self._add_gradients(name, layer, *by_instance)
+        dtype = working_dtype(x)
+        x_hat = F.batch_norm(x.to(dtype), of.mean.to(dtype), of.second.to(dtype), eps=layer.eps)
+        grad = grad.to(dtype)
+        by_instance = (t.unsqueeze(-1).flatten(2).sum(2) for t in (grad * x_hat, grad))
+        self._gradients.add(self._learning.index(name), layer, *by_instance)
 
-    @torch.no_grad()
-    def _add_gradients(
-        self, name: str, layer: nn.Module, to_weight: Tensor, to_bias: Tensor
-    ) -> None:
-        """Add the squares of dL_j/dγ and dL_j/dβ, and count the images.
-
-        The loss is a mean over the N images of a rank, so that L_j of one is N times its part.
-        """
-        images = len(to_weight)
-        dtype = small_dtype(to_weight, exact=True)
-        grads = torch.stack((to_weight, to_bias)).to(dtype) * (images / self._scale)
-        squares = grads.square().sum(1)[:, _first(layer) :]
-        self._squares.setdefault(name, []).append(
-            torch.cat((squares, torch.full_like(squares[:1], images)))
-        )
-
-    def _record(self, name: str, several: bool) -> dict[str, float]:
+    def _record(self, name: str, squares: Tensor | None) -> dict[str, float]:
         layer = self._layers[name.partition('/')[0]]
         row = self._rows.get(name, _Row())
         first = _first(layer)
@@ -148,8 +143,7 @@ class NoiseRecorder:
         population = over_ranks(merge_moments([batch.moments for batch in row.batches] or [none]))
         own = [row.share * _sums(batch, population) for batch in row.batches]
         of_batches = torch.stack([torch.zeros_like(torch.stack((*none, *none[:2]))), *own]).sum(0)
-        squares = [] if several else self._squares.get(name, [])
-        of_images = torch.stack([torch.zeros_like(torch.stack(none[:3])), *squares]).sum(0)
+        of_images = torch.stack(none[:4]) if squares is None else squares[:, first:]
         sums = torch.cat((of_batches, of_images))
         reducer = group_reducer()
         if reducer is not None:
@@ -217,8 +211,8 @@ def _quantities(
 
     Args:
         population: the moments of all values of all batches.
-        sums: (10, C): those of :func:`_sums`, those of the squares of the images' gradients by γ
-            and by β, and the number of these images.
+        sums: (11, C): those of :func:`_sums`, those of the squares of the images' gradients by γ
+            and by β, and the numbers of these images.
         weight, bias: γ and β, (C,).
     """
     mean, mean_squares, std, std_squares, counts, inverse_images, values, *of_images = sums
@@ -233,7 +227,7 @@ def _quantities(
     varies = variance.sqrt() > _CONSTANT * population.mean.abs()
     rho, gamma, beta = (t[varies] for t in (population.kurtosis(), weight, bias))
     var_mean, var_std, variance = (t[varies] for t in (var_mean, var_std, variance))
-    fisher, curvature = (t[varies] / of_images[2][varies] for t in of_images[:2])
+    fisher, curvature = (of_images[i][varies] / of_images[i + 2][varies] for i in (0, 1))
     sigma = variance.sqrt()
     zeta = decay_strength(fisher, curvature, rho, images)
     found = {
@@ -260,6 +254,10 @@ def _quantities(
 
 def _median(values: Tensor) -> Tensor:
     return values.median() if len(values) else values.mean()
+
+
+def _learns(layer: nn.Module) -> bool:
+    return layer.weight is not None and layer.weight.requires_grad
 
 
 def _first(layer: nn.Module) -> int:

@@ -47,7 +47,7 @@ class Net(nn.Module):
 
     def loss(self, y):
         """Of each image, (N,)."""
-        scores = torch.tanh(y).mean((2, 3)) @ self.mix
+        scores = torch.tanh(y).mean((2, 3)).to(self.mix.dtype) @ self.mix
         return -scores.log_softmax(1)[:, 0]
 
 
@@ -77,10 +77,10 @@ def recorded(net, data, scale=1.0):
     recorder = NoiseRecorder(layers, scale)
     with recorder.watching():
         for inputs in data:
-            recorder.begin()
             loss = net(*inputs) if isinstance(inputs, tuple) else net(inputs)
             if loss.requires_grad:
                 (loss * scale).backward()
+            recorder.end_batch()
     return recorder.records()
 
 
@@ -160,6 +160,31 @@ def test_checkpointing_and_a_scaled_loss_change_nothing(name, options):
     found = recorded(built(name, **options), batches(4, 4, 2), scale=1024.0)
     assert 'zeta' in plain['norm']
     assert found['norm'] == pytest.approx(plain['norm'], rel=1e-9)
+
+
+def test_without_pixels():
+    data = batches(4, 4, 6, pixels=(1, 1))
+    found = recorded(built('bn'), data)['norm']
+    flat = nn.BatchNorm1d(6).double()
+    flat.load_state_dict(built('bn').norm.state_dict())
+    net = nn.Sequential(nn.Flatten(), flat, nn.Unflatten(1, (6, 1, 1)), nn.ReLU())
+    recorder = NoiseRecorder(layers_with_batch_noise(net))
+    with recorder.watching():
+        for x in data:
+            built('bn').loss(net(x)).mean().backward()
+            recorder.end_batch()
+    assert recorder.records() == {'1': pytest.approx(found)}
+
+
+@pytest.mark.parametrize('name', ['bn', 'portable'])
+def test_in_bfloat16(name):
+    """γ and β stay float32, as under AMP."""
+    data = [x.bfloat16() for x in batches(4, 4, 6)]
+    found = recorded(built(name).float(), data)['norm']
+    want = recorded(built(name).float(), [x.float() for x in data])['norm']
+    assert found.pop('zeta') == pytest.approx(want.pop('zeta'), rel=0.1)
+    assert found.pop('decay') == pytest.approx(want.pop('decay'), rel=0.1)
+    assert found == pytest.approx(want, rel=1e-5)
 
 
 def test_each_call_has_a_population_of_its_own():
