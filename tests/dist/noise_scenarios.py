@@ -8,7 +8,7 @@ from torch import nn
 from normplug import IBN, PortableSyncBN, SyncSN
 from normplug.population.noise import NoiseRecorder
 from normplug.reports.runs import read_scalars
-from tests.hooks import test_batch_noise_hook as of_hook
+from tests.hooks import noise_training
 from tests.hooks import tiny_training as tiny
 
 mmengine.runner.runner.collect_env = dict  # asks compilers for a second
@@ -81,7 +81,7 @@ def in_one_process():
 def train(work_dir, norm, hook, static):
     """Train under DDP, with batches to accumulate, or with a static graph."""
     options = {'optim_wrapper.accumulative_counts': 1 if static else 3}
-    cfg = of_hook.config(work_dir, norm, hook=hook, hooks=('SampleSeedHook',), **options)
+    cfg = noise_training.config(work_dir, norm, hook=hook, hooks=('SampleSeedHook',), **options)
     cfg.launcher = 'pytorch'  # the process group is there
     cfg.model_wrapper_cfg = {
         'type': 'MMDistributedDataParallel',

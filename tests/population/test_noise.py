@@ -9,6 +9,7 @@ from torch.utils.checkpoint import checkpoint
 
 from normplug import IBN, KN, SN, SSN, GhostBN, PortableSyncBN
 from normplug.norms import GW, SW, IterNorm
+from normplug.population.central_moments import central_moments
 from normplug.population.noise import NoiseRecorder, layers_with_batch_noise
 
 LAYERS = {
@@ -123,18 +124,22 @@ def transcription(layer, data, first=0):
     }, (gamma, rho, images)
 
 
-def strengths(net, data):
-    """F_γ and E[(dL/dβ)²] of a batch norm, by a γ and a β of its own for each image."""
+def strengths(net, data, first):
+    """F_γ and E[(dL/dβ)²] of a batch norm, by a γ and a β of its own for each image.
+
+    The first channels are those under instance norm.
+    """
     squares = []
     for x in data:
         x_hat = F.batch_norm(x, None, None, training=True)
+        x_hat = torch.cat((F.instance_norm(x[:, :first]), x_hat[:, first:]), 1)
         own = [
             t.detach().repeat(len(x), 1).requires_grad_() for t in (net.norm.weight, net.norm.bias)
         ]
         y = own[0][..., None, None] * x_hat + own[1][..., None, None]
         loss = net.loss(y.relu()).sum()
         squares.append([grad.square() for grad in torch.autograd.grad(loss, own)])
-    return [torch.cat(parts).mean(0).numpy() for parts in zip(*squares, strict=True)]
+    return [torch.cat(parts).mean(0).numpy()[first:] for parts in zip(*squares, strict=True)]
 
 
 @pytest.mark.parametrize('name', [name for name in LAYERS if name not in ('kn', 'sync')])
@@ -146,8 +151,8 @@ def test_written_out(name):
     want, (gamma, rho, images) = transcription(net.norm, used, first)
     zeta = record.pop('zeta', None), record.pop('decay', None)
     assert record == pytest.approx(want, rel=1e-5)  # the moments of float32 inputs would be float32
-    if name in ('bn', 'portable'):
-        fisher, curvature = strengths(net, data)
+    if name in ('bn', 'portable', 'ibn'):
+        fisher, curvature = strengths(net, data, first)
         expected = (rho + 2) / (8 * images) * fisher + curvature / (2 * images)
         assert zeta == pytest.approx((expected.mean(), (expected * gamma**2).sum()), rel=1e-5)
     assert (zeta == (None, None)) == (name == 'no affine')
@@ -232,12 +237,12 @@ def test_batches_of_one_value():
 
 
 def test_constant_channels_are_left_out():
-    data = batches(4, 4, 4)
+    data = [x.float() for x in batches(4, 4, 4, pixels=(5, 2))]
     kept = [0, 1, 3, 5]
     for x in data:
-        x[:, 2] = 0.1  # its float32 mean is rounded
+        x[:, 2] = 0.7
         x[:, 4] = 0
-    data = [x.float() for x in data]
+    assert central_moments(data[0]).second[2] > 0  # the mean is rounded
     net = built('bn').float()
     found = recorded(net, data)['norm']
     assert found['constant_channels'] == 2
@@ -250,7 +255,7 @@ def test_constant_channels_are_left_out():
     for x in data:
         x[:] = 0.1
     found = recorded(net, data)['norm']
-    known = {'images': 4, 'values': 24, 'mean_law': 0.25, 'constant_channels': 6}
+    known = {'images': 4, 'values': 40, 'mean_law': 0.25, 'constant_channels': 6}
     assert found == known
 
 
