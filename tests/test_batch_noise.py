@@ -1,5 +1,6 @@
 """The laws of a batch's noise against samples, and the identities of batch norm's Jacobian."""
 
+import numpy as np
 import pytest
 import torch
 from torch.autograd.functional import jacobian
@@ -107,3 +108,49 @@ def test_strength_of_the_decay_written_out():
         for c in range(5):
             want = (rho[c] + 2) / (8 * samples) * fisher[c] + curvature[c] / (2 * samples)
             assert found[c].item() == pytest.approx(want.item())
+
+
+# ρ, draws of variance 1.
+LAWS = {
+    'gaussian': (0.0, lambda rng, n: rng.standard_normal(n)),
+    'laplace': (3.0, lambda rng, n: rng.laplace(0, 0.5**0.5, n)),
+    'uniform': (-1.2, lambda rng, n: rng.uniform(-(3**0.5), 3**0.5, n)),
+}
+
+
+def simulated_excess(draw, samples, gamma, batches):
+    """E[L(ĥ)] − E[L(h̄)] of a logistic unit, softplus(ĥ) − y ĥ with y ~ Bernoulli(sigmoid(h̄))."""
+    rng = np.random.default_rng(2)
+    h = draw(rng, (batches, samples))
+    noisy = gamma * (h - h.mean(1, keepdims=True)) / h.std(1, keepdims=True)
+    clean = gamma * h
+    target = 1 / (1 + np.exp(-clean))  # the mean of y
+
+    def loss(z):
+        return np.logaddexp(0, z) - target * z
+
+    return (loss(noisy) - loss(clean)).mean(), clean / gamma, target
+
+
+@pytest.mark.parametrize(
+    ('law', 'samples', 'theory', 'tolerance'),
+    [
+        ('gaussian', 32, 0.0078, 0.06),
+        ('laplace', 32, 0.0098, 0.06),
+        ('uniform', 32, 0.0066, 0.06),
+        ('gaussian', 128, 0.00195, 0.04),
+        ('laplace', 128, 0.0025, 0.04),
+        ('uniform', 128, 0.0017, 0.04),
+    ],
+)
+def test_the_regularizer_is_the_excess_loss(law, samples, theory, tolerance):
+    """To leading order in 1/M; ``theory`` is ζγ² as another program had it."""
+    kurtosis, draw = LAWS[law]
+    gamma = 1.5
+    excess, unit, target = simulated_excess(draw, samples, gamma, 2**21 // samples)
+    curvature = target * (1 - target)  # A''; that of a sample's squared gradient, on average
+    means = ((curvature * unit**2).mean(), curvature.mean())
+    strength = decay_strength(*(torch.tensor([m]) for m in means), kurtosis, samples)
+    regularizer = strength.item() * gamma**2
+    assert regularizer == pytest.approx(theory, rel=0.04)
+    assert excess == pytest.approx(regularizer, rel=tolerance)

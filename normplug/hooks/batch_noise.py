@@ -70,7 +70,8 @@ class BatchNoiseHook(Hook):
         PopulationError: the dataloader has fewer than two batches.
     """
 
-    priority = 'LOW'  # KN layers are linked by then
+    # KN layers are linked by then, and hooks that watch an iteration do not watch yet.
+    priority = 'ABOVE_NORMAL'
 
     def __init__(
         self, interval: int = 500, batches: int = 16, dataloader: dict | None = None
@@ -108,19 +109,18 @@ class BatchNoiseHook(Hook):
                 'varies: lower batch_size of train_dataloader, or set the option dataloader of '
                 'the hook'
             )
-        self._measured = runner.iter > 0  # a resumed training did
 
     def before_train_iter(self, runner: Runner, *args, **kwargs) -> None:
-        """Measure where a new training begins, when KN is linked."""
-        if not self._measured:
-            self._measured = True
-            self._measure(runner, 0)
+        """Measure before the first iteration and after every ``interval``."""
+        if runner.iter % self.interval == 0:
+            self._measure(runner)
 
-    def after_train_iter(self, runner: Runner, *args, **kwargs) -> None:
-        """Measure every ``interval`` iterations, and after the last."""
-        done = runner.iter + 1
-        if done % self.interval == 0 or done == runner.max_iters:
-            self._measure(runner, done)
+    def after_train(self, runner: Runner) -> None:
+        """Measure after the last iteration."""
+        model = unwrapped(runner.model)
+        with modes_kept(model):
+            model.train()  # a validation may have been the last
+            self._measure(runner)
 
     def _config(self, runner: Runner) -> dict:
         if self.dataloader:
@@ -139,7 +139,7 @@ class BatchNoiseHook(Hook):
             config['sampler'] = {'type': 'DefaultSampler', 'shuffle': shuffle}
         return config
 
-    def _measure(self, runner: Runner, step: int) -> None:
+    def _measure(self, runner: Runner) -> None:
         model, wrapper = unwrapped(runner.model), runner.optim_wrapper
         scaler = getattr(wrapper, 'loss_scaler', None)  # of AMP in float16
         scale = 1.0 if scaler is None else float(scaler.get_scale())
@@ -174,7 +174,7 @@ class BatchNoiseHook(Hook):
             for quantity, value in record.items()
         }
         if scalars:
-            runner.visualizer.add_scalars(scalars, step=step)
+            runner.visualizer.add_scalars(scalars, step=runner.iter)
 
 
 def _is_infinite(config: dict, scope: str) -> bool:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from numbers import Real
 from typing import Any
 
 import torch
 from mmengine.hooks import Hook
-from mmengine.optim import ApexOptimWrapper, OptimWrapper, OptimWrapperDict
+from mmengine.optim import OptimWrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from normplug.errors import UnsuitableModelError
+from normplug.hooks.decay_step import DecayStep, wrappers_of
 from normplug.hooks.of_runner import hook_of
 from normplug.models.wrappers import unwrapped
 from normplug.norms import BaseNorm
@@ -103,8 +104,8 @@ class GammaDecayHook(Hook):
         self.samples, self.scale, self.momentum = samples, scale, momentum
         self.curvature, self.layers = curvature, layers
         self.kurtosis_interval, self.kurtosis_batches = kurtosis_interval, kurtosis_batches
-        self._decays: list[_Decay] = []
-        self._loaded: dict[str, Any] | None = None
+        self._decays: list[DecayStep] = []
+        self._loaded: list[dict[str, Any]] | None = None
 
     def strengths(self) -> dict[str, Tensor]:
         """Return ζ, (C,), by the name of the layer, without ``scale``."""
@@ -116,7 +117,7 @@ class GammaDecayHook(Hook):
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Keep what :meth:`before_train` restores if this is a resumed training."""
-        self._loaded = checkpoint.get(_KEY) or {}
+        self._loaded = checkpoint.get(_KEY) or []
 
     def before_train(self, runner: Runner) -> None:
         """Find the layers and their optimizers, and watch them."""
@@ -126,19 +127,22 @@ class GammaDecayHook(Hook):
                 'a whole: remove the key compile (the norms are compiled anyway)'
             )
         layers = self._find(unwrapped(runner.model), runner)
-        wrappers = _wrappers_of(layers, runner.optim_wrapper)
+        wrappers = wrappers_of(layers, runner.optim_wrapper)
         loaded, self._loaded = self._loaded, None
         resumed = loaded if runner.iter > 0 else None
-        if resumed == {}:
+        if resumed == []:
             runner.logger.warning(
                 'GammaDecayHook: the checkpoint has no averages of it; they begin anew'
             )
-        states = list(resumed.values()) if resumed else [None] * len(wrappers)
         self._decays = []
         try:
             for wrapper, own in wrappers:
-                self._decays.append(_Decay(self, wrapper, own))
-            self._load(states)
+                estimate = NoiseEstimate(
+                    own, self.momentum, self.curvature, partial(_loss_factor, wrapper)
+                )
+                self._decays.append(DecayStep(wrapper, estimate, self.samples, self.scale))
+            if resumed:
+                self._load(resumed)
         except Exception:
             self.after_train(runner)
             raise
@@ -183,14 +187,15 @@ class GammaDecayHook(Hook):
             )
         return trained
 
-    def _load(self, states: list[dict[str, Any] | None]) -> None:
-        for decay, state in zip(self._decays, states, strict=len(states) == len(self._decays)):
-            if state is None:
-                continue
-            own = decay.estimate.state()
-            for what in ('channels', 'curvature'):
-                if state[what] != own[what]:
-                    raise UnsuitableModelError(_other_layers(state[what], own[what], what))
+    def _load(self, states: list[dict[str, Any]]) -> None:
+        own = [decay.estimate.state() for decay in self._decays]
+        if fault := _misfit(states, own):
+            raise UnsuitableModelError(
+                f'GammaDecayHook: the checkpoint has averages of other layers: {fault}. Resume '
+                'with the same model, frozen layers, optimizers, options of the hook; or start by '
+                'load_from, without resume'
+            )
+        for decay, state in zip(self._decays, states, strict=True):
             decay.estimate.load_state(state)
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
@@ -219,8 +224,7 @@ class GammaDecayHook(Hook):
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Add the averages."""
         if self._decays:
-            states = (decay.estimate.state() for decay in self._decays)
-            checkpoint[_KEY] = {str(i): state for i, state in enumerate(states)}
+            checkpoint[_KEY] = [decay.estimate.state() for decay in self._decays]
 
     def after_train(self, runner: Runner) -> None:
         """Leave the layers and the optimizers as they were."""
@@ -228,116 +232,27 @@ class GammaDecayHook(Hook):
             decay.remove()
 
 
-class _Decay:
-    """The decay of the layers of one optimizer.
-
-    Attributes:
-        estimate: of F_γ, E[A''] and ρ.
-        logs: whether the step of this iteration keeps what is logged.
-        logged: mean ζ and mean ratio, (2,).
-    """
-
-    def __init__(
-        self, hook: GammaDecayHook, wrapper: OptimWrapper, layers: dict[str, BaseNorm]
-    ) -> None:
-        self._hook, self._wrapper = hook, wrapper
-        self._weights = [layer.weight for layer in layers.values()]
-        self._one = torch.ones((), device=self._weights[0].device)
-        # What mmengine does to a loss of 1, before each of the accumulated backward passes.
-        self.estimate = NoiseEstimate(
-            layers, hook.momentum, hook.curvature, lambda: 1 / wrapper.scale_loss(1.0)
-        )
-        self.logs, self.logged = False, None
-        self._handle = wrapper.optimizer.register_step_pre_hook(self._before_step)
-
-    def strength(self) -> Tensor:
-        """Return ζ, (ΣC,)."""
-        return self.estimate.strength(self._hook.samples)
-
-    @torch.no_grad()
-    def _before_step(self, optimizer: Optimizer, args: tuple, kwargs: dict) -> None:
-        self.estimate.gradients.end_iteration(self._loss_scale())
-        # A fused optimizer under AMP gets scaled gradients, and leaves out the step by itself.
-        overflow = getattr(optimizer, 'found_inf', None)
-        self.estimate.end_step(None if overflow is None else (overflow == 0).squeeze())
-        rates = (2 * self._hook.scale * self.strength()).split(self.estimate.gradients.sizes)
-        taken = [
-            (w, r.to(w.dtype))
-            for w, r in zip(self._weights, rates, strict=True)
-            if w.grad is not None
-        ]
-        if not taken:
-            return
-        weights, rates = map(list, zip(*taken, strict=True))
-        decays, grads = torch._foreach_mul(rates, weights), [w.grad for w in weights]
-        grad_scale = getattr(optimizer, 'grad_scale', None)
-        if grad_scale is not None:
-            torch._foreach_mul_(decays, grad_scale)
-        if self.logs:
-            norms = (torch.stack(torch._foreach_norm(t)) for t in (decays, grads))
-            of_decays, of_grads = norms
-            ratio = (of_decays / of_grads.clamp(min=torch.finfo(of_grads.dtype).tiny)).mean()
-            self.logged = torch.stack((self.strength().mean(), ratio.to(self.strength().dtype)))
-        torch._foreach_add_(grads, decays)
-
-    def _loss_scale(self) -> Tensor | None:
-        scaler = getattr(self._wrapper, 'loss_scaler', None)
-        return None if scaler is None else scaler.scale(self._one)
-
-    def end_iteration(self) -> None:
-        """Count an accumulated iteration; forget those of a step that AMP left out."""
-        self.estimate.end_iteration()
-        if self._wrapper.should_update():
-            self.estimate.drop_step()
-        else:
-            self.estimate.gradients.end_iteration(self._loss_scale())
-
-    def remove(self) -> None:
-        """Leave layers and optimizer as they were."""
-        self._handle.remove()
-        self.estimate.remove()
-
-
 def _is_number(value: Any) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool)
 
 
-def _wrappers_of(
-    layers: dict[str, BaseNorm], wrapper: OptimWrapper | OptimWrapperDict
-) -> list[tuple[OptimWrapper, dict[str, BaseNorm]]]:
-    """Each wrapper that trains γ of some layers, with these."""
-    wrappers = list(wrapper.values()) if isinstance(wrapper, OptimWrapperDict) else [wrapper]
-    left, found = dict(layers), []
-    for one in wrappers:
-        if not isinstance(one, OptimWrapper) or isinstance(one, ApexOptimWrapper):
-            raise UnsuitableModelError(
-                f'GammaDecayHook does not know how {type(one).__name__} scales the loss: use '
-                'OptimWrapper or AmpOptimWrapper'
-            )
-        groups = one.optimizer.param_groups
-        trained = {id(p) for group in groups if not group.get('maximize') for p in group['params']}
-        own = {name: layer for name, layer in left.items() if id(layer.weight) in trained}
-        if own:
-            found.append((one, own))
-            left = {name: layer for name, layer in left.items() if name not in own}
-    if left:
-        raise UnsuitableModelError(
-            f'GammaDecayHook: no optimizer of optim_wrapper minimizes by the weight of '
-            f'{next(iter(left))} (of {len(left)} norms): give it to one, or leave these out by the '
-            'option layers'
-        )
-    return found
+def _loss_factor(wrapper: OptimWrapper) -> float:
+    """By what mmengine divides the loss of each of the accumulated iterations."""
+    return 1 / wrapper.scale_loss(1.0)
 
 
-def _other_layers(theirs: Any, own: Any, what: str) -> str:
-    if what == 'curvature':
-        return (
-            f'GammaDecayHook: the checkpoint has averages of curvature={theirs!r}, the hook '
-            f'{own!r}: resume with the same, or start by load_from, without resume'
-        )
-    name = next(n for n in {**theirs, **own} if theirs.get(n) != own.get(n))
-    return (
-        f'GammaDecayHook: the checkpoint has averages of other layers: {name} has '
-        f'{theirs.get(name, 0)} channels there and {own.get(name, 0)} here: resume with the same '
-        'model, frozen layers, optimizers and option layers, or start by load_from, without resume'
-    )
+def _misfit(theirs: list[dict[str, Any]], own: list[dict[str, Any]]) -> str:
+    """Return how the states of a checkpoint do not fit; '' if they do."""
+    if len(theirs) != len(own):
+        return f'those of {len(theirs)} optimizers, and {len(own)} train norms here'
+    for one, here in zip(theirs, own, strict=True):
+        there, channels = one['channels'], here['channels']
+        if one['curvature'] != here['curvature']:
+            return f'curvature={one["curvature"]!r} there and {here["curvature"]!r} here'
+        for name in {**there, **channels}:
+            if there.get(name) != channels.get(name):
+                return (
+                    f'{name} has {there.get(name, 0)} channels there and {channels.get(name, 0)} '
+                    'here'
+                )
+    return ''

@@ -1,10 +1,10 @@
 """All work on full-size tensors: the passes, and the autograd Function around them."""
 
 from normplug.ops.backend import get_backend, set_backend
+from normplug.ops.by_sample import per_sample
 from normplug.ops.fused import Normalized, normalize
 from normplug.ops.memory import is_exporting
 from normplug.ops.naive import normalize_naive
-from normplug.ops.per_sample import per_sample
 from normplug.ops.plan import Blocks, Filter, Plan, Rule
 from normplug.ops.reduced import Reducer
 from normplug.ops.scripted import at_least_single, normalize_scripted, single_source

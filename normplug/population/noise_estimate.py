@@ -52,6 +52,7 @@ class NoiseEstimate:
         self.momentum, self.curvature = momentum, curvature
         own = list(self.layers.values())
         self.gradients = SampleGradients(own, loss_factor)
+        self.gradients.is_on = False
         self.inputs = InputMoments(own)
         self.outputs = _SigmoidOutputs(own) if curvature == 'sigmoid' else None
         self.means = torch.zeros_like(self.gradients.sums)
@@ -64,7 +65,7 @@ class NoiseEstimate:
         Args:
             with_inputs: whether to add the inputs too.
         """
-        self.inputs.is_on = with_inputs
+        self.gradients.is_on, self.inputs.is_on = True, with_inputs
         if self.outputs is not None:
             self.outputs.is_on = True
 
@@ -72,7 +73,7 @@ class NoiseEstimate:
         """Watch no more; with inputs, every rank has to call this."""
         if self.inputs.is_on:
             self.inputs.end_iteration()
-        self.inputs.is_on = False
+        self.gradients.is_on = self.inputs.is_on = False
         if self.outputs is not None:
             self.outputs.is_on = False
 

@@ -31,6 +31,7 @@ class SampleGradients:
         loss_factor: returns, during backward, by what the loss of the iteration is divided.
 
     Attributes:
+        is_on: whether gradients are added now.
         sizes: C of each layer.
         sums, counts: of :meth:`take`, so far.
     """
@@ -39,6 +40,7 @@ class SampleGradients:
         self, layers: Sequence[nn.Module], loss_factor: Callable[[], float] = lambda: 1.0
     ) -> None:
         self.sizes = [layer.num_features for layer in layers]
+        self.is_on = True
         self._loss_factor = loss_factor
         weight = layers[0].weight
         dtype = small_dtype(weight, exact=True)
@@ -56,6 +58,8 @@ class SampleGradients:
 
     def add(self, i: int, layer: nn.Module, to_weight: Tensor, to_bias: Tensor) -> None:
         """Add the gradients of γ and β of the i-th layer by instance, (N, C) each, of one call."""
+        if not self.is_on:
+            return
         images = to_weight.shape[0]
         new = torch.stack((to_weight, to_bias))
         known = self._seen.get((i, images))

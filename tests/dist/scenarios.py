@@ -264,7 +264,9 @@ def groups(name):
     assert_same(ours, want, EXACT)
 
     layer.process_group = made[1 - rank // 2]
-    with pytest.raises(ValueError, match='process_group is a group that this rank is not a member of'):
+    with pytest.raises(
+        ValueError, match='process_group is a group that this rank is not a member of'
+    ):
         layer(whole)
 
 

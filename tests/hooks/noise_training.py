@@ -32,12 +32,13 @@ class DrawingDataset(tiny.NoisyDataset):
         return super().load_data_list()
 
 
-def config(work_dir, norm='SN', by_epoch=True, hook=None, hooks=(), **options):
+def config(work_dir, norm='SN', by_epoch=True, hook=None, hooks=(), more=(), **options):
     cfg = tiny.config(work_dir, by_epoch=by_epoch, hooks=hooks)
     # mmengine keeps one logger and one message hub an experiment name and second.
     cfg.experiment_name = f'{work_dir.parent.name}-{work_dir.name}'
     cfg.model = {'type': 'RecurrentModel', 'norm': norm}
     cfg.model.data_preprocessor = {'type': 'SteppingPreprocessor'}
+    cfg.custom_hooks = [*cfg.custom_hooks, *more]
     if hook is not None:
         cfg.custom_hooks = [*cfg.custom_hooks, {'type': 'BatchNoiseHook', **hook}]
     cfg.train_dataloader.dataset.type = 'DrawingDataset'

@@ -29,6 +29,7 @@ HOOK = {'interval': 10, 'batches': 3}
     ('norm', 'by_epoch', 'options'),
     [
         ('SN', True, {}),
+        ('SN', False, {'more': [{'type': 'GammaDecayHook', 'samples': 2, 'momentum': 0.5}]}),
         ('KN', False, {'hooks': ('KalmanLinkHook',)}),
         ('IBN', False, {'optim_wrapper.accumulative_counts': 4}),
         ('GhostBN', True, {'hooks': ('SampleSeedHook',), 'train_dataloader.num_workers': 1}),
@@ -92,14 +93,19 @@ def test_the_same_samples_each_time(tmp_path, by_epoch, workers):
     assert all(layers == found[0] for layers in found)
 
 
-def test_a_resumed_training_does_not_measure_its_start(tmp_path):
-    runner = tiny.build(config(tmp_path / 'work', hook=HOOK))
-    (hook,) = (hook for hook in runner.hooks if isinstance(hook, BatchNoiseHook))
-    hook.before_train(runner)
-    assert not hook._measured
-    runner.train_loop._iter = 6
-    hook.before_train(runner)
-    assert hook._measured
+@pytest.mark.slow
+def test_killed_and_resumed(tmp_path):
+    """The records are those of the training that was not killed."""
+    whole, killed = (config(tmp_path / name, hook=HOOK) for name in ('whole', 'killed'))
+    for cfg in (whole, killed):  # what the other processes know
+        cfg.model = {'type': 'NoisyModel'}
+        cfg.train_dataloader.dataset.type = 'NoisyDataset'
+    assert tiny.train_apart(whole) == 0
+    assert tiny.train_apart(killed, kill_before=15) != 0
+    assert tiny.train_apart(killed, resume=True) == 0
+    killed = read_scalars(tmp_path / 'killed', 'batch_noise')
+    assert list(killed) == [0, 10, 20, 24]
+    assert killed == read_scalars(tmp_path / 'whole', 'batch_noise')
 
 
 @pytest.mark.parametrize(
