@@ -8,7 +8,7 @@ from torch.autograd import forward_ad
 
 from normplug.stats import Moments
 
-__all__ = ['Tracked', 'Tracking', 'in_recomputation', 'moved', 'store']
+__all__ = ['Tracked', 'Tracking', 'in_recomputation', 'moved', 'snapshot', 'store']
 
 
 def in_recomputation() -> bool:
@@ -37,10 +37,23 @@ class Tracking(NamedTuple):
     Attributes:
         momentum: weight of the new batch; None for the plain average over all batches so far.
         unbiased: store variances times count / (count − 1), PyTorch's convention.
+        warmup: a number of batches, the first, whose plain average counts where ``momentum`` would
+            follow more slowly. (A float, because compiled code takes integers for sizes.)
     """
 
     momentum: float | None
     unbiased: bool
+    warmup: float = 0.0
+
+    def step(self, num_batches: Tensor) -> Tensor | float:
+        """Return the weight of the new batch, which ``num_batches``, (), counts already."""
+        average = 1 / num_batches.clamp(min=1)
+        if self.momentum is None:
+            return average
+        if not self.warmup:
+            return self.momentum
+        early = average.clamp(min=self.momentum)
+        return torch.where(num_batches <= self.warmup, early, self.momentum)
 
 
 def moved(tracked: Tracked, how: Tracking, batch: Moments, count: int | Tensor) -> Tracked:
@@ -63,12 +76,31 @@ def moved(tracked: Tracked, how: Tracking, batch: Moments, count: int | Tensor) 
     if how.unbiased:
         least = (count - 1).clamp(min=1) if isinstance(count, Tensor) else max(count - 1, 1)
         var = var * (count / least)
-    step = 1 / num_batches.clamp(min=1) if how.momentum is None else how.momentum
+    step = how.step(num_batches)
     mean, var = (
         torch.where(ok, old + step * (new - old), old).to(old.dtype)
         for old, new in zip(tracked[:2], (batch.mean, var), strict=True)
     )
     return Tracked(mean, var, num_batches)
+
+
+def snapshot(tracked: Tracked) -> Tracked:
+    """Return copies, for a backward pass that comes when the buffers have moved on."""
+    if torch.compiler.is_compiling():
+        return Tracked(*_opaque_copies(*tracked))
+    return Tracked(*(buffer.clone() for buffer in tracked))
+
+
+# A graph of torch.compile would keep no clone for its backward, but clone the buffer again, which
+# has moved by then (AOTAutograd of torch 2.11). The result of an unknown operator it keeps.
+@torch.library.custom_op('normplug::snapshot', mutates_args=())
+def _opaque_copies(mean: Tensor, var: Tensor, num_batches: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    return mean.clone(), var.clone(), num_batches.clone()
+
+
+@_opaque_copies.register_fake
+def _(mean: Tensor, var: Tensor, num_batches: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    return tuple(torch.empty_like(t) for t in (mean, var, num_batches))
 
 
 @torch.no_grad()

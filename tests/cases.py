@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from normplug.norms import (
     GW,
     IBN,
     KN,
+    PN,
     SN,
     SSN,
     SW,
@@ -21,6 +23,7 @@ from normplug.norms import (
     SyncIBN,
     SyncIterNorm,
     SyncKN,
+    SyncPN,
     SyncSN,
     SyncSSN,
     SyncSW,
@@ -64,6 +67,19 @@ def kn(channels: int, kind: type[KN] = KN, **options) -> KN:
     return layer
 
 
+def fixed_numbers(layer: PN, x: Tensor) -> tuple[Tensor, ...]:
+    """In place of random numbers, the same at each call, as a test of derivatives needs."""
+    numbers = torch.linspace(-1.5, 1, layer.num_features, device=x.device)
+    return numbers, numbers.flip(0), layer.kurtosis.clone()
+
+
+def drawn_pn(channels: int, kind: type[PN] = PN) -> PN:
+    """A PN after its warm-up, with drawn noise of numbers that are not random."""
+    layer = kind(channels, noise='both', samples=8, warmup=0)
+    layer.drawn = partial(fixed_numbers, layer)
+    return layer
+
+
 def pairs(channels: int) -> int:
     """A size of blocks of channels: more than one block, where the channels allow it."""
     return 2 if channels % 2 == 0 else channels
@@ -85,6 +101,12 @@ CASES = [
     Case('ghost_bn', GhostBN),
     Case('kn', kn),
     Case('kn_learned', lambda c: kn(c, gain='learned', transition='linear')),
+    Case('pn', PN),  # which warms up here
+    Case('pn_population', lambda c: PN(c, warmup=0)),
+    Case('pn_mean', lambda c: PN(c, noise='mean', warmup=0, limit=float('inf'))),
+    Case('pn_var', lambda c: PN(c, noise='var', warmup=0)),
+    Case('pn_both', lambda c: PN(c, noise='both')),
+    Case('pn_drawn', drawn_pn),
     Case('sw', lambda c: SW(c, num_pergroup=pairs(c))),
     Case('sw_3_tied', lambda c: SW(c, sw_type=3, tie_weight=True)),
     Case('sw_5', lambda c: SW(c, num_pergroup=pairs(c), sw_type=5)),
@@ -96,6 +118,8 @@ CASES = [
     Case('sync_ssn', SyncSSN),
     Case('sync_ibn', SyncIBN),
     Case('sync_kn', lambda c: kn(c, SyncKN)),
+    Case('sync_pn', lambda c: SyncPN(c, warmup=0)),
+    Case('sync_pn_drawn', lambda c: drawn_pn(c, SyncPN)),
     Case('sync_sw', lambda c: SyncSW(c, num_pergroup=pairs(c))),
     Case('sync_iternorm', lambda c: SyncIterNorm(c, num_channels=pairs(c))),
     Case('portable_sync_bn', PortableSyncBN),
@@ -131,6 +155,7 @@ def built(case: Case, channels: int, dtype: torch.dtype = torch.float32, seed: i
 # What is a variance, or a covariance, of noise.
 _SPREADS = {
     'running_var': lambda noise: 1 + 0.5 * noise.tanh(),
+    'kurtosis': lambda noise: noise.tanh(),
     'running_cov': lambda noise: torch.eye(len(noise[0])) + noise @ noise.mT / len(noise[0]),
 }
 

@@ -80,9 +80,10 @@ def _running(layer: nn.Module, x: Tensor) -> dict[str, Tensor]:
         else:
             new = own.mean(axes), own.var(axes, correction=0)
         correction = 1 if isinstance(norm, WhiteningNorm) else count / (count - 1)
-        mean = mean.lerp(new[0], norm.momentum)
-        spread = spread.lerp(new[1] * correction, norm.momentum)
         batches = batches + 1
+        step = norm.tracking(x).step(batches)
+        mean = mean + step * (new[0] - mean)
+        spread = spread + step * (new[1] * correction - spread)
     return dict(zip(_names(norm), (mean, spread, batches), strict=True))
 
 

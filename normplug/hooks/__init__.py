@@ -7,6 +7,7 @@ from normplug.hooks.kalman_link import KalmanLinkHook
 from normplug.hooks.nonfinite_loss import NonFiniteLossHook
 from normplug.hooks.norm_ratio import NormRatioHook
 from normplug.hooks.norm_report import NormReportHook
+from normplug.hooks.population import PopulationHook
 from normplug.hooks.precise_bn import BatchAverageHook, PreciseBNStatsHook
 from normplug.hooks.ratio_grad_clip import RatioGradClipHook
 from normplug.hooks.resumable_checkpoint import ResumableCheckpointHook
@@ -24,6 +25,7 @@ __all__ = [
     'NonFiniteLossHook',
     'NormRatioHook',
     'NormReportHook',
+    'PopulationHook',
     'PreciseBNStatsHook',
     'RatioGradClipHook',
     'ResumableCheckpointHook',

@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from normplug.hooks.mean_teacher import has_lost_statistics, twins_in_student
 from normplug.hooks.of_runner import hook_of
 from normplug.models.wrappers import unwrapped
-from normplug.norms import BaseNorm
+from normplug.norms import PN, BaseNorm
 from normplug.register import NORMS
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     'norm_report',
     'norm_state',
     'norms_under_norm_eval',
+    'population_report',
     'precise_bn_report',
     'sync_bn_report',
     'teacher_report',
@@ -102,6 +103,26 @@ def teacher_report(model: nn.Module, mean_teacher: Hook | None = None) -> str | 
     )
 
 
+def population_report(model: nn.Module) -> list[str]:
+    """Return a line for each way in which PN layers of ``model`` begin to use the population."""
+    starts: Counter[str] = Counter()
+    for layer in model.modules():
+        if not (isinstance(layer, PN) and layer.training and layer.moves_statistics):
+            continue
+        if layer.is_batch_norm:
+            starts["noise='both' is batch norm"] += 1
+            continue
+        seen, warmup = int(layer.num_batches_tracked), layer.warmup
+        then = f'the {layer.population} population'
+        if seen >= warmup:
+            starts[f'{then} from the start, {seen} batches counted'] += 1
+        else:
+            starts[
+                f'statistics of the batch for the first {warmup - seen} batches, then {then}'
+            ] += 1
+    return [f'PN: {number} layers: {start}' for start, number in starts.items()]
+
+
 def precise_bn_report(model: nn.Module, hooks: Iterable[Hook]) -> str | None:
     """Return which norms of ours mmpretrain's ``PreciseBNHook`` leaves out, or None."""
     ours = [m for m in model.modules() if isinstance(m, BaseNorm) and m.moves_statistics]
@@ -154,10 +175,11 @@ def _type_name(layer: nn.Module) -> str:
 class NormReportHook(Hook):
     """Log, once a training has begun, the norm layers by type and state.
 
-    Warns if a part with ``norm_eval=True`` has normalizers of this package: mm's models apply it to
-    torch's batch norms only. Says the same of ``sync_bn`` and of mmpretrain's ``PreciseBNHook``.
-    Warns of a semi-supervised teacher whose norms do not get the statistics of the student, at the
-    start and before it is validated or tested.
+    Says for how many batches PN layers normalize by the batch. Warns if a part with
+    ``norm_eval=True`` has normalizers of this package: mm's models apply it to torch's batch norms
+    only. Says the same of ``sync_bn`` and of mmpretrain's ``PreciseBNHook``. Warns of a
+    semi-supervised teacher whose norms do not get the statistics of the student, at the start and
+    before it is validated or tested.
     """
 
     def __init__(self) -> None:
@@ -176,6 +198,8 @@ class NormReportHook(Hook):
         model = unwrapped(runner.model)
         mean_teacher = hook_of(runner.hooks, 'MeanTeacherHook')
         runner.logger.info(norm_report(model, mean_teacher))
+        for line in population_report(model):
+            runner.logger.info(line)
         self._warn_of_teacher(runner, mean_teacher)
         left_out = precise_bn_report(model, runner.hooks)
         if left_out:

@@ -13,8 +13,14 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from normplug.errors import UserError
-from normplug.hooks import KalmanLinkHook, NormReportHook, SyncNormStatsHook, WhiteningHook
-from normplug.norms import KN
+from normplug.hooks import (
+    KalmanLinkHook,
+    NormReportHook,
+    PopulationHook,
+    SyncNormStatsHook,
+    WhiteningHook,
+)
+from normplug.norms import KN, PN
 from normplug.preflight.check import check_config
 from normplug.preflight.types import unknown_types_explained
 from normplug.whitened import whitened_layers
@@ -70,6 +76,7 @@ def build_runner(cfg: Config, mode: Literal['train', 'test'] = 'train') -> Runne
         runner.register_hook(KalmanLinkHook())
     if mode == 'train':
         _check_whitening(runner)
+        _check_population(runner)
     if runner.distributed and not any(isinstance(h, SyncNormStatsHook) for h in runner.hooks):
         runner.register_hook(SyncNormStatsHook())
     if mode == 'test' and not is_main_process():
@@ -86,4 +93,15 @@ def _check_whitening(runner: Runner) -> None:
             f'the model has {len(whitened)} whitened layers that train ({whitened[0]} first), '
             "which stay plain ones without their hook: add dict(type='WhiteningHook', "
             'interval=...) to custom_hooks, or remove their conv_cfg'
+        )
+
+
+def _check_population(runner: Runner) -> None:
+    layers = runner.model.named_modules()
+    waiting = [name for name, m in layers if isinstance(m, PN) and m.needs_estimates]
+    if waiting and not any(isinstance(hook, PopulationHook) for hook in runner.hooks):
+        raise UserError(
+            f"the model has {len(waiting)} PN layers of population='estimated' ({waiting[0]} "
+            "first), and nothing estimates it: add dict(type='PopulationHook') to custom_hooks, "
+            "or use population='running'"
         )

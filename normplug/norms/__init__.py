@@ -6,6 +6,7 @@ from normplug.norms.gw import GW
 from normplug.norms.ibn import IBN, SyncIBN
 from normplug.norms.iternorm import IterNorm, SyncIterNorm
 from normplug.norms.kn import KN, SyncKN
+from normplug.norms.pn import PN, SyncPN
 from normplug.norms.sn import SN, SyncSN
 from normplug.norms.ssn import SSN, SyncSSN
 from normplug.norms.sw import SW, SyncSW
@@ -14,6 +15,7 @@ __all__ = [
     'GW',
     'IBN',
     'KN',
+    'PN',
     'SN',
     'SSN',
     'SW',
@@ -24,6 +26,7 @@ __all__ = [
     'SyncIBN',
     'SyncIterNorm',
     'SyncKN',
+    'SyncPN',
     'SyncSN',
     'SyncSSN',
     'SyncSW',

@@ -144,7 +144,8 @@ class BaseNorm(Sampled, Scripted, ResettableState):
                 return self._exported(x)
             self._check_input(x)
             plan = self.plan(x)
-            return normalize(x, plan, self.params_for(x, plan), self.running(), self.reducer()).y
+            params = self.by_instance(self.rule_params(), x, plan)
+            return normalize(x, plan, params, self.running(), self.reducer()).y
 
     def plan(self, x: Tensor) -> Plan:
         """What is computed of x, in training or in evaluation."""
@@ -161,7 +162,7 @@ class BaseNorm(Sampled, Scripted, ResettableState):
         )
         tracking = None
         if not in_recomputation():
-            tracking = Tracking(self.momentum, self.tracks_unbiased(x))
+            tracking = self.tracking(x)
         return Plan(rule, self.batch_from, self.instance_correction, tracking, group, dtype=dtype)
 
     def running(self) -> Tracked | None:
@@ -211,6 +212,10 @@ class BaseNorm(Sampled, Scripted, ResettableState):
         twin = memo[id(self)] = self.__new__(type(self))
         twin.__setstate__(deepcopy(self.__getstate__(), memo))
         return twin
+
+    def tracking(self, x: Tensor) -> Tracking:
+        """How running statistics follow those of x."""
+        return Tracking(self.momentum, self.tracks_unbiased(x))
 
     def tracks_unbiased(self, x: Tensor) -> bool:
         """Whether the running variance gets Bessel's correction."""

@@ -12,8 +12,8 @@ __all__ = ['Scripted']
 class Scripted:
     """A part of :class:`normplug.norms.base.BaseNorm`; a subclass may have other ratios."""
 
-    # For training; no type of TorchScript.
-    __jit_ignored_attributes__ = ('process_group', 'link', 'sample_grad_hooks')
+    # For training; no types of TorchScript.
+    __jit_ignored_attributes__ = ('process_group', 'link', 'sample_grad_hooks', '_kept')
 
     def scripted(self, x: Tensor) -> Tensor:
         """The forward in evaluation, as ``torch.jit.script`` compiles it."""

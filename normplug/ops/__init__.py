@@ -3,9 +3,9 @@
 from normplug.ops.backend import get_backend, set_backend
 from normplug.ops.by_sample import per_sample
 from normplug.ops.fused import Normalized, normalize
-from normplug.ops.memory import is_exporting
+from normplug.ops.memory import is_exporting, is_transformed
 from normplug.ops.naive import normalize_naive
-from normplug.ops.plan import Blocks, Filter, Plan, Rule
+from normplug.ops.plan import Blocks, Filter, Plan, Rule, per_instance
 from normplug.ops.reduced import Reducer
 from normplug.ops.scripted import at_least_single, normalize_scripted, single_source
 from normplug.ops.stepped import stepped
@@ -20,9 +20,11 @@ __all__ = [
     'at_least_single',
     'get_backend',
     'is_exporting',
+    'is_transformed',
     'normalize',
     'normalize_naive',
     'normalize_scripted',
+    'per_instance',
     'per_sample',
     'set_backend',
     'single_source',

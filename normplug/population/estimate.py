@@ -9,7 +9,7 @@ and is wrong for batches of unequal sizes; here moments are merged by their coun
 except the norms is in evaluation mode, because the statistics are used by the network in that mode.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import islice
 
@@ -21,9 +21,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
 
 from normplug.errors import TrainingError
-from normplug.norms import KN, BaseNorm
+from normplug.norms import KN, PN, BaseNorm
 from normplug.own_code import own_code
 
+from .central_moments import CentralMoments, central_moments, merge_moments, over_ranks
 from .totals import Total, running_statistics, total_of
 
 __all__ = ['PopulationError', 'estimate_population', 'live_norms', 'modes_kept']
@@ -55,7 +56,13 @@ def live_norms(model: nn.Module) -> dict[str, nn.Module]:
 
 
 @torch.no_grad()
-def estimate_population(model: BaseModel, batches: Iterable, number: int) -> list[str]:
+def estimate_population(
+    model: BaseModel,
+    batches: Iterable,
+    number: int,
+    only: Collection[str] | None = None,
+    kurtosis_of: Collection[str] = (),
+) -> list[str]:
     """Replace the running statistics of ``model`` by those of its inputs over ``batches``.
 
     Each batch goes through ``model.val_step``, which preprocesses it and predicts as in validation,
@@ -66,10 +73,17 @@ def estimate_population(model: BaseModel, batches: Iterable, number: int) -> lis
     of those of the batches, weighted by their sizes; with SyncIterNorm a batch is that of all
     ranks. ``num_batches_tracked``, the rest of the model and all modes do not change.
 
+    PN too normalizes by the batch here. The statistics by which it would are those that are to be
+    replaced, of the weights of some time ago: each layer would see what layers before it, off by
+    the change of their own inputs, make of the batch. Pooled over the batches, what a normalizer
+    by the batch gives on has the mean and variance that PN's has.
+
     Args:
         model: the model, not wrapped for distribution.
         batches: batches of a dataloader; in a process group, the same number on every rank.
         number: maximum number of batches.
+        only: names of the layers whose statistics are replaced; None for all of them.
+        kurtosis_of: names of PN layers whose ``kurtosis`` is replaced by that of all their inputs.
 
     Returns:
         Names of the layers that got fewer than two values per channel, for example those of a
@@ -85,15 +99,24 @@ def estimate_population(model: BaseModel, batches: Iterable, number: int) -> lis
             'precise BN has no statistics to recompute: the model has no norm whose running '
             'statistics change in training (frozen=True, norm_eval and frozen_stages keep them)'
         )
-    totals = {name: total_of(layer) for name, layer in layers.items()}
+    chosen = layers.keys() if only is None else only
+    totals = {name: total_of(layers[name]) for name in chosen}
+    fourths = {name: _Fourth(layers[name]) for name in kurtosis_of}
     with ExitStack() as stack:
         stack.enter_context(modes_kept(model))
         stack.enter_context(_buffers_kept(layers.values()))
         stack.enter_context(torch.compiler.set_stance('force_eager'))  # hooks are called
         model.eval()
         inside: dict[int, tuple[Total, nn.Module]] = {}
-        for name, layer in layers.items():
+        for layer in layers.values():
             layer.train()
+            if isinstance(layer, PN):
+                stack.enter_context(layer.by_batch())
+        for name, fourth in fourths.items():
+            handle = layers[name].register_forward_pre_hook(fourth, with_kwargs=True)
+            stack.callback(handle.remove)
+        for name in totals:
+            layer = layers[name]
             if own_code(layer) and not isinstance(layer, BaseNorm):
                 inside[id(layer.running_mean)] = totals[name], layer
             else:
@@ -107,7 +130,9 @@ def estimate_population(model: BaseModel, batches: Iterable, number: int) -> lis
     if not seen:
         raise PopulationError('precise BN got no batches: the dataloader is empty')
     merged = {name: total.over_ranks() for name, total in totals.items()}
+    kurtoses = {name: over_ranks(fourth.found) for name, fourth in fourths.items()}
     broken = [name for name, (found, _) in merged.items() if not _finite(found)]
+    broken += [name for name, found in kurtoses.items() if not _finite(found)]
     if broken:
         raise PopulationError(
             f'the input of {len(broken)} norms, {broken[0]} first, has NaN or infinite values: the '
@@ -122,7 +147,23 @@ def estimate_population(model: BaseModel, batches: Iterable, number: int) -> lis
         mean, spread = running_statistics(layers[name])
         mean.copy_(found[0].view_as(mean))
         spread.copy_(found[1] * correction)
+    for name, found in kurtoses.items():
+        if found.count[0] >= 2:
+            layers[name].kurtosis.copy_(found.kurtosis())
+        elif name not in unseen:
+            unseen.append(name)
     return unseen
+
+
+class _Fourth:
+    """A forward pre-hook that merges the central moments of a layer's inputs."""
+
+    def __init__(self, layer: BaseNorm) -> None:
+        self.found = CentralMoments.none(layer.num_features, layer.running_mean)
+
+    def __call__(self, layer: nn.Module, inputs: tuple[Tensor, ...], kwargs: dict) -> None:
+        x = inputs[0] if inputs else next(iter(kwargs.values()))
+        self.found = merge_moments([self.found, central_moments(x)])
 
 
 class _Inside(TorchFunctionMode):
@@ -149,7 +190,7 @@ def _is_live(layer: nn.Module) -> bool:
     return isinstance(layer, _BatchNorm) and layer.training and layer.running_mean is not None
 
 
-def _finite(found: tuple[Tensor, Tensor]) -> bool:
+def _finite(found: tuple[Tensor, ...]) -> bool:
     return all(bool(torch.isfinite(t).all()) for t in found)
 
 

@@ -181,7 +181,7 @@ def test_what_is_not_known_is_an_error(have, norm):
 def test_every_registered_kind_is_told_from_its_tensors():
     """A new normalizer that is not must be added to kind_of, or its checkpoints pass as BN's."""
     for name, cls in NORMS.items():
-        batch_norms = ('PortableSyncBN', 'GhostBN', 'KN', 'SyncKN')
+        batch_norms = ('PortableSyncBN', 'GhostBN', 'KN', 'SyncKN', 'PN', 'SyncPN')
         kind = 'BN' if name in batch_norms else name.removeprefix('Sync')
         if name != 'GW':  # as a group norm's, and no conversion is needed
             assert kind_of(cls(4).state_dict()) == kind

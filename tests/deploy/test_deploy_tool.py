@@ -36,7 +36,7 @@ def outputs(cfg, model):
     return run(cfg, model, batch)['outputs']
 
 
-@pytest.mark.parametrize('norm', ['SSN', 'PortableSyncBN', 'KN', 'BN', 'IterNorm'])
+@pytest.mark.parametrize('norm', ['SSN', 'PortableSyncBN', 'KN', 'PN', 'BN', 'IterNorm'])
 @pytest.mark.parametrize('scope', ['mmdet', 'mmseg', 'mmpretrain'])
 def test_the_outputs_are_unchanged(scope, norm, trained, tool, capsys):
     network = trained(scope, norm)

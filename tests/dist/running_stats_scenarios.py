@@ -10,11 +10,12 @@ from mmengine.model import ExponentialMovingAverage
 from mmengine.runner import get_priority
 from torch import nn
 
-from normplug import IBN, SN, SyncSN
+from normplug import IBN, PN, SN, SyncPN, SyncSN
 from normplug.dist import synchronize_running_stats
 from normplug.hooks import SyncNormStatsHook
 from normplug.norms import GW, SW, IterNorm
-from tests.cases import CASES, assert_same, built
+from normplug.population import estimate_population
+from tests.cases import CASES, assert_same, built, random_input
 from tests.dist.scenarios import EXACT, GATHER, assert_equal_on_all_ranks, collectives
 
 
@@ -136,3 +137,38 @@ def every_type_survives_averaging():
             if not value.is_floating_point():
                 assert torch.equal(after[name], value), (case.name, name)
         assert_same(after, before, 1e-6)
+
+
+class Normalized(nn.Sequential):
+    """What estimate_population needs of a model."""
+
+    def val_step(self, x):
+        """Predict."""
+        self(x)
+
+
+def population_of_pn():
+    """Estimates of PN are those of the batches of all ranks, one of which has larger ones."""
+    model = Normalized(PN(5, noise='var', samples=2, population='estimated')).double()
+    rank, size = dist.get_rank(), dist.get_world_size()
+    batches = [random_input((1 + r, 5, 3, 4), torch.float64, seed=r) * (r + 1) for r in range(size)]
+    assert estimate_population(model, [batches[rank]], 1, ['0'], ['0']) == []
+    values = torch.cat([x.transpose(0, 1).flatten(1) for x in batches], 1)
+    centred = values - values.mean(1, keepdim=True)
+    kurtosis = centred.pow(4).mean(1) / centred.square().mean(1).square() - 3
+    expected = dict(running_mean=values.mean(1), running_var=values.var(1), kurtosis=kurtosis)
+    found = {name: getattr(model[0], name) for name in expected}
+    assert_same(found, expected, EXACT)
+    assert_equal_on_all_ranks(model.buffers())
+
+
+def noise_of_each_rank():
+    """Each rank draws its own, by its own generator; the population is the same."""
+    layer = SyncPN(5, noise='mean', samples=2, warmup=0).double()
+    torch.manual_seed(dist.get_rank())
+    x = random_input((2, 5, 3, 4), torch.float64)
+    y = layer(x)
+    first = y.clone()
+    dist.broadcast(first, 0)
+    assert torch.equal(first, y) == (dist.get_rank() == 0)
+    assert_equal_on_all_ranks(layer.buffers())

@@ -9,7 +9,16 @@ from normplug.dist import group_reducer
 from tests.cases import random_input
 from tests.dist import model_scenarios, scenarios, whitening_scenarios
 
-SYNCHRONIZED = ('sync_sn', 'sync_ssn', 'sync_ibn', 'sync_sw', 'sync_iternorm', 'portable_sync_bn')
+SYNCHRONIZED = (
+    'sync_sn',
+    'sync_ssn',
+    'sync_ibn',
+    'sync_pn',
+    'sync_pn_drawn',
+    'sync_sw',
+    'sync_iternorm',
+    'portable_sync_bn',
+)
 
 all_types = pytest.mark.parametrize('name', SYNCHRONIZED)
 

@@ -11,13 +11,14 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from torch import nn
 
-from normplug import IBN, SN, SSN, SW, IterNorm, SyncIBN, SyncSN
+from normplug import IBN, PN, SN, SSN, SW, IterNorm, SyncIBN, SyncSN
 from normplug.hooks.mean_teacher import has_lost_statistics
 from normplug.hooks.norm_report import (
     NormReportHook,
     norm_report,
     norm_state,
     norms_under_norm_eval,
+    population_report,
     precise_bn_report,
     sync_bn_report,
     teacher_report,
@@ -71,6 +72,24 @@ def test_counts_by_type_and_state():
 
 def test_no_norm_at_all():
     assert norm_report(nn.Conv2d(3, 3, 1)) == 'norms: none'
+
+
+def test_how_pn_begins():
+    loaded = PN(4)
+    loaded.num_batches_tracked.fill_(150)
+    model = nn.Sequential(
+        PN(4), PN(4), loaded, PN(4, noise='both'), PN(4, population='estimated', warmup=7),
+        PN(4).eval(), PN(4, frozen=True), SN(4),
+    )  # fmt: skip
+    assert population_report(model) == [
+        'PN: 2 layers: statistics of the batch for the first 100 batches, '
+        'then the running population',
+        'PN: 1 layers: the running population from the start, 150 batches counted',
+        "PN: 1 layers: noise='both' is batch norm",
+        'PN: 1 layers: statistics of the batch for the first 7 batches, '
+        'then the estimated population',
+    ]
+    assert population_report(nn.BatchNorm2d(4)) == []
 
 
 class Backbone(nn.Sequential):
