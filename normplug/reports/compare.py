@@ -33,7 +33,12 @@ def main_compare_runs(
         'before and after it was resumed is put together.',
     )
     add = parser.add_argument
-    add('runs', nargs='+', metavar='[NAME=]WORK_DIR', help='of any mm project')
+    add(
+        'runs',
+        nargs='+',
+        metavar='[NAME=]WORK_DIR',
+        help='of any mm project; several of one NAME are its seeds, and the curves show their mean',
+    )
     add('--metric', help='of the curves, e.g. coco/bbox_mAP (default: the first that all have)')
     add('--out', type=Path, default=Path('.'), metavar='DIR', help='default: the current folder')
     args = parser.parse_args(sys.argv[1:] if argv is None else argv)
@@ -41,10 +46,11 @@ def main_compare_runs(
 
 
 def _compare(args: argparse.Namespace) -> None:
-    runs = [_read(text) for text in args.runs]
+    named = [_named(text) for text in args.runs]
+    runs = [_read(name, folder) for name, folder in named]
     names = [run.name for run in runs]
-    for run in runs:
-        if names.count(run.name) > 1:
+    for run, (name, _) in zip(runs, named, strict=True):
+        if name is None and names.count(run.name) > 1:
             run.name = str(run.work_dir)
     shared = [name for name in _metrics(runs[0]) if all(name in _metrics(run) for run in runs)]
     metric = args.metric or next(iter(shared), None)
@@ -63,11 +69,13 @@ def _compare(args: argparse.Namespace) -> None:
         print(path)
 
 
-def _read(text: str) -> Run:
+def _named(text: str) -> tuple[str | None, str]:
     name, equals, folder = text.partition('=')
     # A folder may have a '=' in its name.
-    if not equals or Path(text).is_dir():
-        name, folder = None, text
+    return (None, text) if not equals or Path(text).is_dir() else (name, folder)
+
+
+def _read(name: str | None, folder: str) -> Run:
     try:
         return read_run(folder, name)
     except FileNotFoundError as error:

@@ -1,6 +1,7 @@
 """Figures of runs: loss curves, learned ratios, detections beside the ground truth."""
 
 from collections.abc import Mapping, Sequence
+from statistics import mean
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -26,28 +27,44 @@ _KINDS = {
 
 
 def plot_losses(runs: Sequence[Run]) -> Figure:
-    """The training losses of ``runs`` over iterations."""
+    """The training losses of ``runs`` over iterations; of runs of one name, the mean."""
     figure = Figure(figsize=(6.4, 3.6), layout='constrained')
     axes = figure.subplots()
-    for run in runs:
-        iterations = [record['iter'] for record in run.train]
-        axes.plot(iterations, [record['loss'] for record in run.train], label=run.name)
+    for name, own in _by_name(runs):
+        losses = [{record['iter']: record['loss'] for record in run.train} for run in own]
+        axes.plot(*_mean(losses), label=name)
     axes.set(xlabel='iteration', ylabel='training loss (mean since the last point)')
     axes.legend()
     return figure
 
 
 def plot_metric(runs: Sequence[Run], metric: str) -> Figure:
-    """The evaluations of ``runs`` by ``metric``, over epochs or iterations as they count."""
+    """The evaluations of ``runs`` by ``metric``, over epochs or iterations as they count.
+
+    Of runs of one name, the mean.
+    """
     figure = Figure(figsize=(6.4, 3.6), layout='constrained')
     axes = figure.subplots()
-    for run in runs:
-        points = [(record['step'], record[metric]) for record in run.val if metric in record]
-        if points:
-            axes.plot(*zip(*points, strict=True), marker='o', label=run.name)
+    for name, own in _by_name(runs):
+        steps, values = _mean(
+            [{r['step']: r[metric] for r in run.val if metric in r} for run in own]
+        )
+        if steps:
+            axes.plot(steps, values, marker='o', label=name)
     axes.set(xlabel='step of the evaluation', ylabel=metric)
     axes.legend()
     return figure
+
+
+def _by_name(runs: Sequence[Run]) -> list[tuple[str, list[Run]]]:
+    names = dict.fromkeys(run.name for run in runs)
+    return [(name, [run for run in runs if run.name == name]) for name in names]
+
+
+def _mean(curves: Sequence[Mapping[int, float]]) -> tuple[list[int], list[float]]:
+    """Steps that all curves have, and the mean there."""
+    steps = sorted(set.intersection(*(set(curve) for curve in curves)))
+    return steps, [mean(curve[step] for curve in curves) for step in steps]
 
 
 def plot_ratios(ratios: Ratios) -> Figure:

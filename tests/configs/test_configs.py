@@ -8,7 +8,13 @@ import torch
 from mmengine.registry import MODELS, DefaultScope
 
 from tests.checkpoints.networks import golden_state
-from tests.configs import rows_classification, rows_detection, rows_segmentation, rows_whitening
+from tests.configs import (
+    rows_batch_noise,
+    rows_classification,
+    rows_detection,
+    rows_segmentation,
+    rows_whitening,
+)
 from tests.configs.loading import CONFIGS, build, load
 from tests.mm.norm_layers import norm_layers
 
@@ -65,7 +71,7 @@ for norm, layer in {'syncbn': 'SyncBatchNorm', 'gn': 'GroupNorm', 'sn': 'SN'}.it
 
 # The rows of the published tables have tests of their own.
 ROWS = rows_detection.EXPECTED | rows_segmentation.EXPECTED | rows_classification.EXPECTED
-ROWS |= rows_whitening.EXPECTED
+ROWS |= rows_whitening.EXPECTED | rows_batch_noise.EXPECTED
 EXPECTED |= ROWS
 
 

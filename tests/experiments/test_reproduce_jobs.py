@@ -11,6 +11,7 @@ from pathlib import Path
 from urllib.error import URLError
 
 import pytest
+import torch
 from mmengine.config import Config
 from mmengine.runner import CheckpointLoader
 
@@ -156,6 +157,23 @@ def test_a_test_of_other_weights_is_done_again(tmp_path):
     assert read_done(test)['metrics'] == {'mIoU': 1.0}
     (training.folder / DONE).unlink()
     assert read_done(test) is None
+
+
+def test_a_training_is_recorded_by_its_last_evaluation_and_loss(tmp_path):
+    cfg = Config({'train_cfg': {'max_epochs': 2}, 'train_dataloader': {'batch_size': 4}})
+    training = replace(job(tmp_path, 'x', 'true'), cfg=cfg)
+    begin(training)
+    torch.save({'state_dict': {}}, training.folder / 'epoch_2.pth')
+    (training.folder / 'now/vis_data').mkdir(parents=True)
+    lines = [
+        {'loss': 1.0 / epoch, 'time': 0.5, 'iter': 10 * epoch, 'memory': 70} for epoch in (1, 2)
+    ]
+    lines.append({'accuracy/top1': 90.0, 'step': 2})
+    scalars = '\n'.join(map(json.dumps, lines))
+    (training.folder / 'now/vis_data/scalars.json').write_text(scalars)
+    record = finish(training, 1.0, {}, 1)
+    assert record['metrics'] == {'accuracy/top1': 90.0, 'step': 2, 'train/loss': 0.5}
+    assert record['images_per_second'] == 8.0
 
 
 def test_launchers(tmp_path):

@@ -152,3 +152,23 @@ def test_a_seed_that_diverged_is_told(tmp_path, capsys):
     assert summaries[0].cells['AP'].mean is None
     text = report(TABLE, 'digits', summaries, [SOURCE])['t.md'].decode()
     assert '| a | 30 / diverged: 1 of 3 seeds / - |' in text
+
+
+def test_a_norm_without_a_batch_is_a_line_and_the_second_column_has_curves():
+    columns = (Column('error', 'a'), Column('loss', 'train/loss', factor=100))
+    values = {('PN', None): (12.0, 0.02), ('BN', 32): (8.0, 0.1), ('BN', 2): (9.0, 0.3)}
+    rows = [Row(f'{norm} {n}', None, Scale('x'), {}, norm, n) for norm, n in values]
+    table = Table('t', '', '', columns, tuple(rows), '')
+    cells = {('t', row.name, 0): {OWN_TEST: Path(row.name)} for row in rows}
+    records = {
+        Path(row.name): {**SOURCE, 'metrics': dict(zip(('a', 'train/loss'), both, strict=True))}
+        for row, both in zip(rows, values.values(), strict=True)
+    }
+    summaries = summarize(table, rows, (0,), JobPlan({}, cells), records)
+    for axes, line, curve in zip(
+        figure(table, 'digits', summaries).axes, (12, 2), ([9, 8], [30, 10]), strict=True
+    ):
+        assert set(axes.lines[0].get_ydata()) == {line}
+        (bn,) = axes.containers
+        assert bn.lines[0].get_xydata() == pytest.approx(np.array([[2, curve[0]], [32, curve[1]]]))
+        assert [text.get_text() for text in axes.get_legend().texts] == ['PN', 'BN']

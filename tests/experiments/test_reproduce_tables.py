@@ -31,7 +31,7 @@ def test_every_row_is_a_config_that_gives_its_numbers(table, row, data):
     cfg = load(scale.config)
     evaluators = cfg.val_evaluator if isinstance(cfg.val_evaluator, list) else [cfg.val_evaluator]
     for column in table.columns:
-        if column.metric.startswith('ratio/'):
+        if column.metric.startswith(('ratio/', 'train/')):
             continue
         kinds = [PREFIX[e.type.rpartition('.')[2]] for e in evaluators]
         assert any(column.metric.startswith(kind) for kind in kinds), column

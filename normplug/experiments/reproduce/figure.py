@@ -17,7 +17,7 @@ __all__ = ['figure']
 
 
 def figure(table: Table, where: str, summaries: Sequence[Summary]) -> Figure:
-    """Curves over images a GPU where the rows have them, else a point a row.
+    """Curves over images of the statistics where the rows have them, else a point a row.
 
     What is not finished is left out; ``where`` says of ours what they are.
     """
@@ -49,38 +49,62 @@ def _points(table: Table, where: str, summaries: Sequence[Summary]) -> Figure:
 
 
 def _curves(table: Table, where: str, summaries: Sequence[Summary]) -> Figure:
-    """Left, the first column of each norm against images a GPU; right, what SN learned there."""
-    first, *ratios = table.columns
+    """Left, the first column of each norm against images of the statistics.
+
+    Right, what SN learned there, or else each norm's second column.
+    """
+    first, *others = table.columns
+    with_ratios = any(column.metric.startswith('ratio/') for column in others)
     picture = Figure(figsize=(10, 4), layout='constrained')
     sides = picture.subplots(1, 2)
-    for norm in dict.fromkeys(summary.row.norm for summary in summaries):
-        own = sorted((s for s in summaries if s.row.norm == norm), key=lambda s: s.row.images)
-        _curve(sides[0], own, first, norm)
-    with_ratios = [s for s in summaries if any(s.cells[c.name].values for c in ratios)]
-    own = sorted(with_ratios, key=lambda s: s.row.images)
-    for index, column in enumerate(ratios):
-        _curve(sides[1], own, column, column.name)
-        published = [(s.row.images, s.cells[column.name].published) for s in own]
-        points = [point for point in published if point[1] is not None]
-        if points:
-            sides[1].plot(*zip(*points, strict=True), '--', color=f'C{index}', alpha=0.5)
-    images = sorted({summary.row.images for summary in summaries})
-    for axes, label in zip(
-        sides, (f'{first.name}, {where}', f'ratio, {where}; dashed: published'), strict=True
-    ):
+    _norms(sides[0], summaries, first)
+    right = f'ratio, {where}; dashed: published (%)'
+    if with_ratios:
+        _ratios(sides[1], summaries, others)
+    elif others:
+        _norms(sides[1], summaries, others[0])
+        right = f'{others[0].name}, {where}'
+    images = sorted({summary.row.images for summary in summaries if summary.row.images})
+    for axes, label in zip(sides, (f'{first.name}, {where} (%)', right), strict=True):
         axes.set_xscale('log', base=2)
         axes.set_xticks(images, [str(count) for count in images])
         axes.minorticks_off()
-        axes.set(xlabel='images a GPU', ylabel=f'{label} (%)')
+        axes.set(xlabel='images of the statistics', ylabel=label)
         axes.grid(alpha=0.3)
         if axes.get_legend_handles_labels()[0]:
             axes.legend()
     return picture
 
 
-def _curve(axes: Axes, summaries: Sequence[Summary], column: Column, label: str) -> None:
-    cells = [(s.row.images, s.cells[column.name]) for s in summaries]
+def _norms(axes: Axes, summaries: Sequence[Summary], column: Column) -> None:
+    """A curve of each norm; a dotted line of one that is the same at all images."""
+    for index, norm in enumerate(dict.fromkeys(summary.row.norm for summary in summaries)):
+        own = [summary for summary in summaries if summary.row.norm == norm]
+        if own[0].row.images is None:
+            mean = own[0].cells[column.name].mean
+            if mean is not None:
+                axes.axhline(mean, ls=':', color=f'C{index}', label=norm)
+        else:
+            _curve(axes, own, column, norm, index)
+
+
+def _ratios(axes: Axes, summaries: Sequence[Summary], columns: Sequence[Column]) -> None:
+    own = [s for s in summaries if any(s.cells[column.name].values for column in columns)]
+    for index, column in enumerate(columns):
+        _curve(axes, own, column, column.name, index)
+        published = [(s.row.images, s.cells[column.name].published) for s in own]
+        points = sorted(point for point in published if point[1] is not None)
+        if points:
+            axes.plot(*zip(*points, strict=True), '--', color=f'C{index}', alpha=0.5)
+
+
+def _curve(
+    axes: Axes, summaries: Sequence[Summary], column: Column, label: str, index: int
+) -> None:
+    """Means with deviations against images, in colour ``index``."""
+    ordered = sorted(summaries, key=lambda summary: summary.row.images)
+    cells = [(s.row.images, s.cells[column.name]) for s in ordered]
     points = [(n, cell.mean, cell.std or 0) for n, cell in cells if cell.mean is not None]
     if points:
         x, y, error = zip(*points, strict=True)
-        axes.errorbar(x, y, error, marker='o', capsize=3, label=label)
+        axes.errorbar(x, y, error, marker='o', capsize=3, color=f'C{index}', label=label)

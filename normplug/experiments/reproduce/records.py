@@ -103,8 +103,11 @@ def _of_training(job: Job, processes: int) -> dict[str, Any]:
     batch = job.cfg.train_dataloader.batch_size * processes
     iterations = run.train[-1]['iter']
     return {
-        'metrics': _numbers(run.val[-1]) | _mean_ratios(job.folder / last_checkpoint_name(job.cfg)),
-        'loss': run.train[-1]['loss'],
+        'metrics': {
+            **_numbers(run.val[-1]),
+            **_mean_ratios(job.folder / last_checkpoint_name(job.cfg)),
+            'train/loss': run.train[-1]['loss'],
+        },
         'iterations': iterations,
         'images_per_second': batch * iterations / run.train_seconds,
         'peak_memory': run.peak_memory,

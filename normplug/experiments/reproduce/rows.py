@@ -18,7 +18,8 @@ class Column:
     Attributes:
         name: its heading.
         metric: its tag in mmengine's records; ``ratio/BN`` (IN, LN) is the mean over all layers
-            and both statistics of what SN learned.
+            and both statistics of what SN learned; ``train/loss`` is the last logged training loss,
+            the mean over the log's window.
         test: which of the row's tests it comes from.
         factor: to per cent.
         is_error: the metric is an accuracy, and the column 100 less that.
@@ -71,7 +72,7 @@ class Row:
         real, digits: at the two scales; None where it is not trained at that scale.
         published: column → number.
         norm, images: of tables over batch sizes: whose curve it belongs to, and its place there
-            (images a GPU).
+            (images of the statistics); None for a norm that is the same at all of them.
         group: rows of one are compared with each other.
     """
 

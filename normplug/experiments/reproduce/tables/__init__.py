@@ -1,6 +1,7 @@
 """The tables by the names of the command line."""
 
 from ..rows import Table
+from .batch_noise import BATCH_NOISE, BATCH_NOISE_DETECTION
 from .classification import BATCH_SIZE, COMPARISON, IBN_IMAGENET
 from .detection import TABLE3, TABLE4
 from .segmentation import IBN_GTA5, ISW_GTA5, TABLE5_ADE20K, TABLE5_CITYSCAPES
@@ -11,4 +12,5 @@ __all__ = ['TABLES']
 _ALL = (TABLE3, TABLE4, TABLE5_ADE20K, TABLE5_CITYSCAPES)
 _ALL += (IBN_IMAGENET, IBN_GTA5, ISW_GTA5, COMPARISON, BATCH_SIZE)
 _ALL += (WHITENING_DETECTION, WHITENING_SEGMENTATION)
+_ALL += (BATCH_NOISE, BATCH_NOISE_DETECTION)
 TABLES: dict[str, Table] = {table.name: table for table in _ALL}
