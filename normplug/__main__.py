@@ -34,6 +34,11 @@ _TOOLS = {
         'main_plot_ratios',
         'plot the ratios of SN, SSN and SW (tools/plot_ratios.py)',
     ),
+    'plot-batch-noise': (
+        'normplug.reports.plot_batch_noise',
+        'main_plot_batch_noise',
+        'plot the noise of batch statistics in a run (tools/plot_batch_noise.py)',
+    ),
     'compare-runs': (
         'normplug.reports.compare',
         'main_compare_runs',

@@ -154,7 +154,9 @@ def test_norm_files_import_no_other_norm_and_no_kernel(module):
     folder = 'normplug.norms'
     if not module.startswith(f'{folder}.'):
         return
-    bases = {f'{folder}.{name}' for name in ('base', 'sampled', 'scripted', 'switchable', 'whitening')}
+    bases = {
+        f'{folder}.{name}' for name in ('base', 'sampled', 'scripted', 'switchable', 'whitening')
+    }
     for name in ours(imports(module)):
         assert name in bases or not name.startswith(folder), f'{module} imports {name}'
         assert not name.startswith('normplug.ops.'), f'{module}: import normplug.ops, not {name}'

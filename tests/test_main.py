@@ -35,6 +35,7 @@ def test_the_commands_are_those_of_tools(capsys, tmp_path):
         ('convert-checkpoint', '--logit-init'),
         ('batch-average', '--batches'),
         ('plot-ratios', '--out'),
+        ('plot-batch-noise', '--overwrite'),
         ('reproduce', '--seeds'),
         ('export-onnx', '--shape'),
         ('deploy', '--fold'),

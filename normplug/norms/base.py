@@ -144,7 +144,8 @@ class BaseNorm(Sampled, Scripted, ResettableState):
                 return self._exported(x)
             self._check_input(x)
             plan = self.plan(x)
-            return normalize(x, plan, self.params_for(x, plan), self.running(), self.reducer()).y
+            params = self.by_instance(self.rule_params(), x, plan)
+            return normalize(x, plan, params, self.running(), self.reducer()).y
 
     def plan(self, x: Tensor) -> Plan:
         """What is computed of x, in training or in evaluation."""

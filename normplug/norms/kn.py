@@ -212,7 +212,7 @@ class KN(BaseNorm):
         # The posterior is float64, as every prediction that is made of it.
         dtype = small_dtype(x, exact=True)
         plan = plan._replace(filter=filter, filter_inputs=len(inputs), dtype=dtype)
-        params = *self.params_for(x, plan), *inputs
+        params = *self.by_instance(self.rule_params(), x, plan), *inputs
         return normalize(x, plan, params, self.running(), self.reducer())
 
     def _predict(self) -> Moments:

@@ -218,9 +218,9 @@ class PN(BaseNorm):
                 "population='estimated', and nothing estimates it: add custom_hooks="
                 "[dict(type='PopulationHook')] to the config, or use population='running'",
             )
+            params = self.weight, self.bias, *self._population(), *self.drawn(x)
             plan = self.plan(x)
-            weight, bias, *_ = self.params_for(x, plan)
-            params = weight, bias, *self._population(), *self.drawn(x)
+            params = self.by_instance(params, x, plan)
             return normalize(x, plan, params, self.running(), self.reducer()).y
 
     def rule(self, x: Tensor) -> Rule:

@@ -37,9 +37,9 @@ class Sampled:
         self.sample_grad_hooks[handle.id] = hook
         return handle
 
-    def params_for(self, x: Tensor, plan: Plan) -> tuple[Tensor, ...]:
-        """Return :meth:`rule_params`; with hooks on them, γ and β as (N, C), of each instance."""
-        weight, bias, *more = self.rule_params()
+    def by_instance(self, params: tuple[Tensor, ...], x: Tensor, plan: Plan) -> tuple[Tensor, ...]:
+        """Return a rule's parameters; with hooks on them, γ and β as (N, C), of each instance."""
+        weight, bias, *more = params
         if self.sample_grad_hooks and x.shape[0] > 0 and torch.is_grad_enabled():
             watch = partial(_call_all, tuple(self.sample_grad_hooks.values()), self)
             weight, bias = per_sample(weight, bias, x.shape[0], plan.dtype, watch)

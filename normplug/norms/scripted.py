@@ -13,7 +13,7 @@ class Scripted:
     """A part of :class:`normplug.norms.base.BaseNorm`; a subclass may have other ratios."""
 
     # For training; no types of TorchScript.
-    __jit_ignored_attributes__ = ('process_group', 'link', '_kept', 'sample_grad_hooks')
+    __jit_ignored_attributes__ = ('process_group', 'link', 'sample_grad_hooks', '_kept')
 
     def scripted(self, x: Tensor) -> Tensor:
         """The forward in evaluation, as ``torch.jit.script`` compiles it."""

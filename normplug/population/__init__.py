@@ -1,7 +1,12 @@
-"""Precise BN: replace running statistics by those of n batches of training data."""
+"""Statistics over batches of training data: precise BN, and the noise of a batch."""
 
 from normplug.population.data import batches_of_all_ranks, population_loader
-from normplug.population.estimate import PopulationError, estimate_population, live_norms
+from normplug.population.estimate import (
+    PopulationError,
+    estimate_population,
+    live_norms,
+    modes_kept,
+)
 from normplug.population.noise_estimate import CURVATURES, NoiseEstimate
 from normplug.population.sample_grads import SampleGradients
 from normplug.population.totals import running_statistics
@@ -14,6 +19,7 @@ __all__ = [
     'batches_of_all_ranks',
     'estimate_population',
     'live_norms',
+    'modes_kept',
     'population_loader',
     'running_statistics',
 ]

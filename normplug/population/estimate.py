@@ -27,7 +27,7 @@ from normplug.own_code import own_code
 from .central_moments import CentralMoments, central_moments, merge_moments, over_ranks
 from .totals import Total, running_statistics, total_of
 
-__all__ = ['PopulationError', 'estimate_population', 'live_norms']
+__all__ = ['PopulationError', 'estimate_population', 'live_norms', 'modes_kept']
 
 
 class PopulationError(TrainingError):
@@ -43,7 +43,7 @@ def live_norms(model: nn.Module) -> dict[str, nn.Module]:
     Raises:
         PopulationError: one of them is a KN.
     """
-    with _modes_kept(model):
+    with modes_kept(model):
         model.train()
         layers = {name: layer for name, layer in model.named_modules() if _is_live(layer)}
     filtered = next((name for name, layer in layers.items() if isinstance(layer, KN)), None)
@@ -103,7 +103,7 @@ def estimate_population(
     totals = {name: total_of(layers[name]) for name in chosen}
     fourths = {name: _Fourth(layers[name]) for name in kurtosis_of}
     with ExitStack() as stack:
-        stack.enter_context(_modes_kept(model))
+        stack.enter_context(modes_kept(model))
         stack.enter_context(_buffers_kept(layers.values()))
         stack.enter_context(torch.compiler.set_stance('force_eager'))  # hooks are called
         model.eval()
@@ -195,7 +195,8 @@ def _finite(found: tuple[Tensor, ...]) -> bool:
 
 
 @contextmanager
-def _modes_kept(model: nn.Module) -> Iterator[None]:
+def modes_kept(model: nn.Module) -> Iterator[None]:
+    """Restore afterwards which modules are in training mode."""
     modes = [(module, module.training) for module in model.modules()]
     try:
         yield

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from normplug.norms import BaseNorm
 from normplug.precision import small_dtype
@@ -25,7 +26,8 @@ class SampleGradients:
     All small tensors are (2, ΣC): rows γ and β, the channels of all layers one after the other.
 
     Args:
-        layers: of one device; each with a γ or β that takes gradients.
+        layers: of one device; each with a γ or β that takes gradients. Those that are not of this
+            package have to be added by :meth:`add`.
         loss_factor: returns, during backward, by what the loss of the iteration is divided.
 
     Attributes:
@@ -35,7 +37,7 @@ class SampleGradients:
     """
 
     def __init__(
-        self, layers: Sequence[BaseNorm], loss_factor: Callable[[], float] = lambda: 1.0
+        self, layers: Sequence[nn.Module], loss_factor: Callable[[], float] = lambda: 1.0
     ) -> None:
         self.sizes = [layer.num_features for layer in layers]
         self.is_on = True
@@ -49,20 +51,20 @@ class SampleGradients:
         self._seen: dict[tuple[int, int], Tensor] = {}  # by layer and N: (2, N, C)
         self._factors: dict[tuple[int, int], float] = {}  # of L_j's gradient by the loss's
         self._handles = [
-            layer.register_sample_grad_hook(self._of_layer(i)) for i, layer in enumerate(layers)
+            layer.register_sample_grad_hook(partial(self.add, i))
+            for i, layer in enumerate(layers)
+            if isinstance(layer, BaseNorm)
         ]
 
-    def _of_layer(self, i: int) -> Callable[[BaseNorm, Tensor, Tensor], None]:
-        def add(layer: BaseNorm, to_weight: Tensor, to_bias: Tensor) -> None:
-            if not self.is_on:
-                return
-            images = to_weight.shape[0]
-            new = torch.stack((to_weight, to_bias))
-            known = self._seen.get((i, images))
-            self._seen[i, images] = new if known is None else known + new
-            self._factors[i, images] = images * self._loss_factor()
-
-        return add
+    def add(self, i: int, layer: nn.Module, to_weight: Tensor, to_bias: Tensor) -> None:
+        """Add the gradients of γ and β of the i-th layer by instance, (N, C) each, of one call."""
+        if not self.is_on:
+            return
+        images = to_weight.shape[0]
+        new = torch.stack((to_weight, to_bias))
+        known = self._seen.get((i, images))
+        self._seen[i, images] = new if known is None else known + new
+        self._factors[i, images] = images * self._loss_factor()
 
     @torch.no_grad()
     def end_iteration(self, loss_scale: Tensor | None = None) -> None:

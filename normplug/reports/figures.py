@@ -10,9 +10,20 @@ from matplotlib.patches import Rectangle
 from .ratios import STATISTICS, Ratios, normalizers_in
 from .runs import Run
 
-__all__ = ['plot_detections', 'plot_evolution', 'plot_losses', 'plot_metric', 'plot_ratios']
+__all__ = [
+    'plot_batch_noise',
+    'plot_detections',
+    'plot_evolution',
+    'plot_losses',
+    'plot_metric',
+    'plot_ratios',
+]
 
 _COLOURS = {'IN': '#4477aa', 'LN': '#ee9944', 'BN': '#55aa66', 'IW': '#66ccee', 'BW': '#bbcc33'}
+_KINDS = {
+    'measured': {'color': '#4477aa', 'marker': 'o', 'markersize': 4, 'linestyle': ''},
+    'law': {'color': '#888888', 'drawstyle': 'steps-mid'},
+}
 
 
 def plot_losses(runs: Sequence[Run]) -> Figure:
@@ -105,6 +116,32 @@ def plot_evolution(evolution: dict[int, Ratios]) -> Figure:
     for axes in grid[1]:
         axes.set_xlabel('iteration')
     figure.colorbar(mesh, ax=grid, label='ratio', shrink=0.5)
+    return figure
+
+
+def plot_batch_noise(layers: Mapping[str, Mapping[str, float]]) -> Figure:
+    """The noise of μ_B and of σ_B beside the law's, and ζ, over the layers.
+
+    Args:
+        layers: in order of depth → quantities of ``BatchNoiseHook``.
+    """
+    figure = Figure(figsize=(max(8.0, 0.24 * len(layers)), 8), layout='constrained')
+    rows = figure.subplots(3, sharex=True)
+    lines = [
+        (r'$\mathrm{var}(\mu_B)\,/\,\sigma_P^2$', ('mean_noise', 'measured'), ('mean_law', 'law')),
+        (r'$\mathrm{var}(\sigma_B)\,/\,\sigma_P^2$', ('std_noise', 'measured'), ('std_law', 'law')),
+        (r'$\zeta$', ('zeta', 'measured')),
+    ]
+    for axes, (label, *quantities) in zip(rows, lines, strict=True):
+        for quantity, kind in quantities:
+            # No logarithm of what is 0 or unknown.
+            values = [found.get(quantity, 0) or np.nan for found in layers.values()]
+            axes.plot(values, label=kind, **_KINDS[kind])
+        if any(found.get(quantities[0][0], 0) > 0 for found in layers.values()):
+            axes.set_yscale('log')
+        axes.set(ylabel=label, xlim=(-0.6, len(layers) - 0.4))
+    rows[2].set_xticks(range(len(layers)), layers, rotation=90, fontsize=7)
+    figure.legend(*rows[0].get_legend_handles_labels(), loc='outside upper center', ncols=2)
     return figure
 
 

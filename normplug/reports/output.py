@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from normplug.errors import UserError
 from normplug.files import write
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ['png', 'write_all']
+__all__ = ['png', 'refuse_existing', 'write_all']
 
 
 def png(figure: Figure) -> bytes:
@@ -20,6 +21,15 @@ def png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, dpi=120, format='png')
     return buffer.getvalue()
+
+
+def refuse_existing(folder: Path, names: Iterable[str], overwrite: bool) -> None:
+    """Raise a UserError if one of the files is in ``folder``, unless ``overwrite``."""
+    existing = [str(folder / name) for name in names if (folder / name).exists()]
+    if existing and not overwrite:
+        raise UserError(
+            f'{", ".join(existing)} exists; name another folder by --out, or add --overwrite'
+        )
 
 
 def write_all(folder: Path, files: Mapping[str, bytes], option: str = '--out') -> list[Path]:

@@ -6,10 +6,10 @@ import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from normplug.errors import UserError, exit_code
+from normplug.errors import exit_code
 
 from .figures import plot_evolution, plot_ratios
-from .output import png, write_all
+from .output import png, refuse_existing, write_all
 from .ratios import Ratios, ratio_rows, read_evolution, read_ratios
 from .tables import to_csv
 
@@ -36,11 +36,7 @@ def _plot(args: argparse.Namespace) -> None:
     is_run = source.is_dir()
     out = Path(args.out) if args.out else source if is_run else source.parent
     files = _of_run(read_evolution(source)) if is_run else _of_checkpoint(source)
-    existing = [str(out / name) for name in files if (out / name).exists()]
-    if existing and not args.overwrite:
-        raise UserError(
-            f'{", ".join(existing)} exists; name another folder by --out, or add --overwrite'
-        )
+    refuse_existing(out, files, args.overwrite)
     for path in write_all(out, {name: make() for name, make in files.items()}):
         print(path)
 

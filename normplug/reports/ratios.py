@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 from torch import Tensor
@@ -12,6 +11,8 @@ from torch import Tensor
 from normplug.checkpoints.source import CheckpointError, Source, read
 from normplug.norms import SN, SSN, SW
 from normplug.norms.switchable import SwitchableNorm
+
+from .runs import read_scalars
 
 __all__ = [
     'NORMALIZERS',
@@ -28,8 +29,7 @@ STATISTICS = ('mean', 'variance')  # or SW's covariance
 # Layer → statistic → normalizer → ratio, in the model's order.
 Ratios = dict[str, dict[str, dict[str, float]]]
 
-_TAG = 'ratio/'  # of NormRatioHook's scalars
-_BY_TAG = {'mean': 'mean', 'var': 'variance'}
+_BY_TAG = {'mean': 'mean', 'var': 'variance'}  # of NormRatioHook's scalars
 
 
 def read_ratios(checkpoint: str | Path) -> Ratios:
@@ -53,12 +53,10 @@ def read_evolution(work_dir: str | Path) -> dict[int, Ratios]:
         CheckpointError: there are neither, or a checkpoint has no SN, SSN or SW.
     """
     work_dir = Path(work_dir)
-    evolution: dict[int, Ratios] = {}
-    for path in sorted(work_dir.glob('*/vis_data/scalars.json')):
-        logged = dict(_logged(path))
-        if logged:  # the file of a resumed training takes up that of the training before
-            first = min(logged)
-            evolution = {step: r for step, r in evolution.items() if step < first} | logged
+    evolution: dict[int, Ratios] = {
+        step: {name: _of_scalars(values) for name, values in layers.items()}
+        for step, layers in read_scalars(work_dir, 'ratio').items()
+    }
     checkpoints = [*work_dir.glob('epoch_*.pth'), *work_dir.glob('iter_*.pth')]
     for path in [] if evolution else checkpoints:
         source = read(str(path))
@@ -160,20 +158,9 @@ def _ratios_of(layer: SwitchableNorm | SW) -> dict[str, dict[str, float]]:
     }
 
 
-def _logged(path: Path) -> Iterator[tuple[int, Ratios]]:
-    for line in path.read_text().splitlines():
-        if _TAG not in line:
-            continue
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError:  # the last line of a killed training
-            continue
-        ratios: Ratios = {}
-        for tag, value in record.items():
-            layer, _, leaf = tag.removeprefix(_TAG).rpartition('/')
-            statistic, _, normalizer = leaf.partition('_')
-            if tag.startswith(_TAG) and layer and statistic in _BY_TAG:
-                row = ratios.setdefault(layer, {s: {} for s in STATISTICS})[_BY_TAG[statistic]]
-                row[normalizer.upper()] = value
-        if ratios:
-            yield record['step'], ratios
+def _of_scalars(values: dict[str, float]) -> dict[str, dict[str, float]]:
+    row: dict[str, dict[str, float]] = {statistic: {} for statistic in STATISTICS}
+    for name, value in values.items():
+        statistic, _, normalizer = name.partition('_')
+        row[_BY_TAG[statistic]][normalizer.upper()] = value
+    return row

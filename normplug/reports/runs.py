@@ -4,7 +4,9 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
-__all__ = ['Run', 'read_run']
+__all__ = ['Run', 'read_run', 'read_scalars']
+
+_OF_LAYERS = ('ratio/', 'batch_noise/')  # tags of NormRatioHook and BatchNoiseHook
 
 
 @dataclass
@@ -68,8 +70,31 @@ def read_run(work_dir: str | Path, name: str | None = None) -> Run:
             f'{work_dir}: no */vis_data/scalars.json with training records; train into it first'
         )
     train = [record for record in records if 'loss' in record]
-    val = [record for record in records if 'loss' not in record and not _of_ratios(record)]
+    val = [record for record in records if 'loss' not in record and not _of_layers(record)]
     return Run(name or work_dir.name, work_dir, train, val)
+
+
+def read_scalars(work_dir: str | Path, tag: str) -> dict[int, dict[str, dict[str, float]]]:
+    """Iterations done → layer → quantity → value, of the latest training in ``work_dir``.
+
+    Of the scalars ``tag/<layer>/<quantity>``; in order, empty if there are none. The file of a
+    resumed training takes up that of the training before.
+    """
+    evolution: dict[int, dict[str, dict[str, float]]] = {}
+    for path in sorted(Path(work_dir).glob('*/vis_data/scalars.json')):
+        logged = {}
+        for record in _records(path):
+            layers: dict[str, dict[str, float]] = {}
+            for name, value in record.items():
+                layer, _, quantity = name.removeprefix(f'{tag}/').rpartition('/')
+                if name.startswith(f'{tag}/') and layer:
+                    layers.setdefault(layer, {})[quantity] = value
+            if layers:
+                logged[record['step']] = layers
+        if logged:
+            first = min(logged)
+            evolution = {step: found for step, found in evolution.items() if step < first} | logged
+    return dict(sorted(evolution.items()))
 
 
 def _records(path: Path) -> list[dict]:
@@ -82,6 +107,6 @@ def _records(path: Path) -> list[dict]:
     return records
 
 
-def _of_ratios(record: dict) -> bool:
-    """Whether NormRatioHook wrote it."""
-    return any(tag.startswith('ratio/') for tag in record)
+def _of_layers(record: dict) -> bool:
+    """Whether a hook wrote it that looks at layers."""
+    return any(tag.startswith(_OF_LAYERS) for tag in record)

@@ -170,6 +170,12 @@ TRAIN = [
     Row('hook priority',
         lines("custom_hooks = [dict(type='EmptyCacheHook', priority='HIGHER')]"),
         ('custom_hooks.0.priority must be', 'VERY_HIGH', "got 'HIGHER'")),
+    Row("the noise hook's batches",
+        lines("custom_hooks = [dict(type='BatchNoiseHook', batches=1)]"),
+        ('custom_hooks.0: BatchNoiseHook: batches must be an integer from 2, got 1',)),
+    Row("the noise hook's interval",
+        lines("custom_hooks = [dict(type='BatchNoiseHook', interval=0)]"),
+        ('custom_hooks.0.interval',)),
     Row('value of a hook', lines("custom_hooks = [dict(type='EMAHook', begin_iter=-1)]"),
         ('custom_hooks.0: ', 'begin_iter')),
     Row('samples of gamma decay', lines("custom_hooks = [dict(type='GammaDecayHook', samples=0)]"),
@@ -338,6 +344,8 @@ def test_make_digits(tiny, tool, refused, monkeypatch, row):
 MODULE = [
     Row('unknown command', lambda p: ['trian'], ("invalid choice: 'trian'",)),
     Row('no script', lambda p: ['run'], ('arguments are required: SCRIPT',)),
+    Row('no run to plot', lambda p: ['plot-batch-noise', 'gone'],
+        ('gone has no */vis_data/scalars.json with records of BatchNoiseHook', 'custom_hooks')),
     Row('script missing', lambda p: ['run', 'gone.py'], ('there is no script gone.py',)),
 ]  # fmt: skip
 
