@@ -83,6 +83,8 @@ def pn_rule(
             of_batch = std + std_of_std(std, next(numbers), samples) * number
             by_var = torch.maximum(of_batch, MIN_DEVIATION * std).square()
     spread = batch.var + (batch.mean - mean).square()
+    if group is not None:
+        spread = spread.mean(0)  # of all images: how far one group scatters says nothing
     own = (warming > 0) | (spread > limit * (var + eps))
     by = Moments(torch.where(own, batch.mean, by_mean), torch.where(own, batch.var, by_var))
     return standardize(instance, by, weight, bias, eps)
@@ -101,8 +103,8 @@ class PN(BaseNorm):
 
     Training on running statistics can diverge: a step that makes activations grow is not undone by
     the statistics, which follow too late. So where, in a channel, the batch's mean square about μ_P
-    is more than ``limit`` (σ_P² + eps), that batch is normalized by its own statistics there, with
-    gradient.
+    (over all virtual batches) is more than ``limit`` (σ_P² + eps), that batch is normalized by its
+    own statistics there, with gradient.
 
     Args:
         num_features: C.
@@ -149,7 +151,7 @@ class PN(BaseNorm):
         samples: float | None = None,
         population: str = 'running',
         warmup: int = 100,
-        limit: float = 16.0,
+        limit: float = 2.0,
         virtual_batch_size: int | None = None,
         frozen: bool = False,
     ) -> None:
