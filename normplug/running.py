@@ -39,11 +39,15 @@ class Tracking(NamedTuple):
         unbiased: store variances times count / (count − 1), PyTorch's convention.
         warmup: a number of batches, the first, whose plain average counts where ``momentum`` would
             follow more slowly. (A float, because compiled code takes integers for sizes.)
+        pooled: the running variance is that of all values so far, each batch by its weight: also
+            between the means of batches, which is most of it for one image that has its own light.
+            If not, it is an average of the variances of batches, PyTorch's convention.
     """
 
     momentum: float | None
     unbiased: bool
     warmup: float = 0.0
+    pooled: bool = False
 
     def step(self, num_batches: Tensor) -> Tensor | float:
         """Return the weight of the new batch, which ``num_batches``, (), counts already."""
@@ -77,6 +81,8 @@ def moved(tracked: Tracked, how: Tracking, batch: Moments, count: int | Tensor) 
         least = (count - 1).clamp(min=1) if isinstance(count, Tensor) else max(count - 1, 1)
         var = var * (count / least)
     step = how.step(num_batches)
+    if how.pooled:  # the mixture of both has the variance V + s (v − V) + s (1 − s) (m − M)²
+        var = var + (1 - step) * (batch.mean - tracked.mean).square()
     mean, var = (
         torch.where(ok, old + step * (new - old), old).to(old.dtype)
         for old, new in zip(tracked[:2], (batch.mean, var), strict=True)

@@ -79,11 +79,14 @@ def _running(layer: nn.Module, x: Tensor) -> dict[str, Tensor]:
             new = own.mean(axes), _matrices(norm, own)
         else:
             new = own.mean(axes), own.var(axes, correction=0)
-        correction = 1 if isinstance(norm, WhiteningNorm) else count / (count - 1)
-        batches = batches + 1
-        step = norm.tracking(x).step(batches)
+        batches, how = batches + 1, norm.tracking(x)
+        biased = isinstance(norm, WhiteningNorm) or how.pooled
+        new_spread = new[1] if biased else new[1] * count / (count - 1)
+        step = how.step(batches)
+        if how.pooled:
+            new_spread = new_spread + (1 - step) * (new[0] - mean).square()
         mean = mean + step * (new[0] - mean)
-        spread = spread + step * (new[1] * correction - spread)
+        spread = spread + step * (new_spread - spread)
     return dict(zip(_names(norm), (mean, spread, batches), strict=True))
 
 

@@ -95,7 +95,8 @@ class PN(BaseNorm):
 
     In evaluation it is batch norm, and its state dict is a batch norm's, in both directions. In
     training, the statistics *before* the step's update are what it normalizes by, as constants:
-    they get no gradient. Running statistics follow those of the batches as in batch norm.
+    they get no gradient. The running variance is that of all values, so also between the means of
+    batches; batch norm's, an average of the variances of batches, is far too small at one image.
 
     The first ``warmup`` batches are normalized by their own statistics, with gradient, as in batch
     norm; running statistics are their plain average, as long as that is faster than ``momentum``.
@@ -263,7 +264,7 @@ class PN(BaseNorm):
         if self.is_batch_norm:
             return super().tracking(x)
         momentum = self.momentum if self.population == 'running' else 0.0
-        return super().tracking(x)._replace(momentum=momentum, warmup=float(self.warmup))
+        return Tracking(momentum, unbiased=False, warmup=float(self.warmup), pooled=True)
 
     @contextmanager
     def by_batch(self) -> Iterator[None]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from normplug.running import Tracked, Tracking, moved, store
-from normplug.stats import Affine, Moments
+from normplug.stats import Affine, Moments, pool
 
 __all__ = [
     'Blocks',
@@ -115,7 +115,8 @@ def tracked_step(
     if tracked is None:
         return ()
     if plan.group is not None:  # as the ranks that the groups stand for would, on average
-        batch = Moments(*(t.mean(0) for t in batch))
+        pooled = plan.tracking.pooled
+        batch = pool(batch, 0) if pooled else Moments(*(t.mean(0) for t in batch))
     values = moved(tracked, plan.tracking, batch, count)
     if torch.compiler.is_compiling():
         return tuple(values)

@@ -166,13 +166,22 @@ def test_running_statistics_follow_batch_norm(case):
     if layer.batch_from is None:
         assert not hasattr(layer, 'running_mean')
         return
-    x = random_input((2, 4, 3, 5))
-    early = layer.tracking(x).warmup > 0  # PN starts with the plain average
-    native = nn.BatchNorm2d(4, momentum=None if early else layer.momentum)
-    for seed in range(3):
-        x = random_input((2, 4, 3, 5), seed=seed)
+    batches = [random_input((2, 4, 3, 5), seed=seed) for seed in range(3)]
+    how = layer.tracking(batches[0])
+    native = nn.BatchNorm2d(4, momentum=layer.momentum)
+    for x in batches:
         layer(x)
         native(x)
+    if how.pooled:  # PN: the mixture of a start of mean 0 and variance 1 with all values
+        rest = 1 - layer.momentum
+        weights = [1 / 3] * 3 if how.warmup else [layer.momentum * rest**k for k in (2, 1, 0)]
+        values = torch.stack([x.transpose(0, 1).flatten(1) for x in batches])
+        mean, square = (
+            sum(w * t.mean(1) for w, t in zip(weights, v, strict=True))
+            for v in (values, values.square())
+        )
+        square = square + (0 if how.warmup else rest**3)
+        native.running_mean, native.running_var = mean, square - mean.square()
     own = slice(layer.batch_from, None)
     torch.testing.assert_close(layer.running_mean, native.running_mean[own])
     if hasattr(layer, 'running_var') and not getattr(layer, 'released_statistics', False):

@@ -220,37 +220,53 @@ def test_gradcheck(options, batches):
 # Running statistics
 
 
-def averages(layer, batches):
+def normalized_values(layer, batches):
     xs = [random_input(SHAPE, torch.float64, seed) for seed in range(batches)]
     for x in xs:
         layer(x)
-    count = xs[0].numel() // 3
-    means = torch.stack([x.mean((0, 2, 3)) for x in xs])
-    variances = torch.stack([x.var((0, 2, 3)) for x in xs])
-    assert count > 1
-    return means, variances
+    return torch.stack([x.transpose(0, 1).flatten(1) for x in xs])
+
+
+def mixture(values, weights):
+    """Mean and variance of batches (B, C, values) that weigh differently."""
+    weights = torch.tensor(weights, dtype=torch.float64).view(-1, 1)
+    mean = (weights * values.mean(2)).sum(0)
+    square = (values - mean.view(1, -1, 1)).square().mean(2)
+    return mean, (weights * square).sum(0)
 
 
 @pytest.mark.parametrize('population', ['running', 'estimated'])
 def test_after_the_warm_up_the_average_is_that_of_its_batches(population):
     layer = PN(3, warmup=5, population=population).double()
     layer.is_estimated = True
-    means, variances = averages(layer, 5)
-    torch.testing.assert_close(layer.running_mean, means.mean(0))
-    torch.testing.assert_close(layer.running_var, variances.mean(0))
+    mean, var = mixture(normalized_values(layer, 5), [0.2] * 5)
+    torch.testing.assert_close(layer.running_mean, mean)
+    torch.testing.assert_close(layer.running_var, var)
 
 
 def test_running_averages_go_on_slowly_and_estimated_ones_stay():
     for population, step in (('running', 0.02), ('estimated', 0.0)):
         layer = PN(3, warmup=2, momentum=0.02, population=population).double()
         layer.is_estimated = True
-        means, variances = averages(layer, 4)
-        for got, all_batches in ((layer.running_mean, means), (layer.running_var, variances)):
-            want = all_batches[:2].mean(0)
-            for new in all_batches[2:]:
-                want = want + step * (new - want)
-            torch.testing.assert_close(got, want)
+        early, late = (1 - step) ** 2 / 2, step * (1 - step)
+        mean, var = mixture(normalized_values(layer, 4), [early, early, late, step])
+        torch.testing.assert_close(layer.running_mean, mean)
+        torch.testing.assert_close(layer.running_var, var)
         assert layer.num_batches_tracked == 4
+
+
+@pytest.mark.parametrize('group', [None, 1, 2])
+def test_the_population_of_images_that_differ(group):
+    """Each image has its own offset: within one there is no variance at all."""
+    layer = PN(1, warmup=100, virtual_batch_size=group).double()
+    offsets = torch.randn(12, dtype=torch.float64)
+    for few in offsets.split(group or 1):
+        layer(few.view(-1, 1, 1, 1).expand(-1, -1, 3, 3))
+    torch.testing.assert_close(layer.running_mean[0], offsets.mean())
+    torch.testing.assert_close(layer.running_var[0], offsets.var(correction=0))
+    layer.reset_running_stats()
+    layer(offsets.view(-1, 1, 1, 1).expand(-1, -1, 3, 3))
+    torch.testing.assert_close(layer.running_var[0], offsets.var(correction=0))
 
 
 @pytest.mark.parametrize(('momentum', 'third'), [(0.01, 1 / 3), (0.5, 0.5), (None, 1 / 3)])
