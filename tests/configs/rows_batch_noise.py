@@ -24,7 +24,8 @@ CLASSIFIERS: dict[str, tuple[str, dict, int | None]] = {
 for _m in IMAGES:
     _group = {} if _m == 128 else {'virtual_batch_size': _m}
     CLASSIFIERS[f'pn-decay-m{_m}'] = ('PN', {}, _m)
-    CLASSIFIERS[f'pn-synthetic-m{_m}'] = ('PN', {'noise': 'both', 'samples': _m}, None)
+    _drawn = {'noise': 'both', 'samples': _m, **_group}
+    CLASSIFIERS[f'pn-synthetic-m{_m}'] = ('PN', _drawn, None)
     for _noise in ('mean', 'var'):
         CLASSIFIERS[f'pn-{_noise}-m{_m}'] = ('PN', {'noise': _noise, **_group}, None)
 
