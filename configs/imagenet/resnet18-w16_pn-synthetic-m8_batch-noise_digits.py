@@ -1,4 +1,4 @@
-# Classifier of the table of batch noise: PN with Gaussian noise of 8 samples, drawn for each 8 images.
+# Classifier of the table of batch noise: PN with Gaussian noise of 8 samples, for each 8 images.
 _base_ = './resnet18-w16_pn_batch-noise_digits.py'
 
 model = dict(backbone=dict(norm_cfg=dict(noise='both', samples=8, virtual_batch_size=8)))
