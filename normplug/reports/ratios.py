@@ -54,8 +54,11 @@ def read_evolution(work_dir: str | Path) -> dict[int, Ratios]:
     """
     work_dir = Path(work_dir)
     evolution: dict[int, Ratios] = {
-        step: {name: _of_scalars(values) for name, values in layers.items()}
+        step: ratios
         for step, layers in read_scalars(work_dir, 'ratio').items()
+        if (
+            ratios := {name: row for name, values in layers.items() if (row := _of_scalars(values))}
+        )
     }
     checkpoints = [*work_dir.glob('epoch_*.pth'), *work_dir.glob('iter_*.pth')]
     for path in [] if evolution else checkpoints:
@@ -159,8 +162,11 @@ def _ratios_of(layer: SwitchableNorm | SW) -> dict[str, dict[str, float]]:
 
 
 def _of_scalars(values: dict[str, float]) -> dict[str, dict[str, float]]:
-    row: dict[str, dict[str, float]] = {statistic: {} for statistic in STATISTICS}
+    """The ratios of a layer; what is logged of it beside them, by another hook, is left out."""
+    row: dict[str, dict[str, float]] = {}
     for name, value in values.items():
         statistic, _, normalizer = name.partition('_')
-        row[_BY_TAG[statistic]][normalizer.upper()] = value
+        if statistic in _BY_TAG:
+            row = row or {s: {} for s in STATISTICS}
+            row[_BY_TAG[statistic]][normalizer.upper()] = value
     return row

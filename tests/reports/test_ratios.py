@@ -128,6 +128,18 @@ def test_records_of_a_resumed_training_are_joined(tmp_path):
     assert evolution[0]['bn1']['mean'] == {'IN': 0.5, 'LN': 0.5}
 
 
+def test_what_another_hook_logs_of_the_layers_is_left_out(tmp_path):
+    log(tmp_path, '20260101_000000', (0, 0.5))
+    path = tmp_path / '20260101_000000' / 'vis_data' / 'scalars.json'
+    more = [{'step': 0, 'ratio/bn1/entropy': 1.0, 'ratio/bn2/entropy': 1.0}]
+    more += [{'step': 5, 'ratio/bn1/entropy': 1.0}]
+    first = json.loads(path.read_text().splitlines()[1])
+    lines = [json.dumps(record) for record in ({**first, **more[0]}, more[1])]
+    path.write_text('\n'.join(lines))
+    row = {'IN': 0.5, 'LN': 0.5}
+    assert read_evolution(tmp_path) == {0: {'bn1': {'mean': row, 'variance': row}}}
+
+
 def test_without_records_the_checkpoints_tell(tmp_path):
     for iterations in (200, 1000, 400):
         net = nn.ModuleDict({'bn1': SN(4, using_bn=False)})
