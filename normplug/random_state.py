@@ -11,7 +11,15 @@ from typing import Any
 import numpy as np
 import torch
 
-__all__ = ['get_random_state', 'set_random_state']
+__all__ = ['get_random_state', 'seed_of', 'set_random_state']
+
+
+def seed_of(seed: int, rank: int) -> int:
+    """Return the seed of a rank, from that of a training; every generator takes it.
+
+    numpy's takes 32 bits; a training without a seed of its own draws one of 31.
+    """
+    return (seed * 1009 + rank) % 2**32
 
 
 def get_random_state(cuda: bool = True) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from normplug.random_state import get_random_state, set_random_state
+from normplug.random_state import get_random_state, seed_of, set_random_state
 
 
 def draw():
@@ -21,6 +21,16 @@ def draw():
         torch.rand(()).item(),
         torch.randn(()).item(),
     ]
+
+
+def test_the_seed_of_a_rank_fits_every_generator():
+    """mmengine draws seeds below 2^31."""
+    seeds = {seed_of(2**31 - seed, rank) for seed in range(1, 9) for rank in range(8)}
+    assert len(seeds) == 64
+    for seed in seeds:
+        np.random.seed(seed)
+        torch.manual_seed(seed)
+    assert seed_of(7, 3) == 7066
 
 
 def test_the_same_numbers_follow():

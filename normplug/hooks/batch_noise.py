@@ -21,7 +21,7 @@ from normplug.kalman.snapshot import undisturbed
 from normplug.models.wrappers import unwrapped
 from normplug.population import PopulationError, batches_of_all_ranks, modes_kept, population_loader
 from normplug.population.noise import NoiseRecorder, layers_with_batch_noise
-from normplug.random_state import get_random_state, set_random_state
+from normplug.random_state import get_random_state, seed_of, set_random_state
 from normplug.resume.kept import preprocessor_values, set_preprocessor_values
 
 __all__ = ['BatchNoiseHook']
@@ -148,7 +148,7 @@ class BatchNoiseHook(Hook):
             _use_twins(model)
             stack.enter_context(torch.enable_grad())
             stack.callback(set_preprocessor_values, model, preprocessor_values(model))
-            set_random_seed(runner.seed * 1009 + get_rank())  # of samples made in this process
+            set_random_seed(seed_of(runner.seed, get_rank()))  # of samples made in this process
             # Modes are those of training, in which some layers may be frozen.
             recorder = NoiseRecorder(layers_with_batch_noise(model), scale)
             stack.enter_context(recorder.watching())

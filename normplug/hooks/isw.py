@@ -17,7 +17,7 @@ from normplug.isw import correlation, isw_loss, sensitive_pairs
 from normplug.models.isw_layer import ISW
 from normplug.models.wrappers import unwrapped
 from normplug.population import batches_of_all_ranks, population_loader
-from normplug.random_state import get_random_state, set_random_state
+from normplug.random_state import get_random_state, seed_of, set_random_state
 from normplug.running import in_recomputation
 
 __all__ = ['ISWHook']
@@ -192,7 +192,7 @@ class ISWHook(Hook):
             layer.mask.new_zeros(layer.mask.shape, dtype=torch.float)
             for layer in self._layers.values()
         ]
-        set_random_seed(seed * 1009 + get_rank())  # of copies made in this process
+        set_random_seed(seed_of(seed, get_rank()))  # of copies made in this process
         model = unwrapped(runner.model)
         for _, pair in zip(range(number), zip(plain, altered, strict=True), strict=False):
             of_layers = zip(*(self._correlations(model, data) for data in pair), strict=True)

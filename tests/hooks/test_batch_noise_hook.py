@@ -93,6 +93,14 @@ def test_the_same_samples_each_time(tmp_path, by_epoch, workers):
     assert all(layers == found[0] for layers in found)
 
 
+@pytest.mark.parametrize('seed', [None, 2**31 - 1])
+def test_seeds_that_mmengine_draws(tmp_path, seed):
+    cfg = config(tmp_path / 'work', hook={**HOOK, 'interval': 24}, **{'randomness.seed': seed})
+    cfg.model = {'type': 'NoisyModel'}
+    tiny.build(cfg).train()
+    assert list(read_scalars(tmp_path / 'work', 'batch_noise')) == [0, 24]
+
+
 @pytest.mark.slow
 def test_killed_and_resumed(tmp_path):
     """The records are those of the training that was not killed."""
