@@ -16,7 +16,7 @@ PACKAGE = Path(normplug.__file__).parent
 # Each unit (a module or folder of the package) may import itself and units of lower floors.
 FLOORS = [
     # foundations
-    {'_requirements', 'errors', 'own_code', 'quiet', 'random_state'},
+    {'_requirements', 'errors', 'forward_hooks', 'own_code', 'quiet', 'random_state'},
     {'checkpoint_file', 'files'},
     # the core
     {'batch_noise', 'covariance', 'stats', 'sparsestmax', 'precision', 'state'},

@@ -16,6 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from normplug.forward_hooks import input_of
 from normplug.norms import BaseNorm
 
 __all__ = ['Dataflow', 'record']
@@ -84,7 +85,7 @@ class _Recorder(TorchDispatchMode):
             hook.remove()
 
     def _enter(self, layer: nn.Module, args: tuple, kwargs: dict) -> None:
-        x = args[0] if args else next(iter(kwargs.values()))
+        x = input_of(args, kwargs)
         self._running.append((layer, x))
         if isinstance(layer, nn.Conv2d):
             return

@@ -14,6 +14,7 @@ from torch.overrides import TorchFunctionMode, resolve_name
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from normplug.forward_hooks import input_of
 from normplug.kalman.composed import compose, elementwise_only
 from normplug.kalman.convolution import Conv
 from normplug.kalman.states import (
@@ -227,7 +228,7 @@ class Trace(TorchFunctionMode):
         if name in self.observations:
             self.shared.add(name)
         else:
-            x = _x(args, kwargs)
+            x = input_of(args, kwargs)
             node = self._get(x)
             lost = '' if node else self.lost(x)
             self.observations[name] = Observation(node, Posterior(name), lost)
@@ -241,12 +242,8 @@ class Trace(TorchFunctionMode):
             return
         # What the layer found of its input is the state of both: that before normalization
         # travels.
-        for tensor in (_x(args, kwargs), result):
+        for tensor in (input_of(args, kwargs), result):
             self._set(tensor, self.observations[name].posterior)
-
-
-def _x(args: tuple, kwargs: dict[str, Tensor]) -> Tensor:
-    return args[0] if args else kwargs['x']
 
 
 def _root(node: Node | None) -> Node | None:

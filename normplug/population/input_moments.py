@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from normplug.forward_hooks import input_of
 from normplug.norms import BaseNorm
 from normplug.population.central_moments import (
     CentralMoments,
@@ -44,7 +45,7 @@ class InputMoments:
         def add(layer: nn.Module, args: tuple, kwargs: dict) -> None:
             if not self.is_on or in_recomputation():
                 return
-            x: Tensor = args[0] if args else kwargs['x']
+            x = input_of(args, kwargs)
             self._own.setdefault(i, []).append(_finite(central_moments(x.detach())))
 
         return add

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from normplug import covariance, stats
 from normplug.covariance import Covariances, inverse_root
 from normplug.dist import group_reducer
+from normplug.forward_hooks import input_of
 from normplug.norms import BaseNorm
 from normplug.norms.whitening import WhiteningNorm
 from normplug.ops import whitening_steps as whitening
@@ -52,7 +53,7 @@ class Total:
 
     def __call__(self, layer: nn.Module, inputs: tuple[Tensor, ...], kwargs: dict) -> None:
         """Add an input of the layer."""
-        x = inputs[0] if inputs else next(iter(kwargs.values()))
+        x = input_of(inputs, kwargs)
         if isinstance(layer, BaseNorm):
             x = x[:, layer.batch_from :]
             self.unbiased = layer.tracks_unbiased(x)
