@@ -20,10 +20,8 @@ class Sampled:
         sample_grad_hooks: what :meth:`register_sample_grad_hook` registered.
     """
 
-    def register_sample_grad_hook(
-        self, hook: Callable[['Sampled', Tensor, Tensor], Any]
-    ) -> RemovableHandle:
-        """Call ``hook(layer, to_weight, to_bias)`` whenever a backward pass reaches the layer.
+    def register_sample_grad_hook(self, hook: Callable[[Tensor, Tensor], Any]) -> RemovableHandle:
+        """Call ``hook(to_weight, to_bias)`` whenever a backward pass reaches the layer.
 
         It gets the gradients of γ and β by instance, (N, C) each, of the plan's dtype, whose sums
         over N go on to the parameters. They are of this call of the layer: of a layer that is
@@ -41,7 +39,7 @@ class Sampled:
         """Return a rule's parameters; with hooks on them, γ and β as (N, C), of each instance."""
         weight, bias, *more = params
         if self.sample_grad_hooks and x.shape[0] > 0 and torch.is_grad_enabled():
-            watch = partial(_call_all, tuple(self.sample_grad_hooks.values()), self)
+            watch = partial(_call_all, tuple(self.sample_grad_hooks.values()))
             weight, bias = per_sample(weight, bias, x.shape[0], plan.dtype, watch)
         return weight, bias, *more
 

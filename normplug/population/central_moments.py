@@ -13,6 +13,9 @@ from normplug.precision import small_dtype
 
 __all__ = ['CentralMoments', 'central_moments', 'merge_moments', 'over_ranks']
 
+# A standard deviation below this share of |mean| is rounding.
+_ROUNDING = 1e-6
+
 
 class CentralMoments(NamedTuple):
     """Number of values, their mean and central moments E[(h − μ)^k], (C,) each.
@@ -26,9 +29,13 @@ class CentralMoments(NamedTuple):
     third: Tensor
     fourth: Tensor
 
+    def is_constant(self) -> Tensor:
+        """Return whether all values of a channel are the same, but for rounding; bool (C,)."""
+        return self.second.sqrt() <= _ROUNDING * self.mean.abs()
+
     def kurtosis(self) -> Tensor:
-        """Return ρ, (C,): see :func:`normplug.batch_noise.excess_kurtosis`."""
-        return excess_kurtosis(self.second, self.fourth)
+        """Return ρ, (C,): see :func:`normplug.batch_noise.excess_kurtosis`; 0 where constant."""
+        return excess_kurtosis(torch.where(self.is_constant(), 0, self.second), self.fourth)
 
     @classmethod
     def none(cls, channels: int, like: Tensor) -> CentralMoments:

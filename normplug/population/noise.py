@@ -20,13 +20,9 @@ from mmengine.dist import all_gather_object, get_world_size
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from normplug.batch_noise import (
-    decay_strength,
-    jacobian_trace,
-    squared_norm,
-    std_of_std,
-)
+from normplug.batch_noise import decay_strength, jacobian_trace, squared_norm, std_of_std
 from normplug.dist import group_reducer
+from normplug.forward_hooks import input_of
 from normplug.norms import BaseNorm
 from normplug.norms.whitening import WhiteningNorm
 from normplug.own_code import own_code
@@ -38,16 +34,13 @@ from .sample_grads import SampleGradients
 
 __all__ = ['NoiseRecorder', 'layers_with_batch_noise']
 
-# Of a channel's mean: below that, its standard deviation is that of rounding.
-_CONSTANT = 1e-6
-
 
 def layers_with_batch_noise(model: nn.Module) -> dict[str, nn.Module]:
-    """Return, by name, the layers of ``model`` that normalize by a batch's mean and variance now.
+    """Return, by name, the layers of ``model`` that take a batch's mean and variance now.
 
-    These are our norms and torch's batch norms in training mode. Not those that are frozen or
-    whiten, nor batch norms with code of their own, which may normalize another tensor than their
-    input.
+    These are our norms and torch's batch norms in training mode: those that normalize by a batch,
+    and PN, which may only average its statistics. Not those that are frozen or whiten, nor batch
+    norms with code of their own, which may normalize another tensor than their input.
     """
     return {name: layer for name, layer in model.named_modules() if _has_noise(layer)}
 
@@ -113,14 +106,19 @@ class NoiseRecorder:
     def _note(
         self, name: str, layer: nn.Module, inputs: tuple[Tensor, ...], kwargs: dict, y: Tensor
     ) -> None:
-        x = (inputs[0] if inputs else next(iter(kwargs.values()))).detach()
+        counts = not in_recomputation()
+        # Our norms show their gradients by themselves; torch's need x̂, in a recomputation too.
+        needs_x_hat = name in self._learning and y.requires_grad and not isinstance(layer, BaseNorm)
+        if not (counts or needs_x_hat):
+            return
+        x = input_of(inputs, kwargs).detach()
         batches = _batches_of(layer, x)
-        if not in_recomputation():
+        if counts:
             call = self._calls[name] = self._calls.get(name, 0) + 1
             row = self._rows.setdefault(name if call == 1 else f'{name}/call_{call}', _Row())
             row.batches += batches
             row.share = 1 / get_world_size(layer.process_group) if _is_synchronized(layer) else 1.0
-        if y.requires_grad and name in self._learning and not isinstance(layer, BaseNorm):
+        if needs_x_hat and batches:
             y.register_hook(partial(self._of_torch, name, layer, x, batches[0].moments))
 
     @torch.no_grad()
@@ -132,7 +130,7 @@ class NoiseRecorder:
         x_hat = F.batch_norm(x.to(dtype), of.mean.to(dtype), of.second.to(dtype), eps=layer.eps)
         grad = grad.to(dtype)
         by_instance = (t.unsqueeze(-1).flatten(2).sum(2) for t in (grad * x_hat, grad))
-        self._gradients.add(self._learning.index(name), layer, *by_instance)
+        self._gradients.add(self._learning.index(name), *by_instance)
 
     def _record(self, name: str, squares: Tensor | None) -> dict[str, float]:
         layer = self._layers[name.partition('/')[0]]
@@ -141,18 +139,21 @@ class NoiseRecorder:
         some = next(chain(layer.parameters(), layer.buffers()), torch.zeros(()))
         none = CentralMoments.none(layer.num_features - first, some)
         population = over_ranks(merge_moments([batch.moments for batch in row.batches] or [none]))
-        own = [row.share * _sums(batch, population) for batch in row.batches]
-        of_batches = torch.stack([torch.zeros_like(torch.stack((*none, *none[:2]))), *own]).sum(0)
-        of_images = torch.stack(none[:4]) if squares is None else squares[:, first:]
+        own = [torch.stack(_OfBatches.of(batch, population)) for batch in row.batches]
+        zero = none.mean.expand(len(_OfBatches._fields), -1)
+        of_batches = row.share * torch.stack([zero, *own]).sum(0)
+        of_images = zero[: len(_OfImages._fields)] if squares is None else squares[:, first:]
         sums = torch.cat((of_batches, of_images))
         reducer = group_reducer()
         if reducer is not None:
             sums = reducer.sum(sums)
+        number = len(of_batches)
+        of_batches, of_images = _OfBatches(*sums[:number]), _OfImages(*sums[number:])
         affine = (
             torch.full_like(none.mean, value) if tensor is None else tensor.detach()[first:]
             for tensor, value in ((layer.weight, 1.0), (layer.bias, 0.0))
         )
-        return _quantities(population, sums, *affine)
+        return _quantities(population, of_batches, of_images, *affine)
 
 
 class _Batch(NamedTuple):
@@ -193,41 +194,64 @@ def _batches_of(layer: nn.Module, x: Tensor) -> list[_Batch]:
     return [_Batch(moments, moments.mean.new_tensor(images)) for moments, images in of_groups]
 
 
-def _sums(batch: _Batch, population: CentralMoments) -> Tensor:
-    """What is summed over the batches, (7, C)."""
-    moments = batch.moments
-    mean = moments.mean - population.mean
-    std = moments.second.sqrt() - population.second.sqrt()
-    one = torch.ones_like(mean)
-    return torch.stack(
-        (mean, mean.square(), std, std.square(), one, one / batch.images, moments.count)
-    )
+class _OfBatches(NamedTuple):
+    """Sums over batches, (C,) each: of their μ and σ without those of the population."""
+
+    mean: Tensor
+    mean_squares: Tensor
+    std: Tensor
+    std_squares: Tensor
+    batches: Tensor
+    inverse_images: Tensor
+    values: Tensor
+
+    @classmethod
+    def of(cls, batch: _Batch, population: CentralMoments) -> _OfBatches:
+        """Return those of one batch."""
+        moments = batch.moments
+        mean = moments.mean - population.mean
+        std = moments.second.sqrt() - population.second.sqrt()
+        one = torch.ones_like(mean)
+        return cls(mean, mean.square(), std, std.square(), one, one / batch.images, moments.count)
+
+
+class _OfImages(NamedTuple):
+    """Sums over images, (C,) each: of the squares of their gradients; and numbers of images."""
+
+    by_weight: Tensor
+    by_bias: Tensor
+    with_weight: Tensor
+    with_bias: Tensor
 
 
 def _quantities(
-    population: CentralMoments, sums: Tensor, weight: Tensor, bias: Tensor
+    population: CentralMoments,
+    of_batches: _OfBatches,
+    of_images: _OfImages,
+    weight: Tensor,
+    bias: Tensor,
 ) -> dict[str, float]:
     """The finite ones of the quantities of a row.
 
     Args:
         population: the moments of all values of all batches.
-        sums: (11, C): those of :func:`_sums`, those of the squares of the images' gradients by γ
-            and by β, and the numbers of these images.
+        of_batches, of_images: sums over ranks too.
         weight, bias: γ and β, (C,).
     """
-    mean, mean_squares, std, std_squares, counts, inverse_images, values, *of_images = sums
-    number = counts[0].item()
+    number = of_batches.batches[0].item()
     if number < 1.5 or not bool(torch.isfinite(population.second).all()):
         return {}
-    images, values = number / inverse_images[0].item(), values[0].item() / number
-    var_mean = (mean_squares - mean.square() / number) / (number - 1)
-    var_std = (std_squares - std.square() / number) / (number - 1)
+    images = number / of_batches.inverse_images[0].item()
+    values = of_batches.values[0].item() / number
+    var_mean = (of_batches.mean_squares - of_batches.mean.square() / number) / (number - 1)
+    var_std = (of_batches.std_squares - of_batches.std.square() / number) / (number - 1)
     # The mean of the batches is closer to them than that of the population is.
     variance = population.second + var_mean / number
-    varies = variance.sqrt() > _CONSTANT * population.mean.abs()
+    varies = ~population.is_constant()
     rho, gamma, beta = (t[varies] for t in (population.kurtosis(), weight, bias))
     var_mean, var_std, variance = (t[varies] for t in (var_mean, var_std, variance))
-    fisher, curvature = (of_images[i][varies] / of_images[i + 2][varies] for i in (0, 1))
+    fisher = of_images.by_weight[varies] / of_images.with_weight[varies]
+    curvature = of_images.by_bias[varies] / of_images.with_bias[varies]
     sigma = variance.sqrt()
     zeta = decay_strength(fisher, curvature, rho, images)
     found = {

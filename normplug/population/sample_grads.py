@@ -56,7 +56,7 @@ class SampleGradients:
             if isinstance(layer, BaseNorm)
         ]
 
-    def add(self, i: int, layer: nn.Module, to_weight: Tensor, to_bias: Tensor) -> None:
+    def add(self, i: int, to_weight: Tensor, to_bias: Tensor) -> None:
         """Add the gradients of γ and β of the i-th layer by instance, (N, C) each, of one call."""
         if not self.is_on:
             return

@@ -55,6 +55,21 @@ def test_no_values_and_a_constant_channel():
     assert (kurtosis[[0, 2]] != 0).all()
 
 
+@pytest.mark.parametrize('value', [0.7, -40.1, 0.0])
+def test_a_constant_channel_in_float32(value):
+    """The means of unequal batches differ by rounding; ρ of that was 4.5."""
+    parts = [torch.full((n, 1, 7, 9), value) for n in (3, 5, 8, 13)]
+    merged = merge_moments([central_moments(part) for part in parts])
+    assert merged.kurtosis() == 0
+    assert merged.is_constant().all()
+
+
+def test_a_channel_that_varies_little_is_not_constant():
+    x = 0.7 + 1e-5 * torch.randn(4000, 1, generator=torch.Generator().manual_seed(0)).double()
+    assert not central_moments(x).is_constant().any()
+    assert central_moments(x).kurtosis().abs() < 0.3
+
+
 def test_a_coin_has_the_least_kurtosis():
     x = torch.tensor([0.0, 1.0]).repeat(50).view(100, 1)
     assert central_moments(x).kurtosis().item() == -2

@@ -9,6 +9,7 @@ from torch.utils.checkpoint import checkpoint
 
 from normplug import IBN, KN, SN, SSN, GhostBN, PortableSyncBN
 from normplug.norms import GW, SW, IterNorm
+from normplug.population import noise
 from normplug.population.central_moments import central_moments
 from normplug.population.noise import NoiseRecorder, layers_with_batch_noise
 
@@ -167,6 +168,17 @@ def test_checkpointing_and_a_scaled_loss_change_nothing(name, options):
     assert found['norm'] == pytest.approx(plain['norm'], rel=1e-9)
 
 
+def test_only_torchs_layers_compute_moments_in_a_recomputation(monkeypatch):
+    """Of a Sync layer of ours that would be a collective more."""
+    seen = []
+    spied = lambda x: (seen.append(x), central_moments(x))[1]  # noqa: E731
+    monkeypatch.setattr(noise, 'central_moments', spied)
+    for name, calls in (('portable', 3), ('bn', 6)):
+        seen.clear()
+        recorded(built(name, reentrant=False), batches(4, 4, 2))
+        assert len(seen) == calls
+
+
 def test_without_pixels():
     data = batches(4, 4, 6, pixels=(1, 1))
     found = recorded(built('bn'), data)['norm']
@@ -266,9 +278,13 @@ def test_a_single_batch_or_nan_has_no_record():
     assert recorded(built('bn'), data) == {'norm': {}}
 
 
-def test_empty_batches_do_not_count():
-    with_empty = recorded(built('portable'), [*batches(4, 4), torch.zeros(0, 6, 3, 2).double()])
-    assert with_empty['norm'] == pytest.approx(recorded(built('portable'), batches(4, 4))['norm'])
+@pytest.mark.parametrize('name', ['bn', 'portable'])
+def test_empty_batches_do_not_count(name):
+    want = recorded(built(name), batches(4, 4))['norm']
+    net, empty = built(name), torch.zeros(0, 6, 3, 2).double()
+    net.loss = lambda y: Net.loss(net, y) if len(y) else y.sum(1)  # a mean of none is NaN
+    with_empty = recorded(net, [batches(4)[0], empty, batches(4, 4)[1]])
+    assert with_empty['norm'] == pytest.approx(want)
 
 
 def test_which_layers():
