@@ -25,7 +25,7 @@ class DecayStep:
     Attributes:
         estimate: of F_γ, E[A''] and ρ.
         logs: whether the step of this iteration keeps what is logged.
-        logged: mean ζ and mean ratio, (2,).
+        logged: mean ζ, and the mean ratio of the layers with a gradient (NaN if none), (2,).
     """
 
     def __init__(
@@ -48,7 +48,8 @@ class DecayStep:
         # A fused optimizer under AMP gets scaled gradients, and leaves out the step by itself.
         overflow = getattr(optimizer, 'found_inf', None)
         self.estimate.end_step(None if overflow is None else (overflow == 0).squeeze())
-        rates = (2 * self._scale * self.strength()).split(self.estimate.gradients.sizes)
+        strength = self.strength()
+        rates = (2 * self._scale * strength).split(self.estimate.gradients.sizes)
         taken = [
             (w, r.to(w.dtype))
             for w, r in zip(self._weights, rates, strict=True)
@@ -62,10 +63,9 @@ class DecayStep:
         if grad_scale is not None:
             torch._foreach_mul_(decays, grad_scale)
         if self.logs:
-            norms = (torch.stack(torch._foreach_norm(t)) for t in (decays, grads))
-            of_decays, of_grads = norms
-            ratio = (of_decays / of_grads.clamp(min=torch.finfo(of_grads.dtype).tiny)).mean()
-            self.logged = torch.stack((self.strength().mean(), ratio.to(self.strength().dtype)))
+            of_decays, of_grads = (torch.stack(torch._foreach_norm(t)) for t in (decays, grads))
+            ratio = torch.where(of_grads > 0, of_decays / of_grads, torch.nan).nanmean()
+            self.logged = torch.stack((strength.mean(), ratio.to(strength.dtype)))
         torch._foreach_add_(grads, decays)
 
     def _loss_scale(self) -> Tensor | None:

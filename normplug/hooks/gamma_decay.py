@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from math import isfinite
 from numbers import Real
 from typing import Any
 
@@ -42,8 +43,8 @@ class GammaDecayHook(Hook):
     E[A''] are averaged over the steps; ρ, the excess kurtosis of the layer's input, is 0 until its
     first estimate. All are in the checkpoint, so that a resumed training goes on bit for bit.
     Nothing waits for the device, except at iterations that are logged: the scalars
-    ``gamma_decay/strength``, mean ζ, and ``gamma_decay/ratio``, the mean over layers of
-    |2 ζ γ| / |gradient of γ|.
+    ``gamma_decay/strength``, mean ζ, and ``gamma_decay/ratio``, the mean of
+    |2 ``scale`` ζ γ| / |gradient of γ| over the layers whose gradient is not 0.
 
     Args:
         samples: M, at least 1: the number of independent samples in a batch whose noise is meant;
@@ -54,7 +55,8 @@ class GammaDecayHook(Hook):
             'fisher': the mean over images of (dL_j/dβ)², equal to it in expectation where the loss
             is a log-likelihood. 'sigmoid': the published mean of sigmoid(h̄), for units whose own
             loss is A(h̄) − y h̄ with A' the softplus; it takes one more pass over the output.
-        kurtosis_interval: iterations from one estimate of ρ to the next.
+        kurtosis_interval: iterations from one estimate of ρ to the next. The default gives a short
+            training of some hundred iterations several, and not only that of the initial weights.
         kurtosis_batches: iterations of an estimate, at most ``kurtosis_interval``.
         layers: names of layers, or of modules that contain them, to restrict the hook to.
 
@@ -71,7 +73,7 @@ class GammaDecayHook(Hook):
         scale: float = 1.0,
         momentum: float = 0.01,
         curvature: str = 'fisher',
-        kurtosis_interval: int = 500,
+        kurtosis_interval: int = 100,
         kurtosis_batches: int = 8,
         layers: Sequence[str] | None = None,
     ) -> None:
@@ -215,9 +217,10 @@ class GammaDecayHook(Hook):
                 decay.estimate.end_window()
         logged = [decay.logged for decay in self._decays if decay.logged is not None]
         if logged:
-            values = torch.stack(logged).mean(0).tolist()
+            values = torch.stack(logged).nanmean(0).tolist()
             for name, value in zip(('strength', 'ratio'), values, strict=True):
-                runner.message_hub.update_scalar(f'train/gamma_decay/{name}', value)
+                if isfinite(value):
+                    runner.message_hub.update_scalar(f'train/gamma_decay/{name}', value)
             for decay in self._decays:
                 decay.logged = None
 

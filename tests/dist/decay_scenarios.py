@@ -6,7 +6,7 @@ from torch.nn.parallel import DistributedDataParallel
 from normplug.hooks import GammaDecayHook
 from normplug.norms import PortableSyncBN
 from tests.dist.scenarios import assert_equal_on_all_ranks
-from tests.hooks.test_gamma_decay import Net, Training, batch, independent
+from tests.hooks.decay_training import Net, Training, batch, independent
 
 
 def decay(split, sync):

@@ -1,99 +1,18 @@
 """Gamma decay: ζ by loops over images, and its place in the step."""
 
 import copy
-import logging
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from mmengine.optim import OptimWrapper, OptimWrapperDict
+from mmengine.optim import OptimWrapper
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from normplug.errors import UnsuitableModelError
 from normplug.hooks import GammaDecayHook
-from normplug.norms import IBN, KN, SN, SW, GhostBN
+from normplug.norms import IBN, KN, SN, GhostBN
 from tests.cases import random_input
-from tests.hooks import tiny_training as tiny
-
-LR, SAMPLES = 0.5, 8
-
-
-class Net(nn.Module):
-    """A loss that is a mean over images."""
-
-    def __init__(self, norm, calls=1):
-        super().__init__()
-        torch.manual_seed(0)
-        self.conv, self.norm = nn.Conv2d(3, 4, 1), norm
-        self.head = nn.Linear(4, 2)
-        self.calls = calls
-        with torch.no_grad():
-            self.norm.weight.normal_()
-            self.norm.bias.normal_()
-        self.double()
-
-    def forward(self, x, label):
-        features = self.conv(x)
-        for _ in range(self.calls):
-            features = self.norm(features).tanh()
-        return nn.functional.cross_entropy(self.head(features.mean((2, 3))), label)
-
-
-def independent():
-    """A norm in which an image has nothing to do with others: as with population statistics."""
-    return SN(4, using_bn=False)
-
-
-class Scaled(OptimWrapper):
-    """As AmpOptimWrapper, which needs a GPU to be built."""
-
-    def __init__(self, optimizer, **options):
-        super().__init__(optimizer, **options)
-        self.loss_scaler = torch.amp.GradScaler('cpu', init_scale=64.0, growth_interval=1000)
-
-    def backward(self, loss, **kwargs):
-        self.loss_scaler.scale(loss).backward(**kwargs)
-        self._inner_count += 1
-
-    def step(self, **kwargs):
-        if self.clip_grad_kwargs:
-            self.loss_scaler.unscale_(self.optimizer)
-            self._clip_grad()
-        self.loss_scaler.step(self.optimizer, **kwargs)
-        self.loss_scaler.update()
-
-
-class Training:
-    """What a runner does of a training, with the hook."""
-
-    def __init__(self, model, hook=None, wrapper=OptimWrapper, fused=False, wd=0.0, **options):
-        self.model, self.hook = model, hook
-        sgd = torch.optim.SGD(model.parameters(), lr=LR, weight_decay=wd, fused=fused)
-        self.optim_wrapper = wrapper(sgd, **options)
-        self.hooks, self.cfg, self.iter = [SimpleNamespace(interval=0)], {}, 0
-        self.logger, self.scalars = logging.getLogger('gamma decay'), {}
-        self.message_hub = SimpleNamespace(
-            update_scalar=lambda name, value: self.scalars.update({name: value})
-        )
-        if hook is not None:
-            hook.before_train(self)
-
-    def step(self, x, label, loss_factor=1.0):
-        if self.hook is not None:
-            self.hook.before_train_iter(self, self.iter)
-        self.optim_wrapper.update_params(self.model(x, label) * loss_factor)
-        if self.hook is not None:
-            self.hook.after_train_iter(self)
-        self.iter += 1
-        return self
-
-
-def batch(images, seed):
-    generator = torch.Generator().manual_seed(seed)
-    x = random_input((images, 3, 3, 5), torch.float64, seed)
-    return x, torch.randint(2, (images,), generator=generator)
+from tests.hooks.decay_training import LR, SAMPLES, Net, Scaled, Training, batch, independent
 
 
 def squares_by_loop(model, x, label):
@@ -311,6 +230,32 @@ def test_of_norms_that_mix_images(norm):
     torch.testing.assert_close(hook._decays[0].estimate.means, want)
 
 
+@pytest.mark.parametrize('both', [False, True])
+def test_layers_without_a_gradient_are_not_in_the_logged_ratio(both):
+    """Their decay is: γ is that of the steps before."""
+    hook, model = GammaDecayHook(SAMPLES), Net(independent())
+    model.more = independent().double()
+    model.norm.register_forward_hook(lambda layer, args, y: y + model.more(args[0]))
+    training = Training(model, hook)
+    training.step(*batch(3, 0))
+    hook._log_interval = 1
+    weights = [model.more.weight, model.norm.weight][: 1 + both]
+    for weight in weights:
+        weight.register_hook(torch.zeros_like)
+    rates = {name: rate.mean().item() for name, rate in hook.strengths().items()}
+    assert min(rates.values()) > 0
+    weight = model.norm.weight.detach().clone()
+    (grad,) = torch.autograd.grad(model(*batch(3, 1)), model.norm.weight)
+    training.step(*batch(3, 1))
+    strength = hook.strengths()
+    mean = torch.cat(list(strength.values())).mean().item()
+    want = {'train/gamma_decay/strength': pytest.approx(mean)}
+    if not both:
+        ratio = ((2 * strength['norm'] * weight).norm() / grad.norm()).item()
+        want['train/gamma_decay/ratio'] = pytest.approx(ratio)
+    assert training.scalars == want
+
+
 def test_logged_scalars():
     hook, model = GammaDecayHook(SAMPLES), Net(independent())
     training = Training(model, hook)
@@ -327,170 +272,3 @@ def test_logged_scalars():
         'train/gamma_decay/strength': pytest.approx(strength.mean().item()),
         'train/gamma_decay/ratio': pytest.approx(ratio.item()),
     }
-
-
-def two_norms():
-    return nn.Sequential(nn.Conv2d(3, 4, 1), SN(4), nn.Sequential(SN(4), GhostBN(4)))
-
-
-def runner_of(model, wrapper=None, **cfg):
-    optimizer = torch.optim.SGD(model.parameters(), lr=1)
-    return SimpleNamespace(
-        model=model,
-        optim_wrapper=wrapper or OptimWrapper(optimizer),
-        cfg=cfg,
-        iter=0,
-        hooks=[],
-        logger=logging.getLogger('gamma decay'),
-    )
-
-
-def test_restricted_to_some_layers(caplog):
-    hook, model = GammaDecayHook(SAMPLES, layers=['2']), two_norms()
-    model[2][0].weight.requires_grad_(False)
-    with caplog.at_level(logging.INFO, 'gamma decay'):
-        hook.before_train(runner_of(model))
-    assert list(hook.strengths()) == ['2.1']
-    assert '1 of 2 norms are frozen and left out' in caplog.text
-
-
-def test_several_optimizers():
-    model = two_norms()
-    one, other = (
-        OptimWrapper(torch.optim.SGD(m.parameters(), lr=1)) for m in (model[:2], model[2])
-    )
-    hook = GammaDecayHook(SAMPLES)
-    hook.before_train(runner_of(model, OptimWrapperDict(a=one, b=other)))
-    hook.before_train_iter(SimpleNamespace(iter=0), 0)
-    assert set(hook.strengths()) == {'1', '2.0', '2.1'}
-    model(random_input((2, 3, 4, 4))).sin().mean().backward()
-    grads = [m.weight.grad.clone() for m in (model[1], model[2][0])]
-    one.step()
-    assert (hook.strengths()['1'] > 0).all()
-    assert (hook.strengths()['2.0'] == 0).all()
-    torch.testing.assert_close(
-        model[1].weight.detach(), 1 - grads[0] - 2 * hook.strengths()['1'].float()
-    )
-    torch.testing.assert_close(model[2][0].weight.detach(), torch.ones(4))
-
-
-@pytest.mark.parametrize(
-    ('options', 'message'),
-    [
-        ({'samples': 0.5}, 'samples must be a number from 1, got 0.5'),
-        ({'samples': float('nan')}, 'samples must be a number from 1, got nan'),
-        ({'scale': -1}, 'scale must be a number from 0, got -1'),
-        ({'momentum': 0}, r'momentum must be a number in \(0, 1\], got 0'),
-        ({'curvature': 'hessian'}, "curvature must be one of fisher, sigmoid, got 'hessian'"),
-        ({'kurtosis_interval': 0}, 'kurtosis_interval must be an integer from 1, got 0'),
-        ({'kurtosis_batches': 501}, 'kurtosis_batches must be an integer in 1 to kurtosis_int'),
-        ({'layers': 'backbone'}, "layers must be a list of names, or None for all, got 'backbone'"),
-    ],
-)
-def test_wrong_arguments(options, message):
-    with pytest.raises(ValueError, match=f'GammaDecayHook: {message}'):
-        GammaDecayHook(**{'samples': 8, **options})
-
-
-def frozen():
-    model = two_norms()
-    for parameter in model.parameters():
-        parameter.requires_grad_(False)
-    return model
-
-
-@pytest.mark.parametrize(
-    ('build', 'options', 'message'),
-    [
-        (lambda: nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)), {}, "no norm of normplug's"),
-        (frozen, {}, 'a decay on frozen layers: none of the 3 norms trains'),
-        (
-            lambda: nn.Sequential(nn.Conv2d(3, 4, 1), SN(4, frozen=True)),
-            {},
-            'a decay on frozen layers: none of the 1 norms',
-        ),
-        (lambda: nn.Sequential(SN(4), SW(4)), {}, '1 is a SW; the theory is of norms of variances'),
-        (two_norms, {'layers': ['2', 'neck']}, "layers: no norm is 'neck' or in it"),
-    ],
-)
-def test_models_without_what_it_decays(build, options, message):
-    model = build()
-    with pytest.raises(UnsuitableModelError, match=message):
-        GammaDecayHook(8, **options).before_train(runner_of(model))
-    assert not any(getattr(m, 'sample_grad_hooks', None) for m in model.modules())
-
-
-def test_an_optimizer_without_gamma_and_a_compiled_model():
-    model = two_norms()
-    wrapper = OptimWrapper(torch.optim.SGD(model[:2].parameters(), lr=1))
-    with pytest.raises(UnsuitableModelError, match=r'minimizes by the weight of 2.0 \(of 2 norms'):
-        GammaDecayHook(8).before_train(runner_of(model, wrapper))
-    wrapper = OptimWrapper(torch.optim.SGD(model.parameters(), lr=1, maximize=True))
-    with pytest.raises(UnsuitableModelError, match='minimizes by the weight of 1 '):
-        GammaDecayHook(8).before_train(runner_of(model, wrapper))
-    with pytest.raises(UnsuitableModelError, match='remove the key compile'):
-        GammaDecayHook(8).before_train(runner_of(model, compile=True))
-
-
-def saved(hook):
-    checkpoint = {}
-    hook.before_save_checkpoint(None, checkpoint)
-    return checkpoint
-
-
-@pytest.mark.parametrize(
-    ('model', 'options', 'message'),
-    [
-        (lambda: Net(SN(4)), {'curvature': 'sigmoid'}, "curvature='fisher' there and 'sigmoid'"),
-        (two_norms, {}, 'norm has 4 channels there and 0 here'),
-    ],
-)
-def test_a_checkpoint_of_other_layers(model, options, message):
-    hook = GammaDecayHook(8)
-    hook.before_train(runner_of(Net(SN(4))))
-    other = GammaDecayHook(8, **options)
-    other.after_load_checkpoint(None, saved(hook))
-    runner = runner_of(model())
-    runner.iter = 5
-    with pytest.raises(UnsuitableModelError, match=message):
-        other.before_train(runner)
-
-
-def test_fine_tuning_begins_anew_and_resuming_without_state_is_told(caplog):
-    hook = GammaDecayHook(8)
-    training = Training(Net(independent()), hook).step(*batch(3, 0))
-    for iteration, state in ((0, saved(hook)), (5, {})):
-        other, runner = GammaDecayHook(8), runner_of(Net(independent()))
-        runner.iter = iteration
-        other.after_load_checkpoint(None, state)
-        other.before_train(runner)
-        assert (other.strengths()['norm'] == 0).all()
-    assert (hook.strengths()['norm'] > 0).all()
-    assert caplog.text.count('the checkpoint has no averages') == 1
-    assert training.iter == 1
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize('curvature', ['fisher', 'sigmoid'])
-def test_resumed_within_an_estimate_of_the_kurtosis(tmp_path, curvature):
-    cfgs = [tiny.config(tmp_path / name, by_epoch=False) for name in ('alone', 'killed')]
-    for cfg in cfgs:
-        cfg.custom_hooks += [
-            {
-                'type': 'GammaDecayHook',
-                'samples': 2,
-                'scale': 50.0,
-                'curvature': curvature,
-                'kurtosis_interval': 10,
-                'kurtosis_batches': 4,
-            }
-        ]
-    assert tiny.train_apart(cfgs[0]) == 0
-    assert tiny.train_apart(cfgs[1], kill_before=14) == -9
-    (state,) = tiny.load(cfgs[1].work_dir)['gamma_decay']
-    assert state['inputs'][0].min() > 0
-    assert state['kurtosis'].abs().min() > 0
-    assert tiny.train_apart(cfgs[1], resume=True) == 0
-    done = [tiny.load(cfg.work_dir) for cfg in cfgs]
-    tiny.assert_same_training(*done)
-    tiny.assert_equal(*(checkpoint['gamma_decay'] for checkpoint in done), 'gamma_decay')
