@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from contextlib import ExitStack, nullcontext
 from itertools import islice
 
@@ -12,14 +11,20 @@ from mmengine.dist import get_rank
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
 from mmengine.optim import OptimWrapper
-from mmengine.registry import DATA_SAMPLERS, HOOKS, DefaultScope
+from mmengine.registry import HOOKS
 from mmengine.runner import Runner, set_random_seed
 from torch import nn
 
 from normplug.errors import UnsuitableModelError
 from normplug.kalman.snapshot import undisturbed
 from normplug.models.wrappers import unwrapped
-from normplug.population import PopulationError, batches_of_all_ranks, modes_kept, population_loader
+from normplug.population import (
+    PopulationError,
+    batches_of_all_ranks,
+    modes_kept,
+    population_loader,
+    sampler_of,
+)
 from normplug.population.noise import NoiseRecorder, layers_with_batch_noise
 from normplug.random_state import get_random_state, seed_of, set_random_state
 from normplug.resume.kept import preprocessor_values, set_preprocessor_values
@@ -65,7 +70,8 @@ class BatchNoiseHook(Hook):
             batch size. Each measurement takes the same samples.
 
     Raises:
-        ValueError: an argument is out of range, or the config has no dataloader.
+        ValueError: an argument is out of range, the config has no dataloader, or that of the
+            option has an infinite sampler.
         UnsuitableModelError: the model has no such layer, or is no BaseModel.
         PopulationError: the dataloader has fewer than two batches.
     """
@@ -100,8 +106,15 @@ class BatchNoiseHook(Hook):
                     'group and layer norm, have none); remove the hook'
                 )
         state = get_random_state()
-        self._loader = population_loader(runner.cfg, self._config(runner), runner.seed)
+        self._loader = population_loader(runner.cfg, self.dataloader, runner.seed, augmented=True)
         set_random_state(state)
+        sampler = sampler_of(self._loader)
+        if isinstance(sampler, InfiniteSampler):
+            raise ValueError(
+                f'BatchNoiseHook: dataloader.sampler {type(sampler).__name__} goes on from '
+                'measurement to measurement, which would have other samples each time: use '
+                "sampler=dict(type='DefaultSampler', shuffle=True)"
+            )
         self._number = batches_of_all_ranks(self._loader, self.batches)
         if self._number < 2:
             raise PopulationError(
@@ -121,23 +134,6 @@ class BatchNoiseHook(Hook):
         with modes_kept(model):
             model.train()  # a validation may have been the last
             self._measure(runner)
-
-    def _config(self, runner: Runner) -> dict:
-        if self.dataloader:
-            return self.dataloader
-        config = runner.cfg.get('train_dataloader')
-        if not isinstance(config, dict):
-            raise ValueError(
-                'BatchNoiseHook: train_dataloader has to be a dict in the config, or set the '
-                'option dataloader of the hook'
-            )
-        config = copy.deepcopy(config)
-        config['persistent_workers'] = False
-        if _is_infinite(config, runner.cfg.get('default_scope', 'mmengine')):
-            # That would go on with other samples in the next measurement.
-            shuffle = config['sampler'].get('shuffle', True)
-            config['sampler'] = {'type': 'DefaultSampler', 'shuffle': shuffle}
-        return config
 
     def _measure(self, runner: Runner) -> None:
         model, wrapper = unwrapped(runner.model), runner.optim_wrapper
@@ -175,14 +171,6 @@ class BatchNoiseHook(Hook):
         }
         if scalars:
             runner.visualizer.add_scalars(scalars, step=runner.iter)
-
-
-def _is_infinite(config: dict, scope: str) -> bool:
-    kind = (config.get('sampler') or {}).get('type')
-    if isinstance(kind, str):
-        with DefaultScope.overwrite_default_scope(scope):
-            kind = DATA_SAMPLERS.get(kind)
-    return isinstance(kind, type) and issubclass(kind, InfiniteSampler)
 
 
 def _use_twins(model: nn.Module) -> None:

@@ -1,4 +1,4 @@
-"""Training data without augmentation."""
+"""Training data, with and without augmentation."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
+from mmengine.dataset import InfiniteSampler
 from mmengine.dist import all_reduce, broadcast
-from mmengine.registry import DefaultScope
+from mmengine.registry import DATA_SAMPLERS, DefaultScope
 from mmengine.runner import Runner
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Sampler
 
-__all__ = ['batches_of_all_ranks', 'population_loader']
+__all__ = ['batches_of_all_ranks', 'population_loader', 'sampler_of']
 
 
 def batches_of_all_ranks(loader: DataLoader, wanted: int) -> int:
@@ -25,7 +26,9 @@ def batches_of_all_ranks(loader: DataLoader, wanted: int) -> int:
     return int(number)
 
 
-def population_loader(cfg: Config, dataloader: dict | None = None, seed: int = 0) -> DataLoader:
+def population_loader(
+    cfg: Config, dataloader: dict | None = None, seed: int = 0, augmented: bool = False
+) -> DataLoader:
     """Build the dataloader of a config's training data, with its pipeline for validation.
 
     Batch size, workers and the like are those of ``train_dataloader``. The samples are shuffled in
@@ -37,15 +40,46 @@ def population_loader(cfg: Config, dataloader: dict | None = None, seed: int = 0
         dataloader: config to build, unchanged, instead of that one.
         seed: seed of the order. All ranks use that of rank 0: with different orders they would
             miss samples.
+        augmented: keep dataset, pipeline and sampler of ``train_dataloader``. Only an
+            ``InfiniteSampler`` gives way to one pass, in its order: it would go on with other
+            samples when the dataloader is read again.
 
     Raises:
         ValueError: a dataloader or dataset in the config is not a dict, or there is no pipeline.
     """
-    loader = copy.deepcopy(dataloader) if dataloader else _without_augmentation(cfg)
+    if dataloader:
+        loader = copy.deepcopy(dataloader)
+    else:
+        loader = _in_one_pass(cfg) if augmented else _without_augmentation(cfg)
     common = torch.tensor(seed)
     broadcast(common)  # with `randomness.diff_rank_seed` each rank has another
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmengine')):
         return Runner.build_dataloader(loader, seed=int(common))
+
+
+def sampler_of(loader: DataLoader) -> Sampler:
+    """Return what orders the samples: with a batch sampler of its own, a loader's is a dummy."""
+    within = getattr(loader.batch_sampler, 'sampler', None)
+    return loader.sampler if within is None else within
+
+
+def _in_one_pass(cfg: Config) -> dict:
+    loader = copy.deepcopy(cfg.get('train_dataloader'))
+    if not isinstance(loader, dict):
+        raise ValueError(
+            'train_dataloader has to be a dict in the config; or set the option dataloader of the '
+            'hook'
+        )
+    loader['persistent_workers'] = False
+    sampler = loader.get('sampler')
+    kind = sampler.get('type') if isinstance(sampler, dict) else None
+    if isinstance(kind, str):
+        with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmengine')):
+            kind = DATA_SAMPLERS.get(kind)
+    if isinstance(kind, type) and issubclass(kind, InfiniteSampler):
+        shuffle = sampler.get('shuffle', True)
+        loader['sampler'] = {'type': 'DefaultSampler', 'shuffle': shuffle}
+    return loader
 
 
 def _without_augmentation(cfg: Config) -> dict:

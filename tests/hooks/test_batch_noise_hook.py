@@ -6,6 +6,7 @@ import mmengine.runner.runner
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import BatchSampler
 
 from normplug import SN
 from normplug.errors import UnsuitableModelError
@@ -139,6 +140,19 @@ def test_nothing_to_measure(tmp_path):
 def test_a_single_batch(tmp_path):
     cfg = config(tmp_path / 'work', hook=HOOK, **{'train_dataloader.batch_size': 12})
     with pytest.raises(PopulationError, match=r'fewer than 2 batches.*lower batch_size'):
+        tiny.build(cfg).train()
+
+
+@pytest.mark.parametrize(
+    'more', [{}, {'batch_sampler': {'type': BatchSampler, 'drop_last': False}}]
+)
+def test_a_dataloader_that_never_ends(tmp_path, more):
+    cfg = config(tmp_path / 'work', hook=HOOK)
+    infinite = {**cfg.train_dataloader, 'sampler': {'type': 'InfiniteSampler'}, **more}
+    cfg.custom_hooks[-1]['dataloader'] = infinite
+    with pytest.raises(
+        ValueError, match=r'BatchNoiseHook: dataloader\.sampler InfiniteSampler goes on'
+    ):
         tiny.build(cfg).train()
 
 

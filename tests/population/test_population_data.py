@@ -2,11 +2,11 @@
 
 import pytest
 from mmengine.config import Config
-from mmengine.dataset import BaseDataset
-from mmengine.registry import DATASETS, TRANSFORMS
-from torch.utils.data import BatchSampler
+from mmengine.dataset import BaseDataset, DefaultSampler, InfiniteSampler
+from mmengine.registry import DATA_SAMPLERS, DATASETS, TRANSFORMS
+from torch.utils.data import BatchSampler, Sampler
 
-from normplug.population import batches_of_all_ranks, population_loader
+from normplug.population import batches_of_all_ranks, population_loader, sampler_of
 
 
 @TRANSFORMS.register_module()
@@ -30,6 +30,18 @@ class MixingDataset:
 
     def __init__(self, dataset, pipeline):
         raise AssertionError('left out')
+
+
+@DATA_SAMPLERS.register_module()
+class OddSampler(Sampler):
+    def __init__(self, dataset, seed):
+        self.dataset = dataset
+
+    def __iter__(self):
+        return iter(range(1, len(self.dataset), 2))
+
+    def __len__(self):
+        return len(self.dataset) // 2
 
 
 def dataset(mark):
@@ -82,6 +94,37 @@ def test_wrappers_stay_but_those_that_mix_images():
 def test_batch_sampler_stays():
     cfg = config(dataset('train'), batch_sampler={'type': BatchSampler, 'drop_last': True})
     assert len(contents(population_loader(cfg))) == 3
+
+
+@pytest.mark.parametrize('name', ['InfiniteSampler', 'DefaultSampler', InfiniteSampler])
+@pytest.mark.parametrize('shuffle', [True, False])
+def test_augmented_is_the_trainings_own_in_one_pass(name, shuffle):
+    cfg = config(dataset('train'), name, persistent_workers=True)
+    cfg.pop('val_dataloader')
+    cfg.train_dataloader.sampler.shuffle = shuffle
+    before = cfg.to_dict()
+    loader = population_loader(cfg, seed=3, augmented=True)
+    assert not loader.persistent_workers
+    assert type(sampler_of(loader)) is DefaultSampler
+    found = contents(loader)
+    assert sorted(i for x, _ in found for i in x) == list(range(7))
+    assert ([x for x, _ in found] == [[0, 1], [2, 3], [4, 5], [6]]) != shuffle
+    assert contents(loader) == found
+    assert all(marks == {'train'} for _, marks in found)
+    assert cfg.to_dict() == before
+
+
+def test_augmented_keeps_what_is_not_infinite():
+    batched = {'batch_sampler': {'type': BatchSampler, 'drop_last': False}}
+    cfg = config(dataset('train'), 'OddSampler', **batched)
+    loader = population_loader(cfg, augmented=True)
+    assert type(sampler_of(loader)) is OddSampler
+    assert type(loader.sampler) is not OddSampler
+    assert contents(loader) == [([1, 3], {'train'}), ([5], {'train'})]
+    cfg = config(dataset('train'), 'OddSampler')
+    assert type(sampler_of(population_loader(cfg, augmented=True))) is OddSampler
+    with pytest.raises(ValueError, match='train_dataloader has to be a dict in the config; or set'):
+        population_loader(Config({}), augmented=True)
 
 
 def test_own_dataloader():
