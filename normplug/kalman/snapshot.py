@@ -15,6 +15,8 @@ __all__ = ['undisturbed']
 def undisturbed(model: nn.Module) -> Iterator[None]:
     """Run forwards of ``model`` without gradients, then restore it.
 
+    For backward passes, enable gradients inside, and put twins in the parameters' place
+    first: ``grad`` of a parameter is not restored, but the parameters themselves are.
     Parameters, buffers and all random numbers are restored. Other state that a forward changes,
     such as a counter in a plain attribute, is not. Compiled models run uncompiled.
     """

@@ -86,9 +86,9 @@ class NoiseEstimate:
         """
         sums, counts = self.gradients.take()
         if self.outputs is not None:
-            curvature, calls = self.outputs.take()
+            curvature, images = self.outputs.take()
             sums = torch.stack((sums[0], curvature))
-            counts = torch.stack((counts[0], calls))
+            counts = torch.stack((counts[0], images))
         packed = torch.stack((sums, counts))
         reducer = group_reducer()
         sums, counts = packed if reducer is None else reducer.sum(packed)
