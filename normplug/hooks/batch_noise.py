@@ -10,7 +10,7 @@ from mmengine.dataset import InfiniteSampler
 from mmengine.dist import get_rank
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
-from mmengine.optim import OptimWrapper
+from mmengine.optim import OptimWrapperDict
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner, set_random_seed
 from torch import nn
@@ -150,7 +150,7 @@ class BatchNoiseHook(Hook):
             stack.enter_context(recorder.watching())
             for data in islice(self._loader, self._number):
                 # Each wrapper of several has a context of its own, for parts that only it knows.
-                is_one = isinstance(wrapper, OptimWrapper)
+                is_one = not isinstance(wrapper, OptimWrapperDict)
                 with wrapper.optim_context(model) if is_one else nullcontext():
                     losses = model._run_forward(model.data_preprocessor(data, True), mode='loss')
                 loss, _ = model.parse_losses(losses)

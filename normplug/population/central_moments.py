@@ -55,9 +55,12 @@ def central_moments(x: Tensor) -> CentralMoments:
     values = x if x.dtype == torch.float64 else x.float()
     mean = values.mean(dims, keepdim=True)
     centred = values - mean
-    squares = centred.square()
-    powers = squares, squares * centred, squares * squares
-    moments = [mean.flatten(), *(p.mean(dims) for p in powers)]
+    second = centred.square().mean(dims, keepdim=True)
+    # Powers of the standardized values: those of 1e10, or of 1e-12, are no float32.
+    unit = centred * torch.where(second > 0, second, 1).rsqrt()
+    std = second.flatten().to(dtype).sqrt()
+    third, fourth = (unit.pow(k).mean(dims).to(dtype) * std**k for k in (3, 4))
+    moments = [mean.flatten(), second.flatten(), third, fourth]
     counts = torch.full_like(moments[0], count)
     return CentralMoments(*(t.to(dtype) for t in (counts, *moments)))
 

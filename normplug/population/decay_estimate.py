@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from normplug.batch_noise import decay_strength
 from normplug.dist import group_reducer
+from normplug.forward_hooks import HookOfOriginal
 from normplug.norms import BaseNorm
 from normplug.population.input_moments import InputMoments
 from normplug.population.sample_grads import SampleGradients
@@ -154,7 +155,8 @@ class _SigmoidOutputs:
         self._images = [0] * len(layers)
         self._layers = layers
         self._handles = [
-            layer.register_forward_hook(self._of_layer(i)) for i, layer in enumerate(layers)
+            layer.register_forward_hook(HookOfOriginal(self._of_layer(i)))
+            for i, layer in enumerate(layers)
         ]
 
     def _of_layer(self, i: int) -> Callable[[nn.Module, tuple, Tensor], None]:

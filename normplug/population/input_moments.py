@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import nn
 
-from normplug.forward_hooks import input_of
+from normplug.forward_hooks import HookOfOriginal, input_of
 from normplug.norms import BaseNorm
 from normplug.population.central_moments import (
     CentralMoments,
@@ -37,7 +37,7 @@ class InputMoments:
         self._own: dict[int, list[CentralMoments]] = {}
         self.clear()
         self._handles = [
-            layer.register_forward_pre_hook(self._of_layer(i), with_kwargs=True)
+            layer.register_forward_pre_hook(HookOfOriginal(self._of_layer(i)), with_kwargs=True)
             for i, layer in enumerate(layers)
         ]
 

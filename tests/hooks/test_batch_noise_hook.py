@@ -5,6 +5,7 @@ import json
 import mmengine.runner.runner
 import pytest
 import torch
+from mmengine.optim import OptimWrapper, OptimWrapperDict
 from torch import nn
 from torch.utils.data import BatchSampler
 
@@ -50,6 +51,18 @@ def test_training_is_the_same_to_the_last_bit(tmp_path, norm, by_epoch, options)
         assert layers['norm']['images'] == 2
         assert 'zeta' not in layers['norm']
     assert all('score' in record for record in read_run(tmp_path / 'with').val)
+
+
+def test_several_optimizers(tmp_path):
+    """As of a GAN: such a wrapper has no context of its own."""
+    runner = tiny.build(config(tmp_path / 'work', hook=HOOK))
+    parameters = runner.model.conv.parameters(), runner.model.norm.parameters()
+    one, other = (OptimWrapper(torch.optim.SGD(own, lr=0.1)) for own in parameters)
+    runner.optim_wrapper = OptimWrapperDict(one=one, other=other)
+    hook = hook_of(runner.hooks, 'BatchNoiseHook')
+    hook.before_train(runner)
+    hook.before_train_iter(runner)
+    assert read_scalars(tmp_path / 'work', 'batch_noise')[0]['norm']['images'] == 2
 
 
 @pytest.mark.slow

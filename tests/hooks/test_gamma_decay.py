@@ -1,6 +1,7 @@
 """Gamma decay: ζ by loops over images, and its place in the step."""
 
 import copy
+import io
 
 import numpy as np
 import pytest
@@ -183,6 +184,27 @@ def test_inputs_computed_again_do_not_count():
     hook.after_train_iter(training)
     count = hook._decays[0].estimate.inputs.total.count
     assert torch.equal(count, torch.full((4,), 45.0).double())
+
+
+@pytest.mark.parametrize('curvature', ['fisher', 'sigmoid'])
+def test_copies_and_pickles_of_the_model_are_not_watched(curvature):
+    found = []
+    for copies in (False, True):
+        hook = GammaDecayHook(SAMPLES, curvature=curvature, kurtosis_batches=2)
+        training = Training(Net(independent()), hook)
+        hook.before_train_iter(training, 0)
+        if copies:
+            file = io.BytesIO()
+            torch.save(training.model, file)
+            file.seek(0)
+            for copied in (copy.deepcopy(training.model), torch.load(file, weights_only=False)):
+                copied(*batch(4, 9)).backward()
+        x, label = batch(3, 0)
+        training.optim_wrapper.update_params(training.model(x, label))
+        hook.after_train_iter(training)
+        estimate = hook._decays[0].estimate
+        found.append((*estimate.means, *estimate.inputs.total))
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
 
 
 def test_calls_with_the_same_images_are_one_gradient():

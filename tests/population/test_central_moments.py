@@ -43,6 +43,14 @@ def test_the_union_of_unequal_batches_and_an_empty_one(nested):
     assert (merged.kurtosis() > 1).all()
 
 
+@pytest.mark.parametrize('scale', [1e-14, 1e-6, 1e12])
+def test_float32_of_any_scale(scale):
+    x = skewed(6) - 50
+    got = central_moments((x * scale).float())
+    torch.testing.assert_close(got.kurtosis(), central_moments(x).kurtosis(), rtol=1e-4, atol=0)
+    torch.testing.assert_close(got.third, central_moments(x).third * scale**3, rtol=1e-4, atol=0)
+
+
 def test_no_values_and_a_constant_channel():
     empty = central_moments(torch.zeros(0, 3, 4, 5))
     for got, want in zip(empty, CentralMoments.none(3, torch.zeros(1)), strict=True):
