@@ -37,7 +37,9 @@ class HookOfOriginal:
         return None if self._hook is None else self._hook(*args)
 
     def __deepcopy__(self, memo: dict) -> HookOfOriginal:
+        """Return what does nothing."""
         return HookOfOriginal(None)
 
     def __reduce__(self) -> tuple:
+        """Save what does nothing."""
         return HookOfOriginal, (None,)
