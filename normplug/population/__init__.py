@@ -1,6 +1,6 @@
 """Statistics over batches of training data: precise BN, and the noise of a batch."""
 
-from normplug.population.data import batches_of_all_ranks, population_loader
+from normplug.population.data import batches_of_all_ranks, population_loader, sampler_of
 from normplug.population.estimate import (
     PopulationError,
     estimate_population,
@@ -22,4 +22,5 @@ __all__ = [
     'modes_kept',
     'population_loader',
     'running_statistics',
+    'sampler_of',
 ]

@@ -10,9 +10,9 @@ from mmengine.config import Config
 from mmengine.dist import all_reduce, broadcast
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Sampler
 
-__all__ = ['batches_of_all_ranks', 'population_loader']
+__all__ = ['batches_of_all_ranks', 'population_loader', 'sampler_of']
 
 
 def batches_of_all_ranks(loader: DataLoader, wanted: int) -> int:
@@ -48,12 +48,19 @@ def population_loader(cfg: Config, dataloader: dict | None = None, seed: int = 0
         return Runner.build_dataloader(loader, seed=int(common))
 
 
+def sampler_of(loader: DataLoader) -> Sampler:
+    """Return what orders the samples: with a batch sampler of its own, a loader's is a dummy."""
+    within = getattr(loader.batch_sampler, 'sampler', None)
+    return loader.sampler if within is None else within
+
+
 def _without_augmentation(cfg: Config) -> dict:
     train = cfg.get('train_dataloader')
     if not isinstance(train, dict) or not isinstance(train.get('dataset'), dict):
         raise ValueError(
-            'train_dataloader with its dataset has to be a dict in the config, because precise BN '
-            'builds it with the pipeline for validation; or set the option dataloader of the hook'
+            'train_dataloader with its dataset has to be a dict in the config, because the '
+            'estimate of the population builds it with the pipeline for validation; or set the '
+            'option dataloader of the hook'
         )
     loader = copy.deepcopy(train)
     loader['dataset'] = _with_pipeline(loader['dataset'], _test_pipeline(cfg))
@@ -83,7 +90,8 @@ def _with_pipeline(dataset: dict, pipeline: list | None) -> dict:
         return dataset
     if pipeline is None:
         raise ValueError(
-            'neither val_dataloader nor test_dataloader has a pipeline, with which precise BN '
-            'would load the training data; set one, or the option dataloader of the hook'
+            'neither val_dataloader nor test_dataloader has a pipeline, with which the estimate of '
+            'the population would load the training data; set one, or the option dataloader of '
+            'the hook'
         )
     return {**dataset, 'pipeline': pipeline}
