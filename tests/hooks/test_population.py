@@ -7,13 +7,14 @@ import mmengine.runner.runner
 import pytest
 import torch
 from mmengine.hooks import Hook
-from mmengine.registry import DATASETS, HOOKS, MODELS
+from mmengine.registry import DATA_SAMPLERS, DATASETS, HOOKS, MODELS
 from torch import nn
+from torch.utils.data import BatchSampler
 
-from normplug import PN
+from normplug import KN, PN
 from normplug.batch_noise import excess_kurtosis
 from normplug.errors import UnsuitableModelError
-from normplug.hooks import PopulationHook
+from normplug.hooks import GammaDecayHook, PopulationHook
 from normplug.population import PopulationError, estimate_population, population_loader
 from tests.hooks import tiny_training as tiny
 
@@ -40,6 +41,23 @@ class NormOfOptions(tiny.NoisyModel):
         super().__init__('SN', None, data_preprocessor)
         build = {'type': 'PN', 'num_features': 4, 'momentum': 0.5, **options}
         self.norm = nn.Sequential(MODELS.build(build), nn.Conv2d(4, 4, 1), MODELS.build(build))
+
+
+@DATA_SAMPLERS.register_module()
+class OddOrEven(BatchSampler):
+    """Batches of like samples; keeps what has found none, as mmdet's by aspect ratio does."""
+
+    def __init__(self, sampler, batch_size, drop_last=False):
+        super().__init__(sampler, batch_size, drop_last)
+        self.buckets = [[], []]
+
+    def __iter__(self):
+        for i in self.sampler:
+            bucket = self.buckets[i % 2]
+            bucket.append(i)
+            if len(bucket) == self.batch_size:
+                yield bucket[:]
+                bucket.clear()
 
 
 @HOOKS.register_module()
@@ -155,6 +173,72 @@ def test_without_a_warm_up_before_the_first_iteration(tmp_path):
     assert_estimated(runner, states[0], 0)
 
 
+def test_no_hook_takes_the_first_estimate_for_a_training_iteration(tmp_path):
+    """ρ of gamma decay is that of one iteration's inputs, not also of the estimate's batches."""
+    cfg = config(tmp_path / 'work', hook=False, population='estimated', warmup=0)
+    decay = {'type': 'GammaDecayHook', 'samples': 4, 'kurtosis_interval': 30, 'kurtosis_batches': 9}
+    cfg.custom_hooks = [*cfg.custom_hooks, decay, {'type': 'PopulationHook', 'num_batches': 3}]
+    cfg.train_cfg.max_iters = 1
+    runner = tiny.build(cfg)
+    hook = next(h for h in runner.hooks if isinstance(h, GammaDecayHook))
+    counts = []
+    runner.register_hook(
+        CountsHook(lambda: counts.extend(hook._decays[0].estimate.inputs.total[0]))
+    )
+    runner.train()
+    assert set(map(float, counts)) == {8.0}  # two images of 2 × 2
+
+
+class CountsHook(Hook):
+    """Calls what it gets after an iteration."""
+
+    priority = 'LOWEST'
+
+    def __init__(self, then):
+        self.then = then
+
+    def after_train_iter(self, runner, *args, **kwargs):
+        self.then()
+
+
+def test_the_first_estimate_leaves_all_modes(tmp_path):
+    runner = tiny.build(config(tmp_path / 'work', population='estimated', warmup=0))
+    runner.model.dropout.eval()
+    runner.model.norm[2].eval()
+    hook = next(h for h in runner.hooks if isinstance(h, PopulationHook))
+    hook.before_train(runner)
+    assert [runner.model.training, runner.model.dropout.training] == [True, False]
+    assert not runner.model.norm[2].training
+    assert_estimated(runner, runner.model.state_dict(), 0)
+
+
+def test_a_batch_sampler_is_set_to_the_iteration_and_keeps_nothing(tmp_path):
+    cfg = config(tmp_path / 'work', **ESTIMATED)
+    cfg.train_dataloader.batch_sampler = {'type': 'OddOrEven'}
+    runner = tiny.build(cfg)
+    hook = next(h for h in runner.hooks if isinstance(h, PopulationHook))
+    hook.before_train(runner)
+    orders = []
+    for done in (5, 5, 10):
+        hook._set_order(done)
+        batches = list(itertools.islice(hook._loader, 3))
+        orders.append([batch['index'].tolist() for batch in batches])
+    assert orders[0] == orders[1] != orders[2]
+    assert all((a - b) % 2 == 0 for a, b in orders[0])
+
+
+def test_counts_are_read_while_a_warm_up_can_end_and_then_now_and_then(tmp_path):
+    """The second layer is far from the end of its warm-up."""
+    runner = tiny.build(config(tmp_path / 'work', **ESTIMATED))
+    runner.model.norm[2].num_batches_tracked.fill_(-1000)
+    hook = next(h for h in runner.hooks if isinstance(h, PopulationHook))
+    own, reads = hook._counts, []
+    hook._counts = lambda names: (reads.append(runner.iter + 1), own(names))[1]
+    runner.train()
+    assert reads == [1, 1, 2, 3, 4, 5, 10, 15, 20]
+    assert 'of 1 layers, estimated' in tiny.log(tmp_path / 'work')
+
+
 def test_a_counted_checkpoint_keeps_its_statistics_until_the_interval(tmp_path):
     cfg = config(tmp_path / 'work', hooks=['StatesHook'], **ESTIMATED)
     runner = tiny.build(cfg)
@@ -232,8 +316,18 @@ def test_wrong_numbers(name, value):
 def test_a_sampler_that_cannot_be_set(tmp_path):
     cfg = config(tmp_path / 'work', **ESTIMATED)
     cfg.custom_hooks[-1].dataloader = cfg.train_dataloader  # of an InfiniteSampler
+    runner = tiny.build(cfg)
     with pytest.raises(UnsuitableModelError, match=r'InfiniteSampler .*goes on'):
-        tiny.build(cfg).train()
+        runner.train()
+    assert runner.iter == 0
+
+
+def test_a_model_with_kn(tmp_path):
+    runner = tiny.build(config(tmp_path / 'work', **ESTIMATED))
+    runner.model.norm.append(KN(4))
+    with pytest.raises(PopulationError, match=r'norm\.3 is a KN'):
+        runner.train()
+    assert runner.iter == 0
 
 
 # The estimate itself
