@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import torch
 import torch.distributed as dist
-from mmengine.dist import get_world_size
+from mmengine.dist import get_rank, get_world_size
 from torch import Tensor, nn
 
 from normplug import covariance
@@ -19,7 +19,7 @@ from normplug.covariance import Covariances
 from normplug.precision import small_dtype
 from normplug.stats import Moments, pool
 
-__all__ = ['GroupReducer', 'group_reducer', 'synchronize_running_stats']
+__all__ = ['GroupReducer', 'group_reducer', 'randn_of_rank', 'synchronize_running_stats']
 
 
 class GroupReducer:
@@ -99,6 +99,17 @@ def group_reducer(group: dist.ProcessGroup | None = None) -> GroupReducer | None
 
 
 @torch.no_grad()
+def randn_of_rank(*shape: int, device: torch.device) -> Tensor:
+    """Draw standard normal numbers, float32, that are other ones on each rank.
+
+    mmengine gives the generators of all ranks the same seed. So each rank draws the numbers of all
+    and takes its own, which leaves the generators alike. One dtype, whatever a layer's: the same
+    state of the generator gives the same numbers.
+    """
+    ranks = torch.randn(get_world_size(), *shape, device=device, dtype=torch.float32)
+    return ranks[get_rank()]
+
+
 def synchronize_running_stats(model: nn.Module) -> None:
     """Give the running statistics of ``model`` the same values on all ranks, in place.
 

@@ -8,7 +8,7 @@ from torch.autograd import forward_ad
 
 from normplug.stats import Moments
 
-__all__ = ['Tracked', 'Tracking', 'in_recomputation', 'moved', 'snapshot', 'store']
+__all__ = ['Kept', 'Tracked', 'Tracking', 'in_recomputation', 'moved', 'snapshot', 'store']
 
 
 def in_recomputation() -> bool:
@@ -21,6 +21,41 @@ def in_recomputation() -> bool:
     if torch.compiler.is_compiling():  # a compiled graph saves or recomputes by its own rules
         return False
     return torch._C._current_graph_task_id() != -1
+
+
+class Kept:
+    """What a layer's forward normalized by, for its recomputation under activation checkpointing.
+
+    A recomputation does not tell which forward it repeats, and not every forward is repeated. It
+    is sure where the layer had one forward with the present weights since the last recomputation.
+    A copy of the layer starts without.
+    """
+
+    def __init__(self) -> None:
+        self._tensors: tuple[Tensor, ...] | None = None
+        self._forwards = 0
+        self._weights = -1
+
+    def put(self, tensors: tuple[Tensor, ...], weight: Tensor) -> None:
+        """Keep ``tensors`` of a forward with ``weight``, whose version a step of SGD changes."""
+        if weight._version != self._weights:
+            self._forwards, self._weights = 0, weight._version
+        self._tensors = tensors
+        self._forwards += 1
+
+    def take(self) -> tuple[Tensor, ...] | None:
+        """Return those of the forward that is repeated; None where that is not sure."""
+        tensors = self._tensors if self._forwards == 1 else None
+        self._tensors, self._forwards = None, 0
+        return tensors
+
+    def __deepcopy__(self, memo: dict) -> 'Kept':
+        """Return an empty one."""
+        return Kept()
+
+    def __reduce__(self) -> tuple:
+        """Pickle an empty one."""
+        return Kept, ()
 
 
 class Tracked(NamedTuple):

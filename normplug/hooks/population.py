@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Collection, Iterable
 
 import torch
@@ -10,12 +11,18 @@ from mmengine.dist import all_reduce
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
-from torch.utils.data import DataLoader
 
 from normplug.errors import UnsuitableModelError
 from normplug.models.wrappers import unwrapped
 from normplug.norms import PN
-from normplug.population import batches_of_all_ranks, estimate_population, population_loader
+from normplug.population import (
+    batches_of_all_ranks,
+    estimate_population,
+    live_norms,
+    modes_kept,
+    population_loader,
+    sampler_of,
+)
 from normplug.random_state import get_random_state, set_random_state
 
 __all__ = ['PopulationHook']
@@ -29,6 +36,10 @@ class PopulationHook(Hook):
     every ``interval`` iterations of the training; without a warm-up (``warmup=0`` and a count of 0)
     also before the first iteration. Layers of population='running' that have a ``kurtosis`` get
     that alone, at the same times. All ranks get the same values, those of the batches of all.
+
+    Whether a warm-up is over is looked up after each of the first ``warmup`` iterations. A layer
+    that has counted fewer batches by then, such as that of a branch which is not always used, waits
+    for the next iteration that ``interval`` divides.
 
     The batches go through the model as :func:`normplug.population.estimate_population` says: norms
     normalize by the batch. The samples differ from estimate to estimate, and are the same in a
@@ -44,7 +55,7 @@ class PopulationHook(Hook):
         ValueError: an argument is out of range.
         UnsuitableModelError: the model has no layer to estimate for; the dataloader's sampler
             cannot be set.
-        PopulationError: the features are NaN or infinite.
+        PopulationError: the model has a KN; the features are NaN or infinite.
     """
 
     priority = 'LOW'  # after EMAHook has averaged, before a checkpoint is written
@@ -56,10 +67,12 @@ class PopulationHook(Hook):
             if type(value) is not int or value < 1:
                 raise ValueError(f'PopulationHook: {name} must be an integer from 1, got {value!r}')
         self.interval, self.num_batches, self.dataloader = interval, num_batches, dataloader
-        self._loader: DataLoader | None = None
 
     def before_train(self, runner: Runner) -> None:
-        """Find the layers; raise if there are none."""
+        """Find the layers and build the dataloader; estimate where nothing is known yet.
+
+        Before the iterations, in which hooks watch what the layers get.
+        """
         model = unwrapped(runner.model)
         self._layers = {
             name: layer
@@ -72,29 +85,32 @@ class PopulationHook(Hook):
                 "the hook, or use norm_cfg=dict(type='PN', population='estimated'), or drawn noise "
                 "(noise='var' or 'both', with samples)"
             )
+        live_norms(model)  # raises where it cannot be estimated
+        self._build_loader(runner)
         for layer in self._layers.values():
             layer.is_estimated = True
         counts = self._counts(self._layers)
         self._warming = {n for n, count in counts.items() if count < self._layers[n].warmup}
-
-    def before_train_iter(self, runner: Runner, *args, **kwargs) -> None:
-        """Estimate where there is neither an estimate nor a warm-up."""
-        if runner.iter == 0:
-            counts = self._counts(self._layers)
-            cold = [n for n, count in counts.items() if count == self._layers[n].warmup == 0]
-            if cold:
+        cold = [n for n, count in counts.items() if count == self._layers[n].warmup == 0]
+        if runner.iter == 0 and cold:
+            with modes_kept(model):
+                model.train()
                 self._estimate(runner, cold, 0)
 
     def after_train_iter(self, runner: Runner, *args, **kwargs) -> None:
         """Estimate if it is time for it."""
         over = set()
-        warming = [name for name in self._warming if self._layers[name].training]
-        if warming:  # only then the host waits for the counts
-            counts = self._counts(warming)
+        done = runner.iter + 1
+        is_time = done % self.interval == 0
+        longest = max((self._layers[name].warmup for name in self._warming), default=0)
+        # Only then the host waits for the counts. A layer that is used several times in an
+        # iteration may be through with it at any of these. What does not depend on the counts so
+        # far is the same in a resumed training.
+        if done <= longest or (is_time and self._warming):
+            counts = self._counts(self._warming)
             over = {name for name, count in counts.items() if count >= self._layers[name].warmup}
             self._warming -= over
-        done = runner.iter + 1
-        if done % self.interval == 0:
+        if is_time:
             over = self._layers.keys() - self._warming
         if over:
             self._estimate(runner, over, done)
@@ -116,9 +132,9 @@ class PopulationHook(Hook):
         kurtosis = [name for name, layer in live if _has_kurtosis(layer)]
         state = get_random_state()
         try:
-            loader = self._loader_at(runner, done)
-            number = batches_of_all_ranks(loader, self.num_batches)
-            unseen = estimate_population(model, loader, number, names, kurtosis)
+            self._set_order(done)
+            number = batches_of_all_ranks(self._loader, self.num_batches)
+            unseen = estimate_population(model, self._loader, number, names, kurtosis)
         finally:
             set_random_state(state)
         counts = {'mean and variance': len(names), 'kurtosis': len(kurtosis)}
@@ -130,10 +146,11 @@ class PopulationHook(Hook):
                 'their statistics are unchanged'
             )
 
-    def _loader_at(self, runner: Runner, done: int) -> DataLoader:
-        if self._loader is None:
-            self._loader = population_loader(runner.cfg, self.dataloader, runner.seed)
-        sampler = self._loader.sampler
+    def _build_loader(self, runner: Runner) -> None:
+        state = get_random_state()
+        self._loader = population_loader(runner.cfg, self.dataloader, runner.seed)
+        set_random_state(state)
+        sampler = sampler_of(self._loader)
         # The infinite one has a set_epoch too, which does nothing.
         if isinstance(sampler, InfiniteSampler) or not hasattr(sampler, 'set_epoch'):
             raise UnsuitableModelError(
@@ -141,8 +158,14 @@ class PopulationHook(Hook):
                 'iteration but goes on from estimate to estimate, so that a resumed training would '
                 "see other samples: use sampler=dict(type='DefaultSampler', shuffle=True)"
             )
-        sampler.set_epoch(done)
-        return self._loader
+        own = vars(self._loader.batch_sampler)
+        self._batching = copy.deepcopy({n: v for n, v in own.items() if n != 'sampler'})
+
+    def _set_order(self, done: int) -> None:
+        """Let the loader begin with samples that depend on the iteration alone."""
+        sampler_of(self._loader).set_epoch(done)
+        # mmdet's keeps the samples of batches that were not full where the last pass was left.
+        vars(self._loader.batch_sampler).update(copy.deepcopy(self._batching))
 
 
 def _has_kurtosis(layer: PN) -> bool:

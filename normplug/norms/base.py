@@ -17,9 +17,14 @@ from normplug.precision import small_dtype, working_dtype
 from normplug.running import Tracked, Tracking, in_recomputation
 from normplug.state import ResettableState
 
-__all__ = ['BaseNorm']
+__all__ = ['BaseNorm', 'is_number']
 
 _BATCH_NORM_NAMES = ('weight', 'bias', 'running_mean', 'running_var', 'num_batches_tracked')
+
+
+def is_number(value: object) -> bool:
+    """Return whether ``value`` is a real number; True and False are none."""
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 class BaseNorm(PerSampleGradients, Scripted, ResettableState):

@@ -11,16 +11,9 @@ from torch import Tensor
 
 from normplug.norms.base import BaseNorm
 from normplug.ops import Rule
-from normplug.stats import Affine, Moments, standardize
+from normplug.stats import standardize
 
 __all__ = ['GhostBN', 'PortableSyncBN']
-
-
-def bn_rule(
-    instance: Moments, batch: Moments, weight: Tensor, bias: Tensor, *, eps: float
-) -> Affine:
-    """Normalize by the batch's moments."""
-    return standardize(instance, batch, weight, bias, eps)
 
 
 class _BatchOnly(BaseNorm):
@@ -28,7 +21,7 @@ class _BatchOnly(BaseNorm):
 
     def rule(self, x: Tensor) -> Rule:
         """Batch norm."""
-        return partial(bn_rule, eps=self.eps)
+        return partial(standardize, eps=self.eps)
 
     def scripted_ratios(self) -> tuple[Tensor, Tensor]:
         """Batch norm's."""

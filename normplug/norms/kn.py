@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from normplug.filters import kalman_filter, observed
-from normplug.norms.base import BaseNorm
+from normplug.norms.base import BaseNorm, is_number
 from normplug.ops import Rule, is_exporting, normalize
 from normplug.precision import small_dtype
 from normplug.running import in_recomputation
@@ -117,9 +117,8 @@ class KN(BaseNorm):
         super().__init__(
             num_features, eps, momentum, frozen=frozen, virtual_batch_size=virtual_batch_size
         )
-        is_number = isinstance(gain, Real) and not isinstance(gain, bool) and 0 < gain < 1
         self._require(
-            gain == 'learned' or is_number,
+            gain == 'learned' or (is_number(gain) and 0 < gain < 1),
             f"gain must lie between 0 and 1, or be 'learned', got {gain!r}: it is the weight of "
             'the batch; 1 would be batch norm',
         )

@@ -6,39 +6,32 @@ without the noise of its batch statistics. The paper does not say how μ_P and �
 running average, the guard and the warm-up are this project's.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from math import isfinite
-from numbers import Real
 
 import torch
 from torch import Tensor
 
 from normplug.batch_noise import MIN_DEVIATION, std_of_mean, std_of_std
-from normplug.norms.base import BaseNorm
+from normplug.dist import randn_of_rank
+from normplug.norms.base import BaseNorm, is_number
 from normplug.ops import Rule, is_exporting, is_transformed, normalize, per_instance
-from normplug.running import Tracking, in_recomputation, snapshot
+from normplug.running import Kept, Tracking, in_recomputation, snapshot
 from normplug.stats import Affine, Moments, standardize
 
 __all__ = ['PN', 'SyncPN']
 
 # What is of the batch: its mean, and its variance.
-_NOISE = {
-    'none': (False, False),
-    'mean': (True, False),
-    'var': (False, True),
-    'both': (True, True),
-}
+_NOISE = {'none': (False, False), 'mean': (True, False), 'var': (False, True), 'both': (True, True)}
 _POPULATIONS = ('running', 'estimated')
 
 
 def given_rule(
     instance: Moments, given: Moments, weight: Tensor, bias: Tensor, *unused: Tensor, eps: float
 ) -> Affine:
-    """Normalize by what is given: batch norm. The population is an argument in training too."""
+    """Batch norm. An empty batch in training has the population as an argument too."""
     return standardize(instance, given, weight, bias, eps)
 
 
@@ -69,15 +62,13 @@ def pn_rule(
         group: instances of a group of ``drawn``.
     """
     mean_is_noisy, var_is_noisy = _NOISE[noise]
-    by_mean, by_var = mean, var
     if samples is None:
         by_mean = batch.mean if mean_is_noisy else mean
         by_var = batch.var if var_is_noisy else var
     else:
-        std, numbers = var.sqrt(), iter(drawn)
+        by_mean, by_var, std, numbers = mean, var, var.sqrt(), iter(drawn)
         if mean_is_noisy:
-            number = per_instance(next(numbers), group)
-            by_mean = mean + std_of_mean(std, samples) * number
+            by_mean = mean + std_of_mean(std, samples) * per_instance(next(numbers), group)
         if var_is_noisy:
             number = per_instance(next(numbers), group)
             of_batch = std + std_of_std(std, next(numbers), samples) * number
@@ -161,7 +152,7 @@ class PN(BaseNorm):
         )
         self._require(noise in _NOISE, f'noise must be one of {", ".join(_NOISE)}, got {noise!r}')
         self._require(
-            samples is None or (_is_number(samples) and samples >= 1 and isfinite(samples)),
+            samples is None or (is_number(samples) and samples >= 1 and isfinite(samples)),
             'samples, the M of the noise that is drawn, must be a number of at least 1, or None '
             f"for the batch's own noise, got {samples!r}",
         )
@@ -179,7 +170,7 @@ class PN(BaseNorm):
             f'warmup must be a number of batches, an integer from 0, got {warmup!r}',
         )
         self._require(
-            _is_number(limit) and limit > 1,
+            is_number(limit) and limit > 1,
             'limit must be greater than 1 (at 1 the guard would act on ordinary batches), or '
             f"float('inf') for no guard, got {limit!r}",
         )
@@ -192,7 +183,7 @@ class PN(BaseNorm):
             f'population={population!r}',
         )
         self.is_estimated = False
-        self._kept = _Kept()
+        self._kept = Kept()
         if samples is not None and _NOISE[noise][1]:
             self.add_state('kurtosis', (num_features,), 0.0)
 
@@ -221,23 +212,16 @@ class PN(BaseNorm):
                 "population='estimated', and nothing estimates it: add custom_hooks="
                 "[dict(type='PopulationHook')] to the config, or use population='running'",
             )
-            params = self.weight, self.bias, *self._population(), *self.drawn(x)
             plan = self.plan(x)
-            params = self.by_instance(params, x, plan)
+            params = self.by_instance((self.weight, self.bias, *self._population(x)), x, plan)
             return normalize(x, plan, params, self.running(), self.reducer()).y
 
     def rule(self, x: Tensor) -> Rule:
         """Return batch norm's in evaluation, else :func:`pn_rule`."""
         if self.is_batch_norm or not self.takes_batch_statistics(x):
             return partial(given_rule, eps=self.eps)
-        return partial(
-            pn_rule,
-            eps=self.eps,
-            noise=self.noise,
-            samples=self.samples,
-            limit=self.limit,
-            group=self.virtual_batch_size,
-        )
+        options = {'noise': self.noise, 'samples': self.samples, 'limit': self.limit}
+        return partial(pn_rule, eps=self.eps, group=self.virtual_batch_size, **options)
 
     def rule_params(self) -> tuple[Tensor, ...]:
         """γ and β; in training, the population as it is now. Not what is drawn."""
@@ -250,14 +234,10 @@ class PN(BaseNorm):
         if self.samples is None:
             return ()
         group = self.virtual_batch_size
-        shape = () if group is None else (x.shape[0] // group,)
-        # float32 whatever the layer's dtype: the same state of the generator, the same noise.
-        numbers = tuple(
-            torch.randn(*shape, self.num_features, device=x.device, dtype=torch.float32)
-            for is_noisy in _NOISE[self.noise]
-            if is_noisy
-        )
-        return (*numbers, self.kurtosis.clone()) if hasattr(self, 'kurtosis') else numbers
+        groups = () if group is None else (x.shape[0] // group,)
+        number = sum(_NOISE[self.noise])
+        numbers = [randn_of_rank(*groups, x.shape[1], device=x.device) for _ in range(number)]
+        return (*numbers, self.kurtosis.clone()) if hasattr(self, 'kurtosis') else tuple(numbers)
 
     def tracking(self, x: Tensor) -> Tracking:
         """Return how running statistics follow the batches: see the class."""
@@ -281,19 +261,21 @@ class PN(BaseNorm):
         mean, var, number = snapshot(self.running())
         return mean, var, (number < self.warmup).to(mean.dtype)
 
-    def _population(self) -> tuple[Tensor, ...]:
-        """As :meth:`_now`; in a recomputation, what the forward had, as buffers have moved on."""
+    def _population(self, x: Tensor) -> tuple[Tensor, ...]:
+        """:meth:`_now` and :meth:`drawn`; in a recomputation, what the forward had of them."""
+        drawn = self.drawn(x)  # in a recomputation too, for what the block draws after it
         if torch.compiler.is_compiling() or is_transformed():
-            return self._now()
+            return *self._now(), *drawn
         if not in_recomputation():
-            self._kept.tensors = self._now()
-            return self._kept.tensors
-        kept, self._kept.tensors = self._kept.tensors, None
+            given = *self._now(), *drawn
+            self._kept.put(given, self.weight)
+            return given
+        kept = self._kept.take()
         self._require(
             kept is not None,
-            'activation checkpointing runs this layer a second time since its last forward, whose '
-            'population is gone: blocks that share the layer, nested checkpoints, or a second '
-            'backward pass; set with_cp=False',
+            'activation checkpointing recomputes a forward whose population is gone: blocks that '
+            'share the layer, another forward in training mode before the backward pass, nested '
+            'checkpoints, or a second backward pass; set with_cp=False',
         )
         return kept
 
@@ -311,25 +293,7 @@ class PN(BaseNorm):
 class SyncPN(PN, BaseNorm):
     """PN whose batch statistics are those of all ranks; arguments as :class:`PN`.
 
-    Population statistics are the same on all ranks. Drawn noise is not: each rank draws its own,
-    for its own images.
+    Population statistics are the same on all ranks; each rank draws noise of its own.
     """
 
     synchronized = True
-
-
-class _Kept:
-    """What a layer's last forward normalized by; a copy of the layer starts without."""
-
-    def __init__(self) -> None:
-        self.tensors: tuple[Tensor, ...] | None = None
-
-    def __deepcopy__(self, memo: dict) -> _Kept:
-        return _Kept()
-
-    def __reduce__(self) -> tuple:
-        return _Kept, ()
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool)

@@ -86,8 +86,9 @@ def _without_augmentation(cfg: Config) -> dict:
     train = cfg.get('train_dataloader')
     if not isinstance(train, dict) or not isinstance(train.get('dataset'), dict):
         raise ValueError(
-            'train_dataloader with its dataset has to be a dict in the config, because precise BN '
-            'builds it with the pipeline for validation; or set the option dataloader of the hook'
+            'train_dataloader with its dataset has to be a dict in the config, because the '
+            'estimate of the population builds it with the pipeline for validation; or set the '
+            'option dataloader of the hook'
         )
     loader = copy.deepcopy(train)
     loader['dataset'] = _with_pipeline(loader['dataset'], _test_pipeline(cfg))
@@ -117,7 +118,8 @@ def _with_pipeline(dataset: dict, pipeline: list | None) -> dict:
         return dataset
     if pipeline is None:
         raise ValueError(
-            'neither val_dataloader nor test_dataloader has a pipeline, with which precise BN '
-            'would load the training data; set one, or the option dataloader of the hook'
+            'neither val_dataloader nor test_dataloader has a pipeline, with which the estimate of '
+            'the population would load the training data; set one, or the option dataloader of '
+            'the hook'
         )
     return {**dataset, 'pipeline': pipeline}

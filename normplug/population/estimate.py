@@ -24,7 +24,8 @@ from normplug.errors import TrainingError
 from normplug.norms import KN, PN, BaseNorm
 from normplug.own_code import own_code
 
-from .central_moments import CentralMoments, central_moments, merge_moments, over_ranks
+from .central_moments import CentralMoments
+from .input_moments import InputMoments
 from .totals import Total, running_statistics, total_of
 
 __all__ = ['PopulationError', 'estimate_population', 'live_norms', 'modes_kept']
@@ -96,12 +97,11 @@ def estimate_population(
     layers = live_norms(model)
     if not layers:
         raise PopulationError(
-            'precise BN has no statistics to recompute: the model has no norm whose running '
-            'statistics change in training (frozen=True, norm_eval and frozen_stages keep them)'
+            'the population cannot be estimated: the model has no norm whose running statistics '
+            'change in training (frozen=True, norm_eval and frozen_stages keep them)'
         )
     chosen = layers.keys() if only is None else only
     totals = {name: total_of(layers[name]) for name in chosen}
-    fourths = {name: _Fourth(layers[name]) for name in kurtosis_of}
     with ExitStack() as stack:
         stack.enter_context(modes_kept(model))
         stack.enter_context(_buffers_kept(layers.values()))
@@ -112,9 +112,10 @@ def estimate_population(
             layer.train()
             if isinstance(layer, PN):
                 stack.enter_context(layer.by_batch())
-        for name, fourth in fourths.items():
-            handle = layers[name].register_forward_pre_hook(fourth, with_kwargs=True)
-            stack.callback(handle.remove)
+        if kurtosis_of:
+            inputs = InputMoments([layers[name] for name in kurtosis_of], drop_nonfinite=False)
+            stack.callback(inputs.remove)
+            inputs.is_on = True
         for name in totals:
             layer = layers[name]
             if own_code(layer) and not isinstance(layer, BaseNorm):
@@ -128,9 +129,15 @@ def estimate_population(
             model.val_step(batch)
             seen += 1
     if not seen:
-        raise PopulationError('precise BN got no batches: the dataloader is empty')
+        raise PopulationError(
+            'the estimate of the population got no batches: the dataloader is empty'
+        )
     merged = {name: total.over_ranks() for name, total in totals.items()}
-    kurtoses = {name: over_ranks(fourth.found) for name, fourth in fourths.items()}
+    kurtoses: dict[str, CentralMoments] = {}
+    if kurtosis_of:
+        inputs.end_iteration()
+        parts = torch.stack(inputs.total).split([layers[n].num_features for n in kurtosis_of], 1)
+        kurtoses = {n: CentralMoments(*part) for n, part in zip(kurtosis_of, parts, strict=True)}
     broken = [name for name, (found, _) in merged.items() if not _finite(found)]
     broken += [name for name, found in kurtoses.items() if not _finite(found)]
     if broken:
@@ -153,17 +160,6 @@ def estimate_population(
         elif name not in unseen:
             unseen.append(name)
     return unseen
-
-
-class _Fourth:
-    """A forward pre-hook that merges the central moments of a layer's inputs."""
-
-    def __init__(self, layer: BaseNorm) -> None:
-        self.found = CentralMoments.none(layer.num_features, layer.running_mean)
-
-    def __call__(self, layer: nn.Module, inputs: tuple[Tensor, ...], kwargs: dict) -> None:
-        x = inputs[0] if inputs else next(iter(kwargs.values()))
-        self.found = merge_moments([self.found, central_moments(x)])
 
 
 class _Inside(TorchFunctionMode):

@@ -25,14 +25,17 @@ class InputMoments:
 
     Args:
         layers: of one device.
+        drop_nonfinite: leave out an input where it has NaN or infinite values in a channel; if
+            not, they are in the total.
 
     Attributes:
         is_on: whether inputs are added now.
         total: of the iterations so far, on all ranks, (ΣC,) each: the channels of all layers.
     """
 
-    def __init__(self, layers: Sequence[BaseNorm]) -> None:
+    def __init__(self, layers: Sequence[BaseNorm], drop_nonfinite: bool = True) -> None:
         self.is_on = False
+        self._drop_nonfinite = drop_nonfinite
         self._layers = list(layers)
         self._own: dict[int, list[CentralMoments]] = {}
         self.clear()
@@ -45,8 +48,10 @@ class InputMoments:
         def add(layer: nn.Module, args: tuple, kwargs: dict) -> None:
             if not self.is_on or in_recomputation():
                 return
-            x = input_of(args, kwargs)
-            self._own.setdefault(i, []).append(_finite(central_moments(x.detach())))
+            moments = central_moments(input_of(args, kwargs).detach())
+            self._own.setdefault(i, []).append(
+                _finite(moments) if self._drop_nonfinite else moments
+            )
 
         return add
 

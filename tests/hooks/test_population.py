@@ -1,122 +1,32 @@
 """Estimates of what PN normalizes by, in the course of a training."""
 
-import copy
 import itertools
 
 import mmengine.runner.runner
 import pytest
 import torch
 from mmengine.hooks import Hook
-from mmengine.registry import DATASETS, HOOKS, MODELS
-from torch import nn
 
-from normplug import PN
-from normplug.batch_noise import excess_kurtosis
+from normplug import KN
 from normplug.errors import UnsuitableModelError
-from normplug.hooks import PopulationHook
-from normplug.population import PopulationError, estimate_population, population_loader
+from normplug.hooks import GammaDecayHook, PopulationHook
+from normplug.population import PopulationError
 from tests.hooks import tiny_training as tiny
-
-WARMUP, INTERVAL = 4, 5
-ESTIMATED = {'population': 'estimated', 'warmup': WARMUP}
-DRAWN = {'noise': 'both', 'samples': 2, 'warmup': WARMUP}
-
-
-@DATASETS.register_module()
-class SteadyDataset(tiny.NoisyDataset):
-    """Samples that do not depend on the generators, skewed so that ρ is not 0."""
-
-    def prepare_data(self, idx):
-        generator = torch.Generator().manual_seed(idx)
-        image = torch.randn(3, 4, 4, generator=generator).exp() * (idx + 1) / 6
-        return {'image': image, 'label': idx % 2, 'index': idx}
-
-
-@MODELS.register_module()
-class NormOfOptions(tiny.NoisyModel):
-    """Two layers in a row, so that what the first gives matters."""
-
-    def __init__(self, data_preprocessor=None, **options):
-        super().__init__('SN', None, data_preprocessor)
-        build = {'type': 'PN', 'num_features': 4, 'momentum': 0.5, **options}
-        self.norm = nn.Sequential(MODELS.build(build), nn.Conv2d(4, 4, 1), MODELS.build(build))
-
-
-@HOOKS.register_module()
-class StatesHook(Hook):
-    """Keeps the state at the start and after each iteration."""
-
-    priority = 'VERY_LOW'
-
-    def before_train_iter(self, runner, *args, **kwargs):
-        if runner.iter == 0:
-            self.states = [copy.deepcopy(runner.model.state_dict())]
-
-    def after_train_iter(self, runner, *args, **kwargs):
-        self.states.append(copy.deepcopy(runner.model.state_dict()))
+from tests.hooks.population_training import (
+    DRAWN,
+    ESTIMATED,
+    WARMUP,
+    StatesHook,
+    assert_estimated,
+    config,
+    moved,
+    states_of,
+)
 
 
 @pytest.fixture(autouse=True)
 def no_environment(monkeypatch):
     monkeypatch.setattr(mmengine.runner.runner, 'collect_env', dict)  # asks compilers for a second
-
-
-def config(work_dir, hook=True, dataset='SteadyDataset', hooks=(), **options):
-    cfg = tiny.config(work_dir, by_epoch=False)
-    cfg.experiment_name = f'{work_dir.parent.name}-{work_dir.name}'
-    cfg.model = {'type': 'NormOfOptions', **options}
-    for loader in (cfg.train_dataloader, cfg.val_dataloader):
-        loader.dataset.type = dataset
-    if hook:
-        own = {'type': 'PopulationHook', 'interval': INTERVAL, 'num_batches': 3}
-        cfg.custom_hooks = [*cfg.custom_hooks, own]
-    cfg.custom_hooks = [*cfg.custom_hooks, *({'type': name} for name in hooks)]
-    return cfg
-
-
-def states_of(work_dir, **options):
-    runner = tiny.build(config(work_dir, hooks=['StatesHook'], **options))
-    runner.train()
-    return runner, next(h for h in runner.hooks if isinstance(h, StatesHook)).states
-
-
-def moved(states, name):
-    """The iterations (counted from 1) in which a buffer of the second layer changed."""
-    pairs = itertools.pairwise(states)
-    key = f'norm.2.{name}'
-    return [i for i, (old, new) in enumerate(pairs, 1) if not torch.equal(old[key], new[key])]
-
-
-def inputs_of(model, images):
-    """What the two layers get of one batch, as batch norm gives it on."""
-    first, conv, _ = model.norm
-    x = model.conv(images)
-    centred = x - x.mean((0, 2, 3), keepdim=True)
-    x_hat = centred / (x.var((0, 2, 3), correction=0, keepdim=True) + first.eps).sqrt()
-    y = first.weight.view(1, -1, 1, 1) * x_hat + first.bias.view(1, -1, 1, 1)
-    return x, conv(y)
-
-
-@torch.no_grad()
-def assert_estimated(runner, state, done, names=('mean', 'var')):
-    """The buffers are the moments of three batches, of this state's weights."""
-    model = copy.deepcopy(runner.model)
-    model.load_state_dict(state)
-    loader = population_loader(runner.cfg, seed=runner.seed)
-    loader.sampler.set_epoch(done)
-    batches = [batch['image'] for _, batch in zip(range(3), loader, strict=False)]
-    for layer, inputs in ((0, 0), (2, 1)):
-        seen = [inputs_of(model, images)[inputs] for images in batches]
-        x = torch.cat([s.transpose(0, 1).flatten(1) for s in seen], 1).double()
-        d = x - x.mean(1, keepdim=True)
-        found = {'mean': x.mean(1), 'var': x.var(1)}
-        kurtosis = d.pow(4).mean(1) / d.square().mean(1).square() - 3
-        for name in names:
-            got = state[f'norm.{layer}.running_{name}'].double()
-            torch.testing.assert_close(got, found[name], rtol=1e-4, atol=1e-5)
-        if f'norm.{layer}.kurtosis' in state:
-            got = state[f'norm.{layer}.kurtosis'].double()
-            torch.testing.assert_close(got, kurtosis, rtol=1e-3, atol=1e-3)
 
 
 def test_estimates_at_the_end_of_the_warm_up_and_every_interval(tmp_path):
@@ -153,6 +63,72 @@ def test_without_a_warm_up_before_the_first_iteration(tmp_path):
     runner, states = states_of(tmp_path / 'work', population='estimated', warmup=0)
     assert moved(states, 'running_var') == [5, 10, 15, 20]
     assert_estimated(runner, states[0], 0)
+
+
+def test_no_hook_takes_the_first_estimate_for_a_training_iteration(tmp_path):
+    """ρ of gamma decay is that of one iteration's inputs, not also of the estimate's batches."""
+    cfg = config(tmp_path / 'work', hook=False, population='estimated', warmup=0)
+    decay = {'type': 'GammaDecayHook', 'samples': 4, 'kurtosis_interval': 30, 'kurtosis_batches': 9}
+    cfg.custom_hooks = [*cfg.custom_hooks, decay, {'type': 'PopulationHook', 'num_batches': 3}]
+    cfg.train_cfg.max_iters = 1
+    runner = tiny.build(cfg)
+    hook = next(h for h in runner.hooks if isinstance(h, GammaDecayHook))
+    counts = []
+    runner.register_hook(
+        CountsHook(lambda: counts.extend(hook._decays[0].estimate.inputs.total[0]))
+    )
+    runner.train()
+    assert set(map(float, counts)) == {8.0}  # two images of 2 × 2
+
+
+class CountsHook(Hook):
+    """Calls what it gets after an iteration."""
+
+    priority = 'LOWEST'
+
+    def __init__(self, then):
+        self.then = then
+
+    def after_train_iter(self, runner, *args, **kwargs):
+        self.then()
+
+
+def test_the_first_estimate_leaves_all_modes(tmp_path):
+    runner = tiny.build(config(tmp_path / 'work', population='estimated', warmup=0))
+    runner.model.dropout.eval()
+    runner.model.norm[2].eval()
+    hook = next(h for h in runner.hooks if isinstance(h, PopulationHook))
+    hook.before_train(runner)
+    assert [runner.model.training, runner.model.dropout.training] == [True, False]
+    assert not runner.model.norm[2].training
+    assert_estimated(runner, runner.model.state_dict(), 0)
+
+
+def test_a_batch_sampler_is_set_to_the_iteration_and_keeps_nothing(tmp_path):
+    cfg = config(tmp_path / 'work', **ESTIMATED)
+    cfg.train_dataloader.batch_sampler = {'type': 'OddOrEven'}
+    runner = tiny.build(cfg)
+    hook = next(h for h in runner.hooks if isinstance(h, PopulationHook))
+    hook.before_train(runner)
+    orders = []
+    for done in (5, 5, 10):
+        hook._set_order(done)
+        batches = list(itertools.islice(hook._loader, 3))
+        orders.append([batch['index'].tolist() for batch in batches])
+    assert orders[0] == orders[1] != orders[2]
+    assert all((a - b) % 2 == 0 for a, b in orders[0])
+
+
+def test_counts_are_read_while_a_warm_up_can_end_and_then_now_and_then(tmp_path):
+    """The second layer is far from the end of its warm-up."""
+    runner = tiny.build(config(tmp_path / 'work', **ESTIMATED))
+    runner.model.norm[2].num_batches_tracked.fill_(-1000)
+    hook = next(h for h in runner.hooks if isinstance(h, PopulationHook))
+    own, reads = hook._counts, []
+    hook._counts = lambda names: (reads.append(runner.iter + 1), own(names))[1]
+    runner.train()
+    assert reads == [1, 1, 2, 3, 4, 5, 10, 15, 20]
+    assert 'of 1 layers, estimated' in tiny.log(tmp_path / 'work')
 
 
 def test_a_counted_checkpoint_keeps_its_statistics_until_the_interval(tmp_path):
@@ -232,45 +208,15 @@ def test_wrong_numbers(name, value):
 def test_a_sampler_that_cannot_be_set(tmp_path):
     cfg = config(tmp_path / 'work', **ESTIMATED)
     cfg.custom_hooks[-1].dataloader = cfg.train_dataloader  # of an InfiniteSampler
+    runner = tiny.build(cfg)
     with pytest.raises(UnsuitableModelError, match=r'InfiniteSampler .*goes on'):
-        tiny.build(cfg).train()
+        runner.train()
+    assert runner.iter == 0
 
 
-# The estimate itself
-
-
-class Net(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.norms = nn.Sequential(
-            PN(3, warmup=0, noise='var', samples=2), nn.BatchNorm2d(3), PN(3, warmup=0)
-        )
-
-    def val_step(self, x):
-        self.norms(x)
-
-
-def test_only_the_chosen_layers_change_and_all_normalize_by_the_batch():
-    net = Net().double()
-    xs = [torch.randn(2, 3, 4, 5, dtype=torch.float64) * (i + 1) + i for i in range(3)]
-    before = copy.deepcopy(net.state_dict())
-    assert estimate_population(net, xs, 3, ['norms.2'], ['norms.0']) == []
-    after = net.state_dict()
-    changed = {name for name in before if not torch.equal(before[name], after[name])}
-    assert changed == {'norms.0.kurtosis', 'norms.2.running_mean', 'norms.2.running_var'}
-    assert (net.norms[0].noise, net.norms[0].samples) == ('var', 2.0)
-    flat = torch.cat([x.transpose(0, 1).flatten(1) for x in xs], 1)
-    centred = flat - flat.mean(1, keepdim=True)
-    want = excess_kurtosis(centred.square().mean(1), centred.pow(4).mean(1))
-    torch.testing.assert_close(net.norms[0].kurtosis, want)
-    # A batch that is normalized by itself, twice: what the third layer sees is centred.
-    torch.testing.assert_close(
-        net.norms[2].running_mean, torch.zeros(3).double(), atol=1e-9, rtol=0
-    )
-
-
-def test_values_that_are_not_finite():
-    net = Net().double()
-    x = torch.full((2, 3, 4, 5), float('nan'), dtype=torch.float64)
-    with pytest.raises(PopulationError, match=r'norms\.0 first, has NaN'):
-        estimate_population(net, [x], 1, [], ['norms.0'])
+def test_a_model_with_kn(tmp_path):
+    runner = tiny.build(config(tmp_path / 'work', **ESTIMATED))
+    runner.model.norm.append(KN(4))
+    with pytest.raises(PopulationError, match=r'norm\.3 is a KN'):
+        runner.train()
+    assert runner.iter == 0

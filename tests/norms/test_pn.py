@@ -1,89 +1,17 @@
 """PN against its formulas written out, and against batch norm where it is one."""
 
 import copy
-import pickle
 
 import pytest
 import torch
 from torch import nn
 from torch.autograd import gradcheck
 from torch.func import functional_call
-from torch.utils.checkpoint import checkpoint
 
 from normplug.norms import PN, GhostBN, SyncPN
 from normplug.running import Tracking
-from tests.cases import TOLERANCE, assert_same, random_input, run
-
-EXACT = TOLERANCE[torch.float64]
-SHAPE = (4, 3, 5, 2)
-WARM = 100
-NEVER = float('inf')
-
-
-def trained(layer, batches=WARM, seed=0):
-    """A layer in double precision with a population, after so many batches."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def normal(t):
-        return torch.randn(t.shape, generator=generator, dtype=torch.float64)
-
-    layer = layer.double()
-    with torch.no_grad():
-        for p in layer.parameters():
-            p.copy_(normal(p))
-        layer.running_mean.copy_(0.5 * normal(layer.running_mean))
-        layer.running_var.copy_(0.5 + normal(layer.running_var).square())
-        layer.num_batches_tracked.fill_(batches)
-        if hasattr(layer, 'kurtosis'):
-            layer.kurtosis.copy_(normal(layer.kurtosis).tanh())
-    return layer
-
-
-def by_channel(t):
-    return t.view(1, -1, 1, 1)
-
-
-def transcribed(layer, x, numbers=()):
-    """One group of images by plain torch: the formulas of the paper and of the docstring."""
-    mu_b, var_b = x.mean((0, 2, 3)), x.var((0, 2, 3), correction=0)
-    mu_p, var_p = layer.running_mean.clone(), layer.running_var.clone()
-    sigma_p, numbers = var_p**0.5, list(numbers)
-    mu, var = mu_p, var_p
-    if layer.noise in ('mean', 'both'):
-        mu = mu_b
-        if layer.samples:
-            mu = mu_p + sigma_p / layer.samples**0.5 * numbers.pop(0)
-    if layer.noise in ('var', 'both'):
-        var = var_b
-        if layer.samples:
-            rho = layer.kurtosis
-            sigma = sigma_p * (1 + ((rho + 2) / (4 * layer.samples)) ** 0.5 * numbers.pop(0))
-            var = torch.max(sigma, 0.1 * sigma_p) ** 2
-    square = ((x - by_channel(mu_p)) ** 2).mean((0, 2, 3))
-    for channel in range(x.shape[1]):
-        far = square[channel] > layer.limit * (var_p[channel] + layer.eps)
-        if far or layer.num_batches_tracked < layer.warmup:
-            one = torch.arange(x.shape[1]) == channel
-            mu, var = torch.where(one, mu_b, mu), torch.where(one, var_b, var)
-    x_hat = (x - by_channel(mu)) / (by_channel(var) + layer.eps) ** 0.5
-    return by_channel(layer.weight) * x_hat + by_channel(layer.bias)
-
-
-def expected(layer, x, dy, numbers=()):
-    """What ``run`` gives, of the transcription, but for the buffers."""
-    twin = copy.deepcopy(layer)
-    x = x.clone().requires_grad_()
-    y = transcribed(twin, x, numbers)
-    y.backward(dy)
-    grads = {f'grad.{name}': p.grad for name, p in twin.named_parameters()}
-    return {'y': y.detach(), 'dx': x.grad, **grads}
-
-
-def assert_transcribed(layer, x, numbers=()):
-    dy = random_input(x.shape, torch.float64, seed=7)
-    want = expected(layer, x, dy, numbers)
-    got = run(layer, x, dy)
-    assert_same({name: got[name] for name in want}, want, EXACT)
+from tests.cases import assert_same, random_input, run
+from tests.norms.pn_cases import EXACT, NEVER, SHAPE, WARM, assert_transcribed, by_channel, trained
 
 
 @pytest.mark.parametrize('limit', [2.0, NEVER])
@@ -131,40 +59,6 @@ def test_where_the_guard_begins():
     torch.testing.assert_close(y[0, 0], (squares[0] / 2.5).sqrt())  # the population's
     torch.testing.assert_close(y[0, 1], (squares[1] / (squares[1] + 0.5)).sqrt())  # the batch's
     torch.testing.assert_close(y[:, 2], torch.zeros(2).double())
-
-
-@pytest.mark.parametrize('noise', ['mean', 'var', 'both'])
-@pytest.mark.parametrize('samples', [1, 2.5, 64])
-def test_the_formulas_of_drawn_noise(noise, samples):
-    layer = trained(PN(3, noise=noise, samples=samples, limit=NEVER))
-    torch.manual_seed(5)
-    numbers = [torch.randn(3) for _ in range(2 if noise == 'both' else 1)]
-    torch.manual_seed(5)
-    assert_transcribed(layer, random_input(SHAPE, torch.float64), numbers)
-
-
-def test_a_drawn_deviation_stays_above_a_tenth():
-    layer = trained(PN(3, noise='var', samples=1, limit=NEVER))
-    layer.drawn = lambda x: (torch.full((3,), -5.0), layer.kurtosis.clone())
-    x = random_input(SHAPE, torch.float64)
-    x_hat = (x - by_channel(layer.running_mean)) / (
-        by_channel(0.01 * layer.running_var) + layer.eps
-    ) ** 0.5
-    want = by_channel(layer.weight) * x_hat + by_channel(layer.bias)
-    torch.testing.assert_close(layer(x), want)
-
-
-def test_each_virtual_batch_has_its_own_statistics_and_noise():
-    layer = trained(PN(3, noise='both', samples=4, virtual_batch_size=2, limit=NEVER))
-    single = copy.deepcopy(layer)
-    single.virtual_batch_size = None
-    x = random_input((6, *SHAPE[1:]), torch.float64)
-    torch.manual_seed(5)
-    means, deviations = torch.randn(3, 3), torch.randn(3, 3)
-    parts = zip(x.split(2), means, deviations, strict=True)
-    want = torch.cat([transcribed(single, part, numbers) for part, *numbers in parts])
-    torch.manual_seed(5)
-    torch.testing.assert_close(layer(x), want, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize('group', [None, 1, 2])
@@ -297,100 +191,6 @@ def test_a_checkpoint_without_kurtosis_is_told():
     layer = PN(3, noise='both', samples=2)
     with pytest.warns(UserWarning, match='no kurtosis, which stays 0'):
         layer.load_state_dict(nn.BatchNorm2d(3).state_dict(), strict=False)
-
-
-# Drawn noise
-
-
-@pytest.mark.parametrize('samples', [4, 32])
-def test_the_law_of_what_is_drawn(samples):
-    """The μ_B and σ_B that the outputs imply."""
-    channels, draws = 4, 4000
-    layer = PN(channels, eps=1e-12, noise='both', samples=samples, warmup=0, limit=NEVER).double()
-    layer.momentum = 0
-    layer.running_mean.copy_(torch.tensor([0.0, 1.0, -2.0, 5.0]))
-    layer.running_var.copy_(torch.tensor([1.0, 0.25, 4.0, 9.0]))
-    layer.kurtosis.copy_(torch.tensor([0.0, 3.0, -1.2, 1.0]))
-    x = torch.tensor([[0.0, 1.0]], dtype=torch.float64).expand(channels, 2)[None]
-    torch.manual_seed(0)
-    with torch.no_grad():
-        y = torch.cat([layer(x) for _ in range(draws)])  # (draws, C, 2)
-    sigma = 1 / (y[..., 1] - y[..., 0])
-    mu = -y[..., 0] * sigma
-    sigma_p, rho = layer.running_var.sqrt(), layer.kurtosis
-    laws = (
-        (mu, layer.running_mean, sigma_p / samples**0.5),
-        (sigma, sigma_p, sigma_p * ((rho + 2) / (4 * samples)) ** 0.5),
-    )
-    for found, mean, std in laws:
-        assert ((found.mean(0) - mean).abs() < 5 * std / draws**0.5).all()
-        # Of a normal law; cut off below, at samples=4, in 1 % of the draws at most.
-        assert ((found.std(0) - std).abs() < 5 * std / (2 * draws) ** 0.5).all()
-    joint = torch.corrcoef(torch.cat([mu.T, sigma.T])) - torch.eye(2 * channels)
-    assert joint.abs().max() < 5 / draws**0.5
-
-
-def test_noise_is_reproduced_from_the_state_of_the_generator():
-    layer, x = trained(PN(3, noise='mean', samples=2)), random_input(SHAPE, torch.float64)
-    layer.momentum = 0
-    state = torch.get_rng_state()
-    first, second = layer(x), layer(x)
-    torch.set_rng_state(state)
-    assert torch.equal(layer(x), first)
-    assert not torch.equal(first, second)
-    assert torch.equal(layer(x), second)
-
-
-def test_no_noise_in_evaluation_and_none_is_drawn():
-    layer = trained(PN(3, noise='both', samples=2)).eval()
-    state = torch.get_rng_state()
-    layer(random_input(SHAPE, torch.float64))
-    assert torch.equal(torch.get_rng_state(), state)
-
-
-# Activation checkpointing
-
-
-both_modes = pytest.mark.parametrize('use_reentrant', [True, False])
-
-
-@both_modes
-@pytest.mark.parametrize('options', [{}, {'noise': 'both', 'samples': 2}], ids=str)
-def test_a_recomputation_has_the_statistics_of_its_forward(options, use_reentrant):
-    plain = trained(PN(3, momentum=0.5, **options))
-    saving = copy.deepcopy(plain)
-    for seed in range(2):
-        x = random_input(SHAPE, torch.float64, seed)
-        xs = [x.clone().requires_grad_() for _ in range(2)]
-        torch.manual_seed(seed)
-        plain(xs[0]).square().sum().backward()
-        after = torch.get_rng_state()
-        torch.manual_seed(seed)
-        checkpoint(saving, xs[1], use_reentrant=use_reentrant).square().sum().backward()
-        assert torch.equal(torch.get_rng_state(), after)
-        torch.testing.assert_close(xs[1].grad, xs[0].grad, rtol=1e-12, atol=1e-12)
-    for ours, theirs in zip(saving.parameters(), plain.parameters(), strict=True):
-        torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-12, atol=1e-12)
-    assert_same(saving.state_dict(), plain.state_dict(), 0)
-
-
-@both_modes
-def test_a_layer_shared_by_checkpointed_blocks_is_refused(use_reentrant):
-    layer, x = trained(PN(3)), random_input(SHAPE, torch.float64).requires_grad_()
-    y = checkpoint(layer, x, use_reentrant=use_reentrant)
-    y = checkpoint(layer, y, use_reentrant=use_reentrant)
-    with pytest.raises(ValueError, match=r"type='PN'.*share the layer.*with_cp=False"):
-        y.sum().backward()
-
-
-def test_what_is_kept_is_no_state():
-    layer = trained(PN(3))
-    layer(random_input(SHAPE, torch.float64))
-    assert layer._kept.tensors is not None
-    for twin in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
-        assert twin._kept.tensors is None
-        assert twin._kept is not layer._kept
-    assert set(layer.state_dict()) == set(nn.BatchNorm2d(3).state_dict())
 
 
 # What is refused

@@ -1,0 +1,48 @@
+"""Estimates of the population of PN, and of its kurtosis alone."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from normplug import PN
+from normplug.batch_noise import excess_kurtosis
+from normplug.population import PopulationError, estimate_population
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.norms = nn.Sequential(
+            PN(3, warmup=0, noise='var', samples=2), nn.BatchNorm2d(3), PN(3, warmup=0)
+        )
+
+    def val_step(self, x):
+        self.norms(x)
+
+
+def test_only_the_chosen_layers_change_and_all_normalize_by_the_batch():
+    net = Net().double()
+    xs = [torch.randn(2, 3, 4, 5, dtype=torch.float64) * (i + 1) + i for i in range(3)]
+    before = copy.deepcopy(net.state_dict())
+    assert estimate_population(net, xs, 3, ['norms.2'], ['norms.0']) == []
+    after = net.state_dict()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {'norms.0.kurtosis', 'norms.2.running_mean', 'norms.2.running_var'}
+    assert (net.norms[0].noise, net.norms[0].samples) == ('var', 2.0)
+    flat = torch.cat([x.transpose(0, 1).flatten(1) for x in xs], 1)
+    centred = flat - flat.mean(1, keepdim=True)
+    want = excess_kurtosis(centred.square().mean(1), centred.pow(4).mean(1))
+    torch.testing.assert_close(net.norms[0].kurtosis, want)
+    # A batch that is normalized by itself, twice: what the third layer sees is centred.
+    torch.testing.assert_close(
+        net.norms[2].running_mean, torch.zeros(3).double(), atol=1e-9, rtol=0
+    )
+
+
+def test_values_that_are_not_finite():
+    net = Net().double()
+    x = torch.full((2, 3, 4, 5), float('nan'), dtype=torch.float64)
+    with pytest.raises(PopulationError, match=r'norms\.0 first, has NaN'):
+        estimate_population(net, [x], 1, [], ['norms.0'])
