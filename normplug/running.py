@@ -99,7 +99,8 @@ def moved(tracked: Tracked, how: Tracking, batch: Moments, count: int | Tensor) 
     """Return the running statistics after a batch, updated as in ``nn.BatchNorm``.
 
     They do not change, and the batch is not counted, if it has fewer than two values per channel
-    (no variance can be estimated) or if a statistic is NaN or infinite (an AMP step overflowed).
+    (no variance can be estimated; one is enough where they are ``pooled``) or if a statistic is NaN
+    or infinite (an AMP step overflowed).
     All decisions are made on the device.
 
     Args:
@@ -109,13 +110,13 @@ def moved(tracked: Tracked, how: Tracking, batch: Moments, count: int | Tensor) 
         count: values per channel in the batch, over all ranks; a tensor () after a collective.
     """
     # NaN and infinity survive a sum, and a float64 sum of float32 statistics does not overflow.
-    ok = torch.isfinite(batch.mean.sum() + batch.var.sum()) & (count >= 2)
+    ok = torch.isfinite(batch.mean.sum() + batch.var.sum()) & (count >= (1 if how.pooled else 2))
     num_batches = tracked.num_batches + ok.to(tracked.num_batches.dtype)
     var = batch.var
     if how.unbiased:
         least = (count - 1).clamp(min=1) if isinstance(count, Tensor) else max(count - 1, 1)
         var = var * (count / least)
-    step = how.step(num_batches)
+    step = how.step(num_batches.to(batch.mean.dtype))
     if how.pooled:  # the mixture of both has the variance V + s (v − V) + s (1 − s) (m − M)²
         var = var + (1 - step) * (batch.mean - tracked.mean).square()
     mean, var = (

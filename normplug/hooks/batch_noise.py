@@ -21,6 +21,7 @@ from normplug.models.wrappers import unwrapped
 from normplug.population import (
     PopulationError,
     batches_of_all_ranks,
+    buffers_kept,
     modes_kept,
     population_loader,
     sampler_of,
@@ -146,16 +147,20 @@ class BatchNoiseHook(Hook):
             stack.callback(set_preprocessor_values, model, preprocessor_values(model))
             set_random_seed(seed_of(runner.seed, get_rank()))  # of samples made in this process
             # Modes are those of training, in which some layers may be frozen.
-            recorder = NoiseRecorder(layers_with_batch_noise(model), scale)
+            layers = layers_with_batch_noise(model)
+            recorder = NoiseRecorder(layers, scale)
             stack.enter_context(recorder.watching())
             for data in islice(self._loader, self._number):
                 # Each wrapper of several has a context of its own, for parts that only it knows.
                 is_one = not isinstance(wrapper, OptimWrapperDict)
-                with wrapper.optim_context(model) if is_one else nullcontext():
-                    losses = model._run_forward(model.data_preprocessor(data, True), mode='loss')
-                loss, _ = model.parse_losses(losses)
-                if loss.requires_grad:
-                    (loss * scale).backward()
+                context = wrapper.optim_context(model) if is_one else nullcontext()
+                with buffers_kept(layers.values()):  # PN normalizes by what each batch moves
+                    with context:
+                        inputs = model.data_preprocessor(data, True)
+                        losses = model._run_forward(inputs, mode='loss')
+                    loss, _ = model.parse_losses(losses)
+                    if loss.requires_grad:
+                        (loss * scale).backward()
                 recorder.end_batch()
             records = recorder.records()
         missing = [name for name, record in records.items() if not record]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from math import isfinite
-from numbers import Real
 from typing import Any
 
 import torch
@@ -20,6 +19,7 @@ from normplug.hooks.decay_step import DecayStep, wrappers_of
 from normplug.hooks.of_runner import hook_of
 from normplug.models.wrappers import unwrapped
 from normplug.norms import BaseNorm
+from normplug.norms.base import is_number
 from normplug.norms.whitening import WhiteningNorm
 from normplug.population import CURVATURES, DecayEstimate
 
@@ -79,9 +79,9 @@ class GammaDecayHook(Hook):
     ) -> None:
         finite = float('inf')
         for name, value, good, needed in (
-            ('samples', samples, _is_number(samples) and 1 <= samples < finite, 'from 1'),
-            ('scale', scale, _is_number(scale) and 0 <= scale < finite, 'from 0'),
-            ('momentum', momentum, _is_number(momentum) and 0 < momentum <= 1, 'in (0, 1]'),
+            ('samples', samples, is_number(samples) and 1 <= samples < finite, 'from 1'),
+            ('scale', scale, is_number(scale) and 0 <= scale < finite, 'from 0'),
+            ('momentum', momentum, is_number(momentum) and 0 < momentum <= 1, 'in (0, 1]'),
         ):
             if not good:
                 raise ValueError(f'GammaDecayHook: {name} must be a number {needed}, got {value!r}')
@@ -99,7 +99,7 @@ class GammaDecayHook(Hook):
                 raise ValueError(
                     f'GammaDecayHook: {name} must be an integer {bound}, got {value!r}'
                 )
-        if isinstance(layers, str) or (layers is not None and len(layers) == 0):
+        if layers is not None and not (isinstance(layers, (list, tuple)) and layers):
             raise ValueError(
                 f'GammaDecayHook: layers must be a list of names, or None for all, got {layers!r}'
             )
@@ -233,10 +233,6 @@ class GammaDecayHook(Hook):
         """Leave the layers and the optimizers as they were."""
         for decay in self._decays:
             decay.remove()
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def _loss_factor(wrapper: OptimWrapper) -> float:

@@ -150,7 +150,9 @@ class PN(BaseNorm):
         super().__init__(
             num_features, eps, momentum, frozen=frozen, virtual_batch_size=virtual_batch_size
         )
-        self._require(noise in _NOISE, f'noise must be one of {", ".join(_NOISE)}, got {noise!r}')
+        self._require(
+            noise in tuple(_NOISE), f'noise must be one of {", ".join(_NOISE)}, got {noise!r}'
+        )
         self._require(
             samples is None or (is_number(samples) and samples >= 1 and isfinite(samples)),
             'samples, the M of the noise that is drawn, must be a number of at least 1, or None '

@@ -4,6 +4,7 @@ from normplug.population.data import batches_of_all_ranks, population_loader, sa
 from normplug.population.decay_estimate import CURVATURES, DecayEstimate
 from normplug.population.estimate import (
     PopulationError,
+    buffers_kept,
     estimate_population,
     live_norms,
     modes_kept,
@@ -17,6 +18,7 @@ __all__ = [
     'PopulationError',
     'SampleGradients',
     'batches_of_all_ranks',
+    'buffers_kept',
     'estimate_population',
     'live_norms',
     'modes_kept',

@@ -47,7 +47,9 @@ def population_loader(
     Raises:
         ValueError: a dataloader or dataset in the config is not a dict, or there is no pipeline.
     """
-    if dataloader:
+    if dataloader is not None:
+        if not isinstance(dataloader, dict):
+            raise ValueError(f'dataloader must be the config of one, a dict, got {dataloader!r}')
         loader = copy.deepcopy(dataloader)
     else:
         loader = _in_one_pass(cfg) if augmented else _without_augmentation(cfg)

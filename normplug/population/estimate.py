@@ -28,7 +28,7 @@ from .central_moments import CentralMoments
 from .input_moments import InputMoments
 from .totals import Total, running_statistics, total_of
 
-__all__ = ['PopulationError', 'estimate_population', 'live_norms', 'modes_kept']
+__all__ = ['PopulationError', 'buffers_kept', 'estimate_population', 'live_norms', 'modes_kept']
 
 
 class PopulationError(TrainingError):
@@ -104,7 +104,7 @@ def estimate_population(
     totals = {name: total_of(layers[name]) for name in chosen}
     with ExitStack() as stack:
         stack.enter_context(modes_kept(model))
-        stack.enter_context(_buffers_kept(layers.values()))
+        stack.enter_context(buffers_kept(layers.values()))
         stack.enter_context(torch.compiler.set_stance('force_eager'))  # hooks are called
         model.eval()
         inside: dict[int, tuple[Total, nn.Module]] = {}
@@ -202,7 +202,8 @@ def modes_kept(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _buffers_kept(layers: Iterable[nn.Module]) -> Iterator[None]:
+def buffers_kept(layers: Iterable[nn.Module]) -> Iterator[None]:
+    """Restore afterwards what the buffers of ``layers`` hold."""
     before = [(buffer, buffer.clone()) for layer in layers for buffer in layer.buffers()]
     try:
         yield

@@ -65,6 +65,26 @@ def test_several_optimizers(tmp_path):
     assert read_scalars(tmp_path / 'work', 'batch_noise')[0]['norm']['images'] == 2
 
 
+def test_a_measurement_is_of_one_network(tmp_path):
+    """PN normalizes by what batches before have moved, and counts them in its warm-up."""
+    cfg = config(tmp_path / 'work', hook=HOOK)
+    cfg.model = {'type': 'NoisyModel', 'norm': 'PN'}
+    runner = tiny.build(cfg)
+    layer, seen = runner.model.norm, []
+    hook = hook_of(runner.hooks, 'BatchNoiseHook')
+    hook.before_train(runner)
+    layer.register_forward_pre_hook(
+        lambda own, args: seen.append([b.clone() for b in own.running()])
+    )
+    runner.model.train()
+    hook.before_train_iter(runner)
+    assert len(seen) == HOOK['batches']
+    for buffers in seen:
+        assert all(torch.equal(one, other) for one, other in zip(buffers, seen[0], strict=True))
+    layer(torch.randn(2, 4, 3, 3))
+    assert layer.num_batches_tracked == seen[0][2] + 1
+
+
 @pytest.mark.slow
 def test_a_batch_norm_of_torch_on_every_backend(tmp_path):
     cfg = config(tmp_path / 'work', hook={'interval': 7, 'batches': 6})

@@ -163,6 +163,18 @@ def test_the_population_of_images_that_differ(group):
     torch.testing.assert_close(layer.running_var[0], offsets.var(correction=0))
 
 
+def test_batches_of_one_value_end_the_warm_up():
+    """Image pooling at one image; the variance is that between batches."""
+    layer = PN(1, warmup=5, limit=NEVER).double()
+    values = torch.randn(6, dtype=torch.float64)
+    for value in values[:5]:
+        layer(value.view(1, 1, 1, 1))
+    torch.testing.assert_close(layer.running_var[0], values[:5].var(correction=0))
+    y = layer(values[5].view(1, 1, 1, 1))
+    want = (values[5] - values[:5].mean()) / (values[:5].var(correction=0) + 1e-5).sqrt()
+    torch.testing.assert_close(y.squeeze(), want)
+
+
 @pytest.mark.parametrize(('momentum', 'third'), [(0.01, 1 / 3), (0.5, 0.5), (None, 1 / 3)])
 def test_weight_of_a_batch(momentum, third):
     how = Tracking(momentum, True, 3.0)
