@@ -1,10 +1,10 @@
 """All work on full-size tensors: the passes, and the autograd Function around them."""
 
 from normplug.ops.backend import get_backend, set_backend
+from normplug.ops.by_instance import expand_per_instance
 from normplug.ops.fused import Normalized, normalize
 from normplug.ops.memory import is_exporting, is_transformed
 from normplug.ops.naive import normalize_naive
-from normplug.ops.per_instance import expand_per_instance
 from normplug.ops.plan import Blocks, Filter, Plan, Rule, per_instance
 from normplug.ops.reduced import Reducer
 from normplug.ops.scripted import at_least_single, normalize_scripted, single_source

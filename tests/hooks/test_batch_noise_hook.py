@@ -71,6 +71,7 @@ def test_a_measurement_is_of_one_network(tmp_path):
     cfg.model = {'type': 'NoisyModel', 'norm': 'PN'}
     runner = tiny.build(cfg)
     layer, seen = runner.model.norm, []
+    runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
     hook = hook_of(runner.hooks, 'BatchNoiseHook')
     hook.before_train(runner)
     layer.register_forward_pre_hook(
