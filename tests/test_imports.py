@@ -155,7 +155,8 @@ def test_norm_files_import_no_other_norm_and_no_kernel(module):
     if not module.startswith(f'{folder}.'):
         return
     bases = {
-        f'{folder}.{name}' for name in ('base', 'sampled', 'scripted', 'switchable', 'whitening')
+        f'{folder}.{name}'
+        for name in ('base', 'per_sample_gradients', 'scripted', 'switchable', 'whitening')
     }
     for name in ours(imports(module)):
         assert name in bases or not name.startswith(folder), f'{module} imports {name}'

@@ -25,7 +25,7 @@ from normplug.population import (
     population_loader,
     sampler_of,
 )
-from normplug.population.noise import NoiseRecorder, layers_with_batch_noise
+from normplug.population.noise_recorder import NoiseRecorder, layers_with_batch_noise
 from normplug.random_state import get_random_state, seed_of, set_random_state
 from normplug.resume.kept import preprocessor_values, set_preprocessor_values
 

@@ -9,7 +9,7 @@ from torch.optim import Optimizer
 
 from normplug.errors import UnsuitableModelError
 from normplug.norms import BaseNorm
-from normplug.population import NoiseEstimate
+from normplug.population import DecayEstimate
 
 __all__ = ['DecayStep', 'wrappers_of']
 
@@ -29,7 +29,7 @@ class DecayStep:
     """
 
     def __init__(
-        self, wrapper: OptimWrapper, estimate: NoiseEstimate, samples: float, scale: float
+        self, wrapper: OptimWrapper, estimate: DecayEstimate, samples: float, scale: float
     ) -> None:
         self.estimate, self._samples, self._scale = estimate, samples, scale
         self._wrapper = wrapper

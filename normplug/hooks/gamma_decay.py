@@ -21,7 +21,7 @@ from normplug.hooks.of_runner import hook_of
 from normplug.models.wrappers import unwrapped
 from normplug.norms import BaseNorm
 from normplug.norms.whitening import WhiteningNorm
-from normplug.population import CURVATURES, NoiseEstimate
+from normplug.population import CURVATURES, DecayEstimate
 
 __all__ = ['GammaDecayHook']
 
@@ -139,7 +139,7 @@ class GammaDecayHook(Hook):
         self._decays = []
         try:
             for wrapper, own in wrappers:
-                estimate = NoiseEstimate(
+                estimate = DecayEstimate(
                     own, self.momentum, self.curvature, partial(_loss_factor, wrapper)
                 )
                 self._decays.append(DecayStep(wrapper, estimate, self.samples, self.scale))

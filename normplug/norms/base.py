@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from normplug.dist import group_reducer
-from normplug.norms.sampled import Sampled
+from normplug.norms.per_sample_gradients import PerSampleGradients
 from normplug.norms.scripted import Scripted
 from normplug.ops import Plan, Reducer, Rule, is_exporting, normalize, normalize_naive
 from normplug.precision import small_dtype, working_dtype
@@ -22,7 +22,7 @@ __all__ = ['BaseNorm']
 _BATCH_NORM_NAMES = ('weight', 'bias', 'running_mean', 'running_var', 'num_batches_tracked')
 
 
-class BaseNorm(Sampled, Scripted, ResettableState):
+class BaseNorm(PerSampleGradients, Scripted, ResettableState):
     """A normalizer defined by a rule that maps (N, C) moments to a scale and an offset.
 
     A subclass defines :meth:`rule` and, if the rule takes more parameters than weight and bias,

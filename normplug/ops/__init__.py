@@ -1,7 +1,7 @@
 """All work on full-size tensors: the passes, and the autograd Function around them."""
 
 from normplug.ops.backend import get_backend, set_backend
-from normplug.ops.by_sample import per_sample
+from normplug.ops.by_instance import expand_per_instance
 from normplug.ops.fused import Normalized, normalize
 from normplug.ops.memory import is_exporting, is_transformed
 from normplug.ops.naive import normalize_naive
@@ -18,6 +18,7 @@ __all__ = [
     'Reducer',
     'Rule',
     'at_least_single',
+    'expand_per_instance',
     'get_backend',
     'is_exporting',
     'is_transformed',
@@ -25,7 +26,6 @@ __all__ = [
     'normalize_naive',
     'normalize_scripted',
     'per_instance',
-    'per_sample',
     'set_backend',
     'single_source',
     'stepped',

@@ -6,7 +6,7 @@ import torch.distributed as dist
 from torch import nn
 
 from normplug import IBN, PortableSyncBN, SyncSN
-from normplug.population.noise import NoiseRecorder
+from normplug.population.noise_recorder import NoiseRecorder
 from normplug.reports.runs import read_scalars
 from tests.hooks import noise_training
 from tests.hooks import tiny_training as tiny

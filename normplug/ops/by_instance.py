@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ['per_sample']
+__all__ = ['expand_per_instance']
 
 
-def per_sample(
+def expand_per_instance(
     weight: Tensor,
     bias: Tensor,
     instances: int,
@@ -27,10 +27,10 @@ def per_sample(
         dtype: of the moments, in which the sum over the instances is taken.
         watch: called in each backward pass with the gradients of γ and β, (N, C) each.
     """
-    return _PerSample.apply(weight, bias, instances, dtype, watch)
+    return _ExpandPerInstance.apply(weight, bias, instances, dtype, watch)
 
 
-class _PerSample(torch.autograd.Function):
+class _ExpandPerInstance(torch.autograd.Function):
     @staticmethod
     def forward(ctx, weight, bias, instances, dtype, watch):
         ctx.watch, ctx.dtypes = watch, (weight.dtype, bias.dtype)

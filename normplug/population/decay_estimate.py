@@ -16,12 +16,12 @@ from normplug.population.sample_grads import SampleGradients
 from normplug.precision import small_dtype
 from normplug.running import in_recomputation
 
-__all__ = ['CURVATURES', 'NoiseEstimate']
+__all__ = ['CURVATURES', 'DecayEstimate']
 
 CURVATURES = ('fisher', 'sigmoid')
 
 
-class NoiseEstimate:
+class DecayEstimate:
     """Slow averages of F_γ and E[A''(h̄)], and ρ, of the channels of some layers together.
 
     An average over steps moves by 1/t until that is ``momentum``. A channel without a gradient in a

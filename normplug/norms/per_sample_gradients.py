@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
-from normplug.ops import Plan, per_sample
+from normplug.ops import Plan, expand_per_instance
 
-__all__ = ['Sampled']
+__all__ = ['PerSampleGradients']
 
 
-class Sampled:
+class PerSampleGradients:
     """A part of :class:`normplug.norms.base.BaseNorm`.
 
     Attributes:
@@ -40,7 +40,7 @@ class Sampled:
         weight, bias, *more = params
         if self.sample_grad_hooks and x.shape[0] > 0 and torch.is_grad_enabled():
             watch = partial(_call_all, tuple(self.sample_grad_hooks.values()))
-            weight, bias = per_sample(weight, bias, x.shape[0], plan.dtype, watch)
+            weight, bias = expand_per_instance(weight, bias, x.shape[0], plan.dtype, watch)
         return weight, bias, *more
 
 

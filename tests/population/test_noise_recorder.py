@@ -9,9 +9,9 @@ from torch.utils.checkpoint import checkpoint
 
 from normplug import IBN, KN, SN, SSN, GhostBN, PortableSyncBN
 from normplug.norms import GW, SW, IterNorm
-from normplug.population import noise
+from normplug.population import noise_recorder
 from normplug.population.central_moments import central_moments
-from normplug.population.noise import NoiseRecorder, layers_with_batch_noise
+from normplug.population.noise_recorder import NoiseRecorder, layers_with_batch_noise
 
 LAYERS = {
     'bn': lambda: nn.BatchNorm2d(6),
@@ -172,7 +172,7 @@ def test_only_torchs_layers_compute_moments_in_a_recomputation(monkeypatch):
     """Of a Sync layer of ours that would be a collective more."""
     seen = []
     spied = lambda x: (seen.append(x), central_moments(x))[1]  # noqa: E731
-    monkeypatch.setattr(noise, 'central_moments', spied)
+    monkeypatch.setattr(noise_recorder, 'central_moments', spied)
     for name, calls in (('portable', 3), ('bn', 6)):
         seen.clear()
         recorded(built(name, reentrant=False), batches(4, 4, 2))
