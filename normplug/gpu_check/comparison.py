@@ -70,7 +70,8 @@ def _running(layer: nn.Module, x: Tensor) -> dict[str, Tensor]:
         return {}
     mean, spread, batches = norm.running()
     count = x.numel() // max(x.shape[1], 1)
-    if norm.takes_batch_statistics(x) and count > 1:
+    how = norm.tracking(x)
+    if norm.takes_batch_statistics(x) and count > (0 if how.pooled else 1):
         axes = (0, *range(2, x.dim()))
         own = x[:, norm.batch_from :]
         if isinstance(layer, LinkedKN):
@@ -79,7 +80,7 @@ def _running(layer: nn.Module, x: Tensor) -> dict[str, Tensor]:
             new = own.mean(axes), _matrices(norm, own)
         else:
             new = own.mean(axes), own.var(axes, correction=0)
-        batches, how = batches + 1, norm.tracking(x)
+        batches = batches + 1
         biased = isinstance(norm, WhiteningNorm) or how.pooled
         new_spread = new[1] if biased else new[1] * count / (count - 1)
         step = how.step(batches.to(mean.dtype))

@@ -1,7 +1,6 @@
 """The base of all norm types: parameters, running statistics, the mm contract, the forward."""
 
 import warnings
-from collections import OrderedDict
 from copy import deepcopy
 from numbers import Real
 from typing import Any
@@ -112,7 +111,6 @@ class BaseNorm(PerSampleGradients, Scripted, ResettableState):
         self.frozen = frozen  # before the first parameter
         self.virtual_batch_size = virtual_batch_size
         self.batch_from = self.batch_from  # of the instance: TorchScript looks at no class
-        self.sample_grad_hooks = OrderedDict()
         self.add_parameter('weight', (num_features,), 1.0)
         self.add_parameter('bias', (num_features,), 0.0)
         if self.batch_from is not None:
@@ -209,7 +207,7 @@ class BaseNorm(PerSampleGradients, Scripted, ResettableState):
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the state without hooks, which belong to the training that set them."""
-        return {**self.__dict__, 'sample_grad_hooks': OrderedDict()}
+        return {k: v for k, v in self.__dict__.items() if k != 'sample_grad_hooks'}
 
     def __deepcopy__(self, memo: dict) -> 'BaseNorm':
         """Copy the layer, as averaging hooks do; the copy shares the process group."""

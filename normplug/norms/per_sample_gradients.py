@@ -1,7 +1,9 @@
 """The part of a normalizer that shows the gradients of γ and β by instance."""
 
+from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -20,6 +22,9 @@ class PerSampleGradients:
         sample_grad_hooks: what :meth:`register_sample_grad_hook` registered.
     """
 
+    # Of the class: layers that a batch norm is converted to have no __init__ of ours.
+    sample_grad_hooks = MappingProxyType({})
+
     def register_sample_grad_hook(self, hook: Callable[[Tensor, Tensor], Any]) -> RemovableHandle:
         """Call ``hook(to_weight, to_bias)`` whenever a backward pass reaches the layer.
 
@@ -31,6 +36,8 @@ class PerSampleGradients:
         Raises:
             ValueError: the layer whitens: its rule takes one γ for all instances.
         """
+        if not self.sample_grad_hooks:
+            self.sample_grad_hooks = OrderedDict()
         handle = RemovableHandle(self.sample_grad_hooks)
         self.sample_grad_hooks[handle.id] = hook
         return handle
