@@ -42,9 +42,10 @@ _PACKAGES = {
     'mmdet': ('mmdet', ['mmdet']),
     'mmsegmentation': ('mmseg', ['mmsegmentation']),
     'mmpretrain': ('mmpretrain', ['mmpretrain']),
+    'mmaction2': ('mmaction', ['mmaction2']),
     'normplug': ('normplug', ['normplug']),
 }
-_USERS_OF_MMCV = ('mmdet', 'mmsegmentation', 'mmpretrain')
+_USERS_OF_MMCV = ('mmdet', 'mmsegmentation', 'mmpretrain', 'mmaction2')
 # The wheel of mmcv without compiled operators: nothing to build, hence nothing that can fail.
 _INSTALL_MMCV = 'pip uninstall -y mmcv mmcv-full && pip install "mmcv-lite>=2.0.0rc4,<2.2"'
 
@@ -154,7 +155,7 @@ def _check_mmcv(versions: Versions) -> list[Problem]:
             f'{name} {versions[name]} refuses mmcv {versions["mmcv"]}: it asserts mmcv < 2.2.',
             _INSTALL_MMCV,
         )
-        for name, above in (('mmdet', '3.3.1'), ('mmsegmentation', '1.2.3'))
+        for name, above in (('mmdet', '3.3.1'), ('mmsegmentation', '1.2.3'), ('mmaction2', '1.2.1'))
         if _below(versions[name], above)
     ]
 
@@ -181,7 +182,7 @@ def _check_operators(versions: Versions, operators: Operators) -> list[Problem]:
 
 
 def _check_optional(versions: Versions) -> list[Problem]:
-    floors = {'mmdet': '3.3', 'mmsegmentation': '1.2.2', 'mmpretrain': '1.2'}
+    floors = {'mmdet': '3.3', 'mmsegmentation': '1.2.2', 'mmpretrain': '1.2', 'mmaction2': '1.2'}
     return [
         Problem(
             'info',
@@ -222,7 +223,8 @@ def _describe(versions: Versions, operators: Operators) -> str:
         return 'none (see the error below)'
     if operators.source == 'compiled':
         return "mmcv's own compiled operators"
-    return 'torchvision and plain torch (what mmdet, mmseg, mmpretrain use; others are refused)'
+    users = 'mmdet, mmseg, mmpretrain, mmaction'
+    return f'torchvision and plain torch (what {users} use; others are refused)'
 
 
 def gpus() -> list:

@@ -21,6 +21,7 @@ GOOD = {
     'mmdet': '3.3.0',
     'mmsegmentation': '1.2.2',
     'mmpretrain': '1.2.0',
+    'mmaction2': '1.2.0',
     'normplug': '0.1.0',
 }
 TORCHVISION = Operators('torchvision')
@@ -40,8 +41,8 @@ def test_the_supported_stack_has_no_problem(operators):
     'change',
     [
         {'torch': '2.7.0'},
-        {'mmcv': '2.2.0', 'mmdet': None, 'mmsegmentation': None},
-        {'mmcv': '2.2.0', 'mmdet': '3.4.0', 'mmsegmentation': '1.3.0'},
+        {'mmcv': '2.2.0', 'mmdet': None, 'mmsegmentation': None, 'mmaction2': None},
+        {'mmcv': '2.2.0', 'mmdet': '3.4.0', 'mmsegmentation': '1.3.0', 'mmaction2': '1.3.0'},
         dict.fromkeys(GOOD, environment.UNKNOWN),
     ],
 )
@@ -57,21 +58,27 @@ def test_no_error_where_nothing_is_known_to_be_wrong(change):
         ({'setuptools': None}, 'error', 'not installed', 'pip install "setuptools<82"'),
         ({'numpy': '2.4.0'}, 'warning', 'numpy 2.4.0 is newer', 'pip install "numpy<2.4"'),
         (
-            {'mmcv': '2.2.0', 'mmsegmentation': '1.3.0'},
+            {'mmcv': '2.2.0', 'mmsegmentation': '1.3.0', 'mmaction2': '1.3.0'},
             'error',
             'mmdet 3.3.0 refuses mmcv 2.2.0: it asserts mmcv < 2.2',
             'pip uninstall -y mmcv mmcv-full && pip install "mmcv-lite>=2.0.0rc4,<2.2"',
         ),
         (
-            {'mmcv': '2.2.0', 'mmdet': '3.4.0'},
+            {'mmcv': '2.2.0', 'mmdet': '3.4.0', 'mmaction2': None},
             'error',
             'mmsegmentation 1.2.2 refuses mmcv 2.2.0',
             '"mmcv-lite>=2.0.0rc4,<2.2"',
         ),
         (
+            {'mmcv': '2.2.0', 'mmdet': '3.4.0', 'mmsegmentation': '1.3.0'},
+            'error',
+            'mmaction2 1.2.0 refuses mmcv 2.2.0',
+            '"mmcv-lite>=2.0.0rc4,<2.2"',
+        ),
+        (
             {'mmcv': None, 'mmsegmentation': None, 'mmpretrain': '1.2.0'},
             'error',
-            'mmdet, mmpretrain cannot be imported without mmcv',
+            'mmdet, mmpretrain, mmaction2 cannot be imported without mmcv',
             'pip install "mmcv-lite',
         ),
         ({'mmdet': None}, 'info', 'mmdet is not installed', 'pip install "mmdet>=3.3"'),
@@ -106,8 +113,8 @@ def test_operators_that_do_not_load():
 
 
 def test_without_mm_packages_it_is_all_information():
-    versions = GOOD | dict.fromkeys(['mmcv', 'mmdet', 'mmsegmentation', 'mmpretrain'])
-    assert [p.level for p in check(versions, Operators('none'))] == ['info'] * 3
+    versions = GOOD | dict.fromkeys(['mmcv', 'mmdet', 'mmsegmentation', 'mmpretrain', 'mmaction2'])
+    assert [p.level for p in check(versions, Operators('none'))] == ['info'] * 4
 
 
 def test_installed_versions_are_those_of_the_modules():

@@ -45,8 +45,17 @@ CORE |= {'batch_noise', 'covariance', 'precision', 'state'}
 WITH_TORCH = {'normplug.ops.traced': {'sympy'}, 'normplug.ops.kernels': {'triton'}}
 WITH_MMENGINE = {'normplug.dist', 'normplug.norms.base', 'normplug.register'}
 
-OPTIONAL = {'mmcv', 'mmdet', 'mmseg', 'mmpretrain', 'torchvision', 'sklearn', 'matplotlib'}
-OPTIONAL |= {'pycocotools', 'scipy', 'PIL', 'onnx', 'onnxruntime', 'onnxscript'}
+OPTIONAL = {
+    'mmcv',
+    'mmdet',
+    'mmseg',
+    'mmpretrain',
+    'mmaction',
+    'torchvision',
+    'sklearn',
+    'matplotlib',
+}
+OPTIONAL |= {'pycocotools', 'scipy', 'PIL', 'av', 'onnx', 'onnxruntime', 'onnxscript'}
 
 
 def name_of(path: Path) -> str:

@@ -1,6 +1,6 @@
 """Write handwritten digits on photographs in the formats that the mm data sets read.
 
-python tools/make_digits.py --formats coco classification ade cityscapes
+python tools/make_digits.py --formats coco classification ade cityscapes kinetics
 """
 
 import sys

@@ -8,13 +8,16 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from normplug.errors import UserError
 
 from .ade import write_ade
 from .cityscapes import building_settings, day_settings, night_settings, write_cityscapes
 from .classification import crop_settings, write_classification
+from .clip import ClipMaker, clip_settings
 from .coco import write_coco
+from .kinetics import write_rawframes, write_videos
 from .scene import SceneMaker, SceneSettings
 
 __all__ = [
@@ -73,11 +76,12 @@ class Format:
     """A writer of one on-disk format, and what it changes about the scenes.
 
     `write(folder, maker, counts)` fills the existing, empty `folder` with `counts[split]` scenes
-    of each split.
+    of each split, which `maker(settings, seed)` makes.
     """
 
-    write: Callable[[Path, SceneMaker, Mapping[str, int]], None]
+    write: Callable[[Path, Any, Mapping[str, int]], None]
     adapt: Callable[[SceneSettings], SceneSettings] = replace
+    maker: type = SceneMaker
 
 
 FORMATS: dict[str, Format] = {
@@ -87,6 +91,8 @@ FORMATS: dict[str, Format] = {
     'cityscapes': Format(write_cityscapes, building_settings),
     'cityscapes_day': Format(write_cityscapes, day_settings),
     'cityscapes_night': Format(write_cityscapes, night_settings),
+    'kinetics': Format(write_videos, clip_settings, ClipMaker),
+    'kinetics_rawframes': Format(write_rawframes, clip_settings, ClipMaker),
 }
 
 
@@ -196,7 +202,7 @@ def _build(
     log: Callable[[str], None],
 ) -> None:
     start = time.perf_counter()
-    maker = SceneMaker(form.adapt(settings.scene), settings.seed)
+    maker = form.maker(form.adapt(settings.scene), settings.seed)
     counts = {'train': settings.train, 'val': settings.val}
     partial = folder.with_name(f'.{folder.name}.partial-{os.getpid()}')
     replaced = folder.with_name(f'.{folder.name}.replaced-{os.getpid()}')

@@ -6,7 +6,9 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from .build import FORMATS, DigitsError, DigitsSettings, build_digits
+from normplug.errors import UserError
+
+from .build import FORMATS, DigitsSettings, build_digits
 from .scene import SceneSettings
 
 __all__ = ['main_make_digits']
@@ -30,9 +32,19 @@ def main_make_digits(argv: Sequence[str] | None = None, prog: str = 'tools/make_
         help=f'any of {", ".join(FORMATS)} (default: coco classification)',
     )
     add('--seed', type=int, default=default.seed, help='(default: %(default)s)')
-    add('--size', type=int, default=default.scene.size, help='side in pixels (default: 128)')
-    add('--train', type=int, default=default.train, help='images (default: %(default)s)')
-    add('--val', type=int, default=default.val, help='images (default: %(default)s)')
+    add(
+        '--size',
+        type=int,
+        default=default.scene.size,
+        help='side in pixels (default: 128); crops and clips have half of it',
+    )
+    add(
+        '--train',
+        type=int,
+        default=default.train,
+        help='images; clips: a quarter as many (default: %(default)s)',
+    )
+    add('--val', type=int, default=default.val, help='images, or clips (default: %(default)s)')
     add(
         '--no-light',
         action='store_true',
@@ -45,6 +57,6 @@ def main_make_digits(argv: Sequence[str] | None = None, prog: str = 'tools/make_
         scene = SceneSettings(size=args.size, light=None if args.no_light else default.scene.light)
         settings = DigitsSettings(args.seed, args.train, args.val, scene)
         build_digits(args.out, args.formats, settings, args.force)
-    except DigitsError as error:
+    except UserError as error:
         parser.error(str(error))
     return 0

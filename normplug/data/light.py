@@ -36,10 +36,16 @@ class Light:
     noise: tuple[float, float] = (0.0, 0.03)
 
     def shine(self, rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
-        """Draw a light for an image, (H, W, 3) float32 in [0, 1], and return the image in it."""
+        """Draw a light for an image, or for all frames of a clip, and return the image in it.
+
+        Args:
+            rng: decides the light; each frame has noise of its own.
+            image: (H, W, 3) or (T, H, W, 3), float32 in [0, 1].
+        """
         gamma, contrast = np.exp([rng.uniform(*self.gamma), rng.uniform(*self.contrast)])
         gain, offset = np.exp(rng.uniform(*self.gain, 3)), rng.uniform(*self.offset)
-        blur, noise = rng.uniform(*self.blur) * len(image), rng.uniform(*self.noise)
-        lit = gain * gaussian_filter(image, (blur, blur, 0)) ** gamma
+        blur, noise = rng.uniform(*self.blur) * image.shape[-3], rng.uniform(*self.noise)
+        sigmas = (0,) * (image.ndim - 3) + (blur, blur, 0)
+        lit = gain * gaussian_filter(image, sigmas) ** gamma
         lit = contrast * (lit - MIDDLE_GREY) + MIDDLE_GREY + offset
         return np.clip(lit + noise * rng.standard_normal(image.shape), 0, 1)

@@ -13,7 +13,7 @@ from PIL import Image
 from .light import Light
 from .scans import CLASSES, PHOTOS, SPLITS, load_material
 
-__all__ = ['Scene', 'SceneMaker', 'SceneSettings']
+__all__ = ['LUMA', 'Scene', 'SceneMaker', 'SceneSettings', 'cover', 'draw_colour', 'expose']
 
 # Ink (0 to 1) where a stroke starts to cover the photograph, and where it covers it fully.
 INK_RANGE = (0.35, 0.65)
@@ -160,7 +160,7 @@ class _Canvas:
             masks = [below & ~mask for below in self.masks] + [mask]
             if not all(map(self._visible, masks, areas)):
                 continue
-            colour = _colour(rng, settings)
+            colour = draw_colour(rng, settings)
             if abs(LUMA @ (colour - self.image[window][covered].mean(0))) < settings.contrast:
                 continue
             self.image[window] += alpha[..., None] * (colour - self.image[window])
@@ -204,9 +204,14 @@ def _background(
         crop = crop[:, ::-1]
     size = (settings.size, settings.size)
     resized = Image.fromarray(np.ascontiguousarray(crop)).resize(size, Image.Resampling.BICUBIC)
+    return expose(resized, settings)
+
+
+def expose(photo: Image.Image, settings: SceneSettings) -> np.ndarray:
+    """A part of a photograph after `gamma` and `gain`: (H, W, 3) float32 in [0, 1]."""
     curve = (np.arange(256) / 255) ** settings.gamma
     table = np.clip(np.outer(settings.gain, curve) * 255, 0, 255).round().astype(int)
-    return np.asarray(resized.point(table.ravel().tolist()), np.float32) / 255
+    return np.asarray(photo.point(table.ravel().tolist()), np.float32) / 255
 
 
 def _stroke(rng: np.random.Generator, ink: np.ndarray, settings: SceneSettings) -> np.ndarray:
@@ -215,19 +220,36 @@ def _stroke(rng: np.random.Generator, ink: np.ndarray, settings: SceneSettings) 
     angle = math.radians(rng.uniform(-settings.rotation, settings.rotation))
     # Wide enough for any rotation: the diagonal of the scan.
     tile = math.ceil(scale * len(ink) * 2**0.5)
+    return cover(ink, tile, (tile / 2, tile / 2), scale, angle)
+
+
+def cover(
+    ink: np.ndarray, size: int, centre: tuple[float, float], scale: float, angle: float
+) -> np.ndarray:
+    """Draw a scan smoothly: (size, size) float32 coverage in [0, 1].
+
+    Args:
+        ink: (8, 8) float64 in [0, 1].
+        size: the side of the result in pixels.
+        centre: where in it the scan's centre comes to lie, (x, y) in pixels.
+        scale: pixels of the result for each of the scan.
+        angle: the rotation in radians.
+    """
     padded = np.pad(ink, 2).astype(np.float32)
     cos, sin = math.cos(angle) / scale, math.sin(angle) / scale
-    # From the tile to the scan, (x, y, 1) -> (x, y), the centre to the centre.
-    centre = len(padded) / 2 - (cos + sin) * tile / 2, len(padded) / 2 - (cos - sin) * tile / 2
-    matrix = (cos, sin, centre[0], -sin, cos, centre[1])
+    # From the result to the scan, (x, y, 1) -> (x, y), the centre to the centre.
+    x, y = centre
+    middle = len(padded) / 2
+    matrix = (cos, sin, middle - (cos * x + sin * y), -sin, cos, middle - (cos * y - sin * x))
     smooth = Image.fromarray(padded).transform(
-        (tile, tile), Image.Transform.AFFINE, matrix, Image.Resampling.BICUBIC
+        (size, size), Image.Transform.AFFINE, matrix, Image.Resampling.BICUBIC
     )
     low, high = INK_RANGE
     return np.clip((np.asarray(smooth) - low) / (high - low), 0, 1)
 
 
-def _colour(rng: np.random.Generator, settings: SceneSettings) -> np.ndarray:
+def draw_colour(rng: np.random.Generator, settings: SceneSettings) -> np.ndarray:
+    """Draw a digit's colour by `lightness` and `tint`: (3,) float32 in [0, 1], RGB."""
     low, high = settings.lightness[rng.integers(len(settings.lightness))]
     tint = rng.uniform(-settings.tint, settings.tint, 3)
     return np.clip(rng.uniform(low, high) + tint, 0, 1).astype(np.float32)

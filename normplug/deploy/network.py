@@ -18,6 +18,9 @@ from normplug.preflight.model import build_checked_model
 
 __all__ = ['Batch', 'largest_difference', 'load_model', 'random_batch', 'run']
 
+# Not mmaction: its models take clips (N, clips, C, T, H, W).
+_PACKAGES = tuple(package for package in PACKAGES if package != 'mmaction')
+
 
 @dataclass
 class Batch:
@@ -38,10 +41,10 @@ def load_model(cfg: Config, path: str) -> tuple[nn.Module, dict]:
     """
     if cfg.get('model') is None:
         raise UserError('the config has no model')
-    if package_of(cfg) not in PACKAGES:
+    if package_of(cfg) not in _PACKAGES:
         raise UserError(
             f'default_scope = {scope_of(cfg)!r}, and model.type is of none of '
-            f'{", ".join(PACKAGES)}: this tool knows their models'
+            f'{", ".join(_PACKAGES)}: this tool knows their models'
         )
     checkpoint = ckpt.read_checkpoint(path, 'checkpoint')
     model = build_checked_model(cfg)

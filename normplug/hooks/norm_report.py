@@ -29,6 +29,8 @@ __all__ = [
 _FOREIGN = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 _NORMS = (BaseNorm, *_FOREIGN)
 _LOST = 'in a teacher that never gets their statistics'
+# Of a ResNet of mm; the second one of mmaction2's, which leaves its first norm alone.
+_STOPPING = ('norm_eval', 'partial_bn')
 _STATES = ('training', 'evaluating', 'frozen', 'averaged', _LOST)
 
 
@@ -137,14 +139,17 @@ def precise_bn_report(model: nn.Module, hooks: Iterable[Hook]) -> str | None:
 
 
 def norms_under_norm_eval(model: nn.Module) -> dict[str, set[str]]:
-    """Return, for each module with ``norm_eval=True``, our norm types in it that still train."""
+    """Return, for each option of a module that stops its batch norms, our types that still train.
+
+    The keys say which: ``'norm_eval=True of backbone'``.
+    """
     found = {}
     for name, module in model.named_modules():
-        if getattr(module, 'norm_eval', False) is True:
-            ours = (layer for layer in module.modules() if isinstance(layer, BaseNorm))
-            types = {_type_name(layer) for layer in ours if norm_state(layer) == 'training'}
-            if types:
-                found[name or type(module).__name__] = types
+        options = [option for option in _STOPPING if getattr(module, option, False) is True]
+        ours = (layer for layer in module.modules() if options and isinstance(layer, BaseNorm))
+        types = {_type_name(layer) for layer in ours if norm_state(layer) == 'training'}
+        if types:
+            found[f'{options[0]}=True of {name or type(module).__name__}'] = types
     return found
 
 
@@ -176,10 +181,10 @@ class NormReportHook(Hook):
     """Log, once a training has begun, the norm layers by type and state.
 
     Says for how many batches PN layers normalize by the batch. Warns if a part with
-    ``norm_eval=True`` has normalizers of this package: mm's models apply it to torch's batch norms
-    only. Says the same of ``sync_bn`` and of mmpretrain's ``PreciseBNHook``. Warns of a
-    semi-supervised teacher whose norms do not get the statistics of the student, at the start and
-    before it is validated or tested.
+    ``norm_eval=True`` or ``partial_bn=True`` has normalizers of this package: mm's models apply
+    them to torch's batch norms only. Says the same of ``sync_bn`` and of mmpretrain's
+    ``PreciseBNHook``. Warns of a semi-supervised teacher whose norms do not get the statistics of
+    the student, at the start and before it is validated or tested.
     """
 
     def __init__(self) -> None:
@@ -212,7 +217,7 @@ class NormReportHook(Hook):
         if found:
             types = sorted(set().union(*found.values()))
             runner.logger.warning(
-                f'norm_eval=True of {", ".join(found)} does not apply to {", ".join(types)}: these '
+                f'{", ".join(found)} does not apply to {", ".join(types)}: these '
                 f"stay in training mode; to freeze them, norm_cfg=dict(type='{types[0]}', "
                 'frozen=True)'
             )

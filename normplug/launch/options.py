@@ -103,11 +103,17 @@ def enable_tta(cfg: Config) -> None:
 
 
 def save_pictures(cfg: Config, folder: str) -> None:
-    """Draw the prediction for every test image into ``folder``, in all three packages.
+    """Draw the prediction for every test image into ``folder``, in all packages of images.
 
     Raises:
-        UserError: the config has no visualization hook, or ``folder`` cannot be written to.
+        UserError: the config has no visualization hook, or ``folder`` cannot be written to, or the
+            config is mmaction2's.
     """
+    if package_of(cfg) == 'mmaction':
+        raise UserError(
+            '--show-dir: the VisualizationHook of mmaction2 1.2 fails on the clips that its own '
+            'pipelines pack; save the predictions by --out FILE.pkl'
+        )
     _check_place('--show-dir', folder, is_file=False)
     hook = (cfg.get('default_hooks') or {}).get('visualization')
     if hook is None:

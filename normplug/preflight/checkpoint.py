@@ -200,7 +200,8 @@ def check_load_from(model: nn.Module, path: str) -> str:
 def check_pretrained(model: nn.Module) -> list[str]:
     """Check every ``init_cfg`` that names a local checkpoint, and return texts for the log.
 
-    Its type is Pretrained, or one that converts the file, as ReleasedPretrained does.
+    Its type is Pretrained, or one that converts the file, as ReleasedPretrained does. Of the
+    ``pretrained`` of mmaction2's backbones, which fill themselves, it checks that it can be read.
 
     Raises:
         UserError: a file is missing or broken, or none of its keys fit; mmengine would go on
@@ -208,6 +209,9 @@ def check_pretrained(model: nn.Module) -> list[str]:
     """
     texts = []
     for name, module in model.named_modules():
+        pretrained = getattr(module, 'pretrained', None)
+        if isinstance(pretrained, str) and type(module).__module__.startswith('mmaction.'):
+            _check_readable(pretrained, '.'.join(filter(None, ('model', name, 'pretrained'))))
         init_cfgs = getattr(module, 'init_cfg', None) or []
         for init_cfg in [init_cfgs] if isinstance(init_cfgs, dict) else init_cfgs:
             path = init_cfg.get('checkpoint')
@@ -235,6 +239,11 @@ def check_pretrained(model: nn.Module) -> list[str]:
                 )
             texts.append(_text(f'{key} {path}', report))
     return texts
+
+
+def _check_readable(path: str, key: str) -> None:
+    if '://' not in path:
+        read_checkpoint(path, key)
 
 
 def _converted(module: nn.Module, init_cfg: dict, key: str) -> str:

@@ -20,8 +20,8 @@ def main_check_data(argv: Sequence[str] | None = None, prog: str = 'tools/check_
     """Check all data as the command line says, print the findings and return the exit code."""
     parser = argparse.ArgumentParser(
         prog=prog,
-        description='Read the annotation files of a config, decode every image and every map of '
-        'labels, and list what is wrong and what could not be looked at. Nothing is changed. '
+        description='Read the annotation files of a config, decode every image, map of labels and '
+        'video, and list what is wrong and what could not be looked at. Nothing is changed. '
         'The exit code is 2 after errors; warnings are about data that mm leaves out or uses '
         'although they look wrong.',
     )

@@ -29,7 +29,7 @@ class KeyValues(DictAction):
 
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     """Add CONFIG and ``--cfg-options``."""
-    parser.add_argument('config', help='config file, or normplug::NAME')
+    parser.add_argument('config', help='config file, or normplug::NAME, mmdet::NAME, ...')
     parser.add_argument(
         '--cfg-options',
         nargs='+',
@@ -42,16 +42,17 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
 def load_config(path: str, options: dict | None = None) -> Config:
     """Read the config at ``path`` and merge ``options`` (from ``--cfg-options``) into it.
 
-    A ``path`` such as ``normplug::faster_rcnn/….py`` names a config that comes with normplug.
+    A ``path`` such as ``normplug::faster_rcnn/….py`` names a config that comes with normplug, one
+    such as ``mmaction::….py`` a config of that package.
 
     Raises:
         UserError: the file is missing or cannot be parsed, one of its ``custom_imports`` cannot be
             imported, or an option does not fit the config.
     """
-    if path.startswith(base_configs.PREFIX):
+    if base_configs.is_named(path):
         try:
             path = base_configs.find_config(path)
-        except FileNotFoundError as error:
+        except (FileNotFoundError, ModuleNotFoundError, ValueError) as error:
             raise UserError(f'config: {error}') from error
     if not osp.isfile(path):
         what = 'is a folder; name a file in it' if osp.isdir(path) else 'does not exist'

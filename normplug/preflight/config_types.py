@@ -28,7 +28,7 @@ __all__ = [
     'written',
 ]
 
-PACKAGES = ('mmdet', 'mmseg', 'mmpretrain')
+PACKAGES = ('mmdet', 'mmseg', 'mmpretrain', 'mmaction')
 # All root registries of mmengine.
 REGISTRIES = [value for value in vars(mmengine.registry).values() if isinstance(value, Registry)]
 # Whose type mmcv and mmdet look for in mmcv.ops, by the bare name alone where it is a string.

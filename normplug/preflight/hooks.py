@@ -20,7 +20,7 @@ from .config_types import class_of, scope_of
 __all__ = ['check_hooks']
 
 # In their hooks, an interval is a number of iterations or epochs.
-_COUNTING = {'mmengine', 'mmdet', 'mmseg', 'mmpretrain', 'normplug'}
+_COUNTING = {'mmengine', 'mmdet', 'mmseg', 'mmpretrain', 'mmaction', 'normplug'}
 
 
 def check_hooks(cfg: Config) -> None:

@@ -53,7 +53,7 @@ def check_types(cfg: Config, phases: tuple[str, ...]) -> None:
             raise
         raise UserError(
             f"default_scope = '{scope}' is not an installed package; install it, or choose "
-            'mmdet, mmseg or mmpretrain'
+            'mmdet, mmseg, mmpretrain or mmaction'
         ) from error
     sections = {name: cfg.get(name) for phase in (*phases, 'all') for name in _SECTIONS[phase]}
     absent = list(_absent({'model': cfg.get('model'), **sections}, ''))

@@ -91,6 +91,29 @@ model = dict(
 )
 """
 
+VIDEO = """
+default_scope = 'mmaction'
+sample = dict(type='SampleFrames', clip_len=4, frame_interval=2)
+pack = [dict(type='FormatShape', input_format='NCTHW'), dict(type='PackActionInputs')]
+dataset = dict(type='VideoDataset', data_root='data', ann_file='train.txt',
+               data_prefix=dict(video='videos'),
+               pipeline=[dict(type='OpenCVInit'), sample, dict(type='OpenCVDecode'), *pack])
+frames = dict(type='RawframeDataset', data_root='data', ann_file='frames.txt',
+              data_prefix=dict(img='frames'),
+              pipeline=[sample, dict(type='RawFrameDecode'), *pack])
+train_dataloader = dict(batch_size=2, num_workers=0, dataset=dataset,
+                        sampler=dict(type='DefaultSampler', shuffle=False))
+val_dataloader = test_dataloader = dict(
+    batch_size=2, num_workers=0, dataset=dict(dataset, test_mode=True),
+    sampler=dict(type='DefaultSampler', shuffle=False))
+val_evaluator = test_evaluator = dict(type='AccMetric')
+model = dict(
+    type='Recognizer3D',
+    backbone=dict(type='ResNet3d', depth=18, pretrained=None, base_channels=8, norm_cfg=norm_cfg),
+    cls_head=dict(type='I3DHead', in_channels=64, num_classes=2),
+)
+"""
+
 
 @dataclass(frozen=True)
 class Row:

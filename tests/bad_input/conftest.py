@@ -2,12 +2,20 @@ import importlib.util
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 TESTS = Path(__file__).parents[1]
 sys.path.append(str(TESTS / 'launch'))  # launch_tiny
 
-from bad_input_projects import CLASSIFICATION, DETECTION, SEGMENTATION, DataProject, contents  # noqa: E402
+from bad_input_projects import (  # noqa: E402
+    CLASSIFICATION,
+    DETECTION,
+    SEGMENTATION,
+    VIDEO,
+    DataProject,
+    contents,
+)
 from launch_tiny import Project  # noqa: E402
 
 from normplug.launch import load_config  # noqa: E402
@@ -68,6 +76,31 @@ def classification(folder):
             target = folder / 'data' / phase / ('cat', 'dog')[i % 2] / path.name
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(path.read_bytes())
+    return project
+
+
+@pytest.fixture
+def video(folder):
+    """Three videos of 10 frames (cat, dog, cat), and the same as folders of frames."""
+    pytest.importorskip('mmaction')
+    cv2 = pytest.importorskip('cv2')
+    project = DataProject(folder, VIDEO)
+    lines = {'train': [], 'frames': []}
+    for i in range(3):
+        name = f'{("cat", "dog")[i % 2]}/{i}'
+        lines['train'].append(f'{name}.mp4 {i % 2}')
+        lines['frames'].append(f'{name} 10 {i % 2}')
+        (folder / 'data/frames' / name).mkdir(parents=True)
+        path = folder / f'data/videos/{name}.mp4'
+        path.parent.mkdir(parents=True, exist_ok=True)
+        frames = np.random.default_rng(i).integers(0, 255, (10, 32, 40, 3), np.uint8)
+        writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*'mp4v'), 30, (40, 32))
+        for number, frame in enumerate(frames, 1):
+            writer.write(frame)
+            project.save(folder / f'data/frames/{name}/img_{number:05d}.jpg', frame)
+        writer.release()
+    for name, text in lines.items():
+        (folder / f'data/{name}.txt').write_text('\n'.join(text) + '\n')
     return project
 
 

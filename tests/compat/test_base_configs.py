@@ -57,8 +57,11 @@ def test_errors_name_the_config_and_what_to_do(monkeypatch, tmp_path, child):
 def test_other_prefixes_are_left_to_mmengine(child):
     with pytest.raises(AssertionError, match='does not support to load nowhere config'):
         child("_base_ = 'nowhere::a/b.py'")
+    with pytest.raises(ValueError, match=r'nowhere::a/b\.py: mmengine does not support'):
+        Config.fromfile('nowhere::a/b.py')
     base_configs.install()  # once more changes nothing
     assert base_configs._mmengine_get_cfg_path is not Config._get_cfg_path
+    assert base_configs._mmengine_fromfile is not Config.fromfile
     pytest.importorskip('mmdet')
     assert child("_base_ = 'mmdet::_base_/default_runtime.py'").default_scope == 'mmdet'
 
@@ -95,3 +98,30 @@ def test_a_package_is_looked_through_once_a_base(monkeypatch, child):
     first, second = child(text), child(text)
     assert first.train_cfg.max_epochs == second.train_cfg.max_epochs == 12
     assert [name for name in asked if '::' in name] == ['mmdet::_base_/schedules/schedule_1x.py']
+
+
+NAMES = [
+    'mmdet::_base_/default_runtime.py',
+    'mmaction::_base_/default_runtime.py',
+    'mmaction::recognition/i3d/i3d_imagenet-pretrained-r50_8xb8-32x2x1-100e_kinetics400-rgb.py',
+]
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_a_name_is_read_wherever_a_path_is(name, child):
+    scope = name.partition('::')[0]
+    pytest.importorskip(scope)
+    cfg = Config.fromfile(name)
+    assert cfg.default_scope == scope
+    own = child(f"_base_ = '{name}'").get('model') or {}
+    assert cfg.get('model', {}) == {k: v for k, v in own.items() if k != '_scope_'}
+    with pytest.raises(FileNotFoundError, match=r'not/there\.py'):
+        Config.fromfile(f'{scope}::not/there.py')
+
+
+def test_our_names_too():
+    assert Config.fromfile(f'normplug::{PRETRAIN}').filename == str(CONFIGS / PRETRAIN)
+
+
+def test_a_path_with_colons_is_a_path(tmp_path):
+    assert Config.fromfile(write(tmp_path, 'a::b/c.py', 'y = 3')).y == 3

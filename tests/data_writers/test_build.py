@@ -10,11 +10,13 @@ from pathlib import Path
 import pytest
 
 from normplug.data.build import FORMATS, DigitsError, DigitsSettings, build_digits
+from normplug.data.clip import ClipMaker
 from normplug.data.light import Light
 from normplug.data.scene import SceneMaker, SceneSettings
 
 SMALL = DigitsSettings(train=4, val=2, scene=SceneSettings(size=64))
 OLD = replace(SMALL, scene=replace(SMALL.scene, light=None))
+CLIPS = {'kinetics': 1 + 3 + 16, 'kinetics_rawframes': 1 + 3 + 16 * 80}
 # The two domains: in one light whatever is asked for.
 ONE_LIGHT = ('cityscapes_day', 'cityscapes_night')
 TOOL = Path(__file__).parents[2] / 'tools' / 'make_digits.py'
@@ -43,16 +45,23 @@ def make_digits(monkeypatch, tmp_path):
     return run
 
 
+def without_videos(files):
+    """Their bytes are those of an encoder, their frames those of the rawframes."""
+    return {path: data for path, data in files.items() if path.suffix != '.mp4'}
+
+
 def test_same_seed_same_bytes_whatever_the_order_and_selection(tmp_path):
     names = list(FORMATS)
     build_digits(tmp_path / 'a', names, SMALL)
     build_digits(tmp_path / 'b', names[::-1], SMALL)
     first = contents(tmp_path / 'a')
-    assert len(first) == 2 * 4 + 1 + 20 + 1 + 4 * (12 + 1)
-    assert first == contents(tmp_path / 'b')
+    assert len(first) == 2 * 4 + 1 + 20 + 1 + 4 * (12 + 1) + sum(CLIPS.values())
+    assert without_videos(first) == without_videos(contents(tmp_path / 'b'))
     for name in names:
         build_digits(tmp_path / 'c' / name, [name], SMALL)
-        assert contents(tmp_path / 'c' / name / name) == contents(tmp_path / 'a' / name)
+        alone, first = contents(tmp_path / 'c' / name / name), contents(tmp_path / 'a' / name)
+        assert without_videos(alone) == without_videos(first)
+        assert alone.keys() == first.keys()
 
 
 def test_another_seed_gives_other_bytes(tmp_path):
@@ -85,7 +94,9 @@ def test_light_changes_the_pictures_and_nothing_else(tmp_path, name):
     new, old = contents(tmp_path / 'new'), contents(tmp_path / 'old')
     assert new.keys() == old.keys()
     pictures = {path for path in new if re.search(r'images|leftImg8bit|scan|\.jpg', str(path))}
-    assert len(pictures) == (20 if name == 'classification' else 6)
+    assert len(pictures) == {'classification': 20, **{k: n - 4 for k, n in CLIPS.items()}}.get(
+        name, 6
+    )
     assert {path for path in new if new[path] != old[path]} == {
         *pictures,
         Path(name, 'digits.json'),
@@ -176,16 +187,18 @@ def test_old_scenes_are_told_from_new_ones(tmp_path, make_digits, capsys):
 @pytest.mark.parametrize('error', [KeyboardInterrupt, OSError('disk full')])
 @pytest.mark.parametrize('name', list(FORMATS))
 def test_an_interrupted_build_leaves_nothing(tmp_path, monkeypatch, name, error):
-    make, made = SceneMaker.scene, []
+    files = {'coco': 2, 'classification': 2, 'kinetics': 2, 'kinetics_rawframes': 160}.get(name, 4)
+    kind, method = (ClipMaker, 'clip') if name in CLIPS else (SceneMaker, 'scene')
+    make, made = getattr(kind, method), []
 
-    def scene(self, split, index, labels=None):
+    def interrupted(self, split, index, **kwargs):
         made.append(index)
         if len(made) == 3:
-            assert len(contents(tmp_path)) == (2 if name in ('coco', 'classification') else 4)
+            assert len(contents(tmp_path)) == files
             raise error
-        return make(self, split, index, labels)
+        return make(self, split, index, **kwargs)
 
-    monkeypatch.setattr(SceneMaker, 'scene', scene)
+    monkeypatch.setattr(kind, method, interrupted)
     with pytest.raises((KeyboardInterrupt, DigitsError)):
         build_digits(tmp_path, [name], SMALL)
     assert list(tmp_path.iterdir()) == []
@@ -253,6 +266,15 @@ def test_tool_never_replaces_what_it_did_not_write(make_digits, tmp_path, capsys
     assert make_digits('--out', 'out', '--force') == 2
     assert 'was not written by make_digits' in capsys.readouterr().err
     assert contents(tmp_path) == before
+
+
+def test_videos_without_pyav_say_what_to_install(make_digits, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, 'av', None)
+    args = ['--size', 64, '--train', 4, '--val', 2, '--formats', 'kinetics']
+    assert make_digits('--out', 'out', *args) == 2
+    assert 'videos need PyAV' in capsys.readouterr().err
+    assert list((tmp_path / 'out').iterdir()) == []
+    assert make_digits('--out', 'out', *args[:-1], 'kinetics_rawframes') == 0
 
 
 @pytest.mark.parametrize(

@@ -88,3 +88,14 @@ def test_blur_and_noise():
     # The integral of a Gaussian of 3.2 pixels up to 3.5 pixels before the edge.
     assert blurred[32, 28, 0] == pytest.approx(norm.cdf(-3.5 / 3.2), abs=0.01)
     assert np.ptp(blurred[:, 28]) < 1e-6
+
+
+def test_frames_of_a_clip_have_one_light_and_each_its_own_noise():
+    clip = np.random.default_rng(1).random((3, 32, 32, 3), np.float32)
+    still = replace(Light(), noise=(0.0, 0.0))
+    lit = still.shine(np.random.default_rng(0), clip)
+    for frame, alone in zip(lit, clip, strict=True):
+        assert np.abs(frame - still.shine(np.random.default_rng(0), alone)).max() < 1e-6
+    grey = np.full_like(clip, 0.5)
+    noisy = replace(NONE, noise=(0.05, 0.05)).shine(np.random.default_rng(0), grey)
+    assert np.std(noisy[0] - noisy[1]) == pytest.approx(0.05 * 2**0.5, rel=0.1)

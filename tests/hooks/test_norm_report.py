@@ -96,6 +96,11 @@ class Backbone(nn.Sequential):
     norm_eval = True
 
 
+class PartialBN(nn.Sequential):
+    norm_eval = False
+    partial_bn = True
+
+
 def test_norm_eval_is_reported_only_where_ours_train():
     model = nn.ModuleDict(
         {
@@ -103,9 +108,13 @@ def test_norm_eval_is_reported_only_where_ours_train():
             'theirs': Backbone(nn.BatchNorm2d(4)),
             'frozen': Backbone(SN(4, frozen=True)),
             'free': nn.Sequential(IBN(4)),
+            'tsn': PartialBN(nn.BatchNorm2d(4), IBN(4)),
         }
     )
-    assert norms_under_norm_eval(model) == {'ours': {'SN'}}
+    assert norms_under_norm_eval(model) == {
+        'norm_eval=True of ours': {'SN'},
+        'partial_bn=True of tsn': {'IBN'},
+    }
 
 
 @pytest.mark.parametrize(

@@ -106,11 +106,36 @@ tta_pipeline = [load, dict(type='TestTimeAug', transforms=[[resize], flips, [pac
 """
 
 
+ACTIONS = """
+default_scope = 'mmaction'
+decode = [dict(type='OpenCVInit'), dict(type='SampleFrames', clip_len=4, frame_interval=1,
+                                        num_clips=1), dict(type='OpenCVDecode')]
+pack = [dict(type='FormatShape', input_format='NCTHW'), dict(type='PackActionInputs')]
+train_dataloader = val_dataloader = test_dataloader = dict(
+    batch_size=2,
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    dataset=dict(type='VideoDataset', ann_file='data/videos.txt',
+                 data_prefix=dict(video='data/videos'), pipeline=[*decode, *pack]),
+)
+val_evaluator = test_evaluator = dict(type='AccMetric')
+model = dict(
+    type='Recognizer3D',
+    data_preprocessor=dict(type='ActionDataPreprocessor', mean=[0] * 3, std=[255] * 3,
+                           format_shape='NCTHW'),
+    backbone=dict(type='ResNet3d', depth=18, base_channels=8, pretrained2d=False,
+                  norm_cfg=norm_cfg),
+    cls_head=dict(type='I3DHead', num_classes=2, in_channels=64, average_clips='prob'),
+)
+default_hooks = dict(checkpoint=checkpoint, visualization=dict(type='VisualizationHook'))
+visualizer = dict(type='ActionVisualizer', vis_backends=[dict(type='LocalVisBackend')])
+"""
+
+
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """Four images with a class, a label map and a box each."""
     rng = np.random.default_rng(0)
-    for name in ('images', 'labels', 'folders/a', 'folders/b'):
+    for name in ('images', 'labels', 'videos', 'folders/a', 'folders/b'):
         (tmp_path / 'data' / name).mkdir(parents=True)
     coco = {'categories': [{'id': 1, 'name': 'a'}], 'images': [], 'annotations': []}
     for i in range(4):
@@ -123,8 +148,20 @@ def folder(tmp_path, monkeypatch):
         box = {'id': i + 1, 'image_id': i, 'category_id': 1, 'bbox': [4, 4, 20, 20]}
         coco['annotations'].append({**box, 'area': 400, 'iscrowd': 0})
     (tmp_path / 'data/boxes.json').write_text(json.dumps(coco))
+    write_videos(tmp_path / 'data', rng)
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+def write_videos(data, rng):
+    cv2 = pytest.importorskip('cv2')
+    for i in range(4):
+        path = data / f'videos/{i}.mp4'
+        writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*'mp4v'), 8, (32, 32))
+        for _ in range(8):
+            writer.write(rng.integers(0, 255, (32, 32, 3), dtype=np.uint8))
+        writer.release()
+    (data / 'videos.txt').write_text(''.join(f'{i}.mp4 {i % 2}\n' for i in range(4)))
 
 
 @pytest.mark.slow
@@ -134,8 +171,9 @@ def folder(tmp_path, monkeypatch):
         ('mmpretrain', CLASSIFICATION, 'accuracy/top1', '*.png'),
         ('mmseg', SEGMENTATION, 'mIoU', 'vis_data/vis_image/*.png'),
         ('mmdet', DETECTION, 'coco/bbox_mAP', '*.png'),
+        ('mmaction', ACTIONS, 'acc/top1', None),
     ],
-    ids=['classification', 'segmentation', 'detection'],
+    ids=['classification', 'segmentation', 'detection', 'actions'],
 )
 def test_train_and_test(folder, train, run_test, capfd, package, text, metric, pictures):
     pytest.importorskip(package)
@@ -156,10 +194,16 @@ def test_train_and_test(folder, train, run_test, capfd, package, text, metric, p
     checkpoint = last.read_text()
     assert checkpoint.endswith('iter_4.pth')
 
-    run(run_test, checkpoint, '--out', 'predictions.pkl', '--show-dir', 'shown')
+    shown = ['--show-dir', 'shown'] if pictures else []
+    run(run_test, checkpoint, '--out', 'predictions.pkl', *shown)
     assert len(pickle.loads((folder / 'predictions.pkl').read_bytes())) == 4
-    assert len(list((folder / 'shown').glob(pictures))) == 4
-    run(run_test, checkpoint, '--tta')
+    if pictures:
+        assert len(list((folder / 'shown').glob(pictures))) == 4
+    else:
+        assert run_test(['c.py', checkpoint, '--show-dir', 'shown']) == 2
+        assert 'VisualizationHook of mmaction2 1.2 fails' in capfd.readouterr().err
+    if 'tta_model' in text:
+        run(run_test, checkpoint, '--tta')
     if 'mmseg' in text:
         run(run_test, checkpoint, '--out', 'maps')
         assert sorted(p.name for p in (folder / 'maps').iterdir()) == [f'{i}.png' for i in range(4)]

@@ -28,7 +28,7 @@ def test_the_type_is_in_the_root_registry_and_registering_again_is_harmless(norm
         assert norm_type not in child.module_dict, f'registered in {scope} too'
 
 
-@pytest.mark.parametrize('scope', ['mmengine', 'mmdet', 'mmseg', 'mmpretrain'])
+@pytest.mark.parametrize('scope', ['mmengine', 'mmdet', 'mmseg', 'mmpretrain', 'mmaction'])
 @all_types
 def test_the_bare_type_name_builds_in_every_scope(norm_type, scope):
     with DefaultScope.overwrite_default_scope(scope):

@@ -14,6 +14,7 @@ MM = {
     'mmdet': 'mmdet',
     'mmseg': 'mmsegmentation',
     'mmpretrain': 'mmpretrain',
+    'mmaction': 'mmaction2',
 }
 
 

@@ -29,7 +29,9 @@ assert HOOKS.get('NormReportHook')
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    'missing', [{'mmdet'}, {'mmseg'}, {'mmpretrain'}, set(MM)], ids=lambda m: '+'.join(sorted(m))
+    'missing',
+    [{'mmdet'}, {'mmseg'}, {'mmpretrain'}, {'mmaction'}, set(MM)],
+    ids=lambda m: '+'.join(sorted(m)),
 )
 def test_the_rest_works(missing, tmp_path):
     python = environment_without(tmp_path / 'venv', missing)

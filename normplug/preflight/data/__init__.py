@@ -19,15 +19,15 @@ __all__ = [
     'unreadable_files_explained',
 ]
 
-# Decoding these takes less than a second; tools/check_data.py decodes all.
+# Decoding these takes less than a second, or a few of real clips; tools/check_data.py decodes all.
 _DECODED = 32
 
 
 def check_data(cfg: Config, phases: tuple[str, ...]) -> list[str]:
     """Check what can be checked within seconds, also of 100,000 images.
 
-    That is: paths, annotation files, which files exist, and 32 images of each dataset. In a process
-    group, rank 0 alone looks into the files.
+    That is: paths, annotation files, which files exist, and 32 images or clips of each dataset. In
+    a process group, rank 0 alone looks into the files.
 
     Args:
         cfg: a config of known types.
@@ -49,7 +49,7 @@ def check_data(cfg: Config, phases: tuple[str, ...]) -> list[str]:
 
 
 def check_all_data(cfg: Config, phases: tuple[str, ...]) -> Problems:
-    """As :func:`check_data`, but decode every image and map of labels, and return what is found.
+    """As :func:`check_data`, but decode every image, map and clip, and return what is found.
 
     Raises:
         UserError: a path does not exist, or a dataset cannot be built.

@@ -1,8 +1,8 @@
 """Check what the files of the datasets hold.
 
-Most checks are for mm's own COCO, segmentation and classification datasets. Those of other types
-(LVIS, VOC, a user's own) are read by their own code if everything is to be decoded. Remote files
-are left alone. ``Problems.unseen`` lists what was not looked at.
+Most checks are for mm's own COCO, segmentation, classification and video datasets. Those of other
+types (LVIS, VOC, a user's own) are read by their own code if everything is to be decoded. Remote
+files are left alone. ``Problems.unseen`` lists what was not looked at.
 """
 
 from __future__ import annotations
@@ -13,22 +13,24 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import numpy as np
 from mmengine.config import Config
 from mmengine.registry import DATASETS
 
 from ..config import iter_datasets
 from ..config_types import class_of, name_of, scope_of
-from . import classification, detection, others, segmentation
+from . import classification, detection, others, segmentation, videos
 from .dataset_config import (
     CLASSIFICATION,
     COCO,
+    RAWFRAMES,
     SEGMENTATION,
+    VIDEOS,
     build_lazily,
     downloads,
     image_loader,
     is_remote,
     loads_as,
+    spread,
     transforms,
 )
 from .decode import UnreadableError, image_size
@@ -44,7 +46,7 @@ def check_contents(cfg: Config, phases: tuple[str, ...], decoded: int | None) ->
     Args:
         cfg: a config whose files exist and whose types are known.
         phases: of ``'train'``, ``'val'``, ``'test'``.
-        decoded: how many images of each dataset to decode, spread evenly; None for all.
+        decoded: how many images or clips of each dataset to decode, spread evenly; None for all.
 
     Raises:
         UserError: a dataset cannot be built.
@@ -70,9 +72,10 @@ class _Phase:
         self.segmentation: list[tuple[str, Any, dict]] = []
         self.others: list[tuple[str, Any, dict]] = []
         self.classification: list[tuple[str, Any, dict]] = []
+        self.videos: list[tuple[str, Any, dict]] = []
         self.class_folders: dict[str, list[str]] = {}
         loader = cfg.get(f'{phase}_dataloader') or {}
-        scope = scope_of(cfg)
+        self.scope = scope = scope_of(cfg)
         found = (
             list(iter_datasets(loader, f'{phase}_dataloader')) if isinstance(loader, dict) else []
         )
@@ -89,6 +92,8 @@ class _Phase:
                 self.segmentation.append((key, build_lazily(kind, key, config), config))
             elif loads_as(kind, CLASSIFICATION):
                 self.classification.append((key, build_lazily(kind, key, config), config))
+            elif loads_as(kind, VIDEOS) or loads_as(kind, RAWFRAMES):
+                self.videos.append((key, build_lazily(kind, key, config), config))
             elif downloads(config, scope):
                 problems.unseen.append(f'{name}: it downloads its files itself')
             else:
@@ -111,6 +116,10 @@ class _Phase:
             folders = classification.class_folders(dataset)
             if folders is not None:
                 self.class_folders[key] = folders
+        for key, dataset, config in self.videos:
+            videos.check_clips(
+                dataset, key, config, self.model, self.scope, self.decoded, self.problems
+            )
         for key, kind, config in self.others:
             self._check_other(key, kind, config)
 
@@ -165,7 +174,7 @@ class _Phase:
         loader = image_loader(config)
         if loader is None:
             return
-        samples = [samples[i] for i in self._chosen(len(samples))]
+        samples = [samples[i] for i in spread(len(samples), self.decoded)]
         sizes = self._decode(key, loader, [sample['img_path'] for sample in samples])
         if not loads:
             return
@@ -216,11 +225,6 @@ class _Phase:
                 f'{key} ({name_of(config.get("type"))}): whether its images decode'
             )
 
-    def _chosen(self, number: int) -> list[int]:
-        if self.decoded is None or number <= self.decoded:
-            return list(range(number))
-        return np.linspace(0, number - 1, self.decoded).astype(int).tolist()
-
     def _decode(
         self, key: str, loader: dict, paths: list[str], sizes: list | None = None
     ) -> list[tuple[int, int] | None]:
@@ -233,7 +237,7 @@ class _Phase:
             except UnreadableError as error:
                 return error
 
-        chosen = self._chosen(len(paths))
+        chosen = spread(len(paths), self.decoded)
         # Pillow warns of large images. The filters belong to the process: not in its threads.
         with warnings.catch_warnings(), ThreadPoolExecutor() as pool:  # decoding holds no lock
             warnings.simplefilter('ignore')

@@ -7,6 +7,7 @@ import inspect
 import os
 from typing import Any
 
+import numpy as np
 from mmengine.registry import DATASETS
 
 from normplug.errors import UserError
@@ -16,19 +17,24 @@ from ..config_types import class_of, dicts_in, name_of
 __all__ = [
     'CLASSIFICATION',
     'COCO',
+    'RAWFRAMES',
     'SEGMENTATION',
+    'VIDEOS',
     'build_lazily',
     'chosen_by_indices',
     'downloads',
     'image_loader',
     'is_remote',
     'loads_as',
+    'spread',
     'transforms',
 ]
 
 COCO = ('mmdet.datasets.coco', 'CocoDataset')
 CLASSIFICATION = ('mmpretrain.datasets.custom', 'CustomDataset')
 SEGMENTATION = ('mmseg.datasets.basesegdataset', 'BaseSegDataset')
+VIDEOS = ('mmaction.datasets.video_dataset', 'VideoDataset')
+RAWFRAMES = ('mmaction.datasets.rawframe_dataset', 'RawframeDataset')
 # What such a class must not have changed for its files to be read as its base reads them.
 _LOADING = ('load_data_list', 'parse_data_info', 'COCOAPI', '_find_samples', 'is_valid_file')
 
@@ -82,6 +88,13 @@ def chosen_by_indices(items: list, dataset: Any) -> list:
     if isinstance(indices, int):
         return items[:indices] if indices >= 0 else items[indices:]
     return items if indices is None else [items[i] for i in indices]
+
+
+def spread(number: int, chosen: int | None) -> list[int]:
+    """``chosen`` indices below ``number``, spread evenly; None for all."""
+    if chosen is None or number <= chosen:
+        return list(range(number))
+    return np.linspace(0, number - 1, chosen).astype(int).tolist()
 
 
 def is_remote(config: dict) -> bool:

@@ -1,15 +1,16 @@
-"""End a training with the file's name if an image cannot be read."""
+"""End a training with the file's name if an image or video cannot be read."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from mmengine.dataset import Compose
 
 from normplug.errors import UserError
 
-from .decode import UnreadableError, image_size, read_labels
+from .decode import UnreadableError, image_size, read_labels, read_video
 
 __all__ = ['UnreadableFileError', 'unreadable_files_explained']
 
@@ -51,8 +52,9 @@ def unreadable_files_explained() -> Iterator[None]:
 
 
 def _raise_if_unreadable(sample: dict, error: Exception) -> None:
-    for name, read in (('img_path', image_size), ('seg_map_path', read_labels)):
-        path = sample.get(name)
+    files = [(sample.get('img_path'), image_size), (sample.get('seg_map_path'), read_labels)]
+    files += _of_clip(sample)
+    for path, read in files:
         if not isinstance(path, str) or '://' in path:
             continue
         try:
@@ -62,3 +64,15 @@ def _raise_if_unreadable(sample: dict, error: Exception) -> None:
                 f'{path} {reason}: copy or download it again, or take it out of the dataset, then '
                 'go on with --resume (tools/check_data.py CONFIG finds all such files)'
             ) from error
+
+
+def _of_clip(sample: dict) -> Iterator[tuple[str, Callable]]:
+    """The files of mmaction2's VideoDataset and RawframeDataset."""
+    if sample.get('modality') != 'RGB' or 'start_index' not in sample:
+        return
+    if 'frame_dir' not in sample:
+        yield sample.get('filename'), read_video
+        return
+    first = sample['start_index'] + sample.get('offset', 0)
+    for number in range(first, first + sample['total_frames']):
+        yield os.path.join(sample['frame_dir'], sample['filename_tmpl'].format(number)), image_size

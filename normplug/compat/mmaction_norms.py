@@ -1,0 +1,152 @@
+"""Our norms, and group norm, where mmaction2 knows batch norms alone.
+
+Weights of 2D networks (``pretrained=...``): mmaction2 copies a checkpoint's norms into a 3D
+network, or into its own 2D ones, name by name, as those of a batch norm, into layers that are
+called ``bn``. So a layer of ours fails if the checkpoint is of batch norms, TSM leaves ratios out,
+and a group norm cannot be filled at all. Here our layers load their part of the checkpoint
+themselves, as by ``load_state_dict``: they know which tensors they have, and released layouts, and
+warn if there are none of their own.
+
+TSM's optimizer constructor refuses layers that it does not know. Ours are norms to it.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import warnings
+from collections.abc import Callable
+from types import ModuleType
+
+from torch import Tensor, nn
+
+from normplug.compat.on_import import on_import
+from normplug.norms import BaseNorm
+
+__all__ = ['install']
+
+
+def install() -> None:
+    """Change mmaction2's modules once they are imported; calling it again changes nothing."""
+    for name, change in _CHANGES.items():
+        on_import(f'mmaction.{name}', change)
+
+
+def _change_resnet3d(module: ModuleType) -> None:
+    kind = module.ResNet3d
+    _load_own(kind, '_inflate_bn_params')
+    kind._init_weights = staticmethod(_norms_as_bn(kind._init_weights))
+    _read_as_torchvision(module)
+
+
+def _change_resnet(module: ModuleType) -> None:
+    _load_own(module.ResNet, '_load_bn_params')
+    _change_method(module.ResNet, '_load_torchvision_checkpoint')
+    _read_as_torchvision(module)
+
+
+def _change_x3d(module: ModuleType) -> None:
+    _change_method(module.X3D, 'init_weights')
+
+
+def _change_tsm(module: ModuleType) -> None:
+    _read_as_torchvision(module, _of_conv_modules)
+
+
+def _change_slowfast(module: ModuleType) -> None:
+    _read_as_torchvision(module)
+
+
+def _change_constructor(module: ModuleType) -> None:
+    module._BatchNorm = (module._BatchNorm, BaseNorm)  # it asks isinstance, which takes tuples
+
+
+_CHANGES: dict[str, Callable[[ModuleType], None]] = {
+    'models.backbones.resnet': _change_resnet,
+    'models.backbones.resnet3d': _change_resnet3d,
+    'models.backbones.resnet3d_slowfast': _change_slowfast,
+    'models.backbones.resnet_tsm': _change_tsm,
+    'models.backbones.x3d': _change_x3d,
+    'engine.optimizers.tsm_optim_wrapper_constructor': _change_constructor,
+}
+
+
+def _load_own(kind: type, name: str) -> None:
+    """Make a static method that copies a norm's tensors let our layers load them."""
+    mmactions = getattr(kind, name)
+
+    @functools.wraps(mmactions)
+    def load(norm: nn.Module, state: dict, name: str, loaded: list[str]) -> None:
+        if not isinstance(norm, BaseNorm):
+            return mmactions(norm, state, name, loaded)
+        own = {key: state[f'{name}.{key}'] for key in _below(name, state)}
+        if own['weight'].numel() != norm.num_features:  # mmaction2 goes on with the others too
+            return warnings.warn(
+                f'{name} of the 2D checkpoint has {own["weight"].numel()} channels, its layer '
+                f'{norm.num_features}: not loaded',
+                stacklevel=2,
+            )
+        unexpected = norm.load_state_dict(dict(own), strict=False).unexpected_keys
+        loaded += [f'{name}.{key}' for key in own if key not in unexpected]
+        return None
+
+    setattr(kind, name, staticmethod(load))
+
+
+def _below(name: str, state: dict) -> list[str]:
+    return [key.removeprefix(f'{name}.') for key in state if key.startswith(f'{name}.')]
+
+
+def _change_method(kind: type, name: str) -> None:
+    setattr(kind, name, _norms_as_bn(getattr(kind, name)))
+
+
+def _norms_as_bn(method: Callable) -> Callable:
+    """Give every ConvModule its norm as ``bn`` while ``method`` runs: a group norm is ``gn``."""
+
+    @functools.wraps(method)
+    def wrapped(self: nn.Module, *args, **kwargs):
+        others = [
+            part
+            for part in self.modules()
+            if getattr(part, 'with_norm', False) and not hasattr(part, 'bn')
+        ]
+        for part in others:
+            vars(part)['bn'] = part.norm  # an attribute, no second entry of the state dict
+        try:
+            return method(self, *args, **kwargs)
+        finally:
+            for part in others:
+                del vars(part)['bn']
+
+    return wrapped
+
+
+def _read_as_torchvision(module: ModuleType, rename: Callable[[str], str] = str) -> None:
+    """Make the module's reading of checkpoints give names as torchvision's ResNet has them."""
+    mmengines = module._load_checkpoint
+
+    @functools.wraps(mmengines)
+    def load(*args, **kwargs) -> dict[str, Tensor]:
+        state = mmengines(*args, **kwargs)
+        state = state.get('state_dict', state)
+        # A whole classifier, as mmpretrain trains it, has more than a backbone.
+        prefix = 'backbone.' if any(name.startswith('backbone.') for name in state) else ''
+        names = {name: _of_torchvision(name.removeprefix(prefix)) for name in state}
+        return {rename(names[name]): value for name, value in state.items()}
+
+    module._load_checkpoint = load
+
+
+def _of_torchvision(name: str) -> str:
+    """The norm of a residual block is ``bn1`` there whatever its type; in mm ``gn1`` if a GN."""
+    return re.sub(r'(^|\.)gn(\d\.)', r'\1bn\2', name)
+
+
+def _of_conv_modules(name: str) -> str:
+    """torchvision's name of a tensor of a norm as mmaction2's network has it.
+
+    TSM itself renames those of a batch norm alone.
+    """
+    name = re.sub(r'(^|\.)bn(\d)\.(\w+)$', r'\1conv\2.bn.\3', name)
+    return re.sub(r'\.downsample\.1\.(\w+)$', r'.downsample.bn.\1', name)
