@@ -116,7 +116,7 @@ def moved(tracked: Tracked, how: Tracking, batch: Moments, count: int | Tensor) 
     if how.unbiased:
         least = (count - 1).clamp(min=1) if isinstance(count, Tensor) else max(count - 1, 1)
         var = var * (count / least)
-    step = how.step(num_batches.to(batch.mean.dtype))
+    step = how.step(num_batches)
     if how.pooled:  # the mixture of both has the variance V + s (v − V) + s (1 − s) (m − M)²
         var = var + (1 - step) * (batch.mean - tracked.mean).square()
     mean, var = (

@@ -1,7 +1,4 @@
 # Classifier of the table of batch noise: PN, with the gamma decay of statistics of 32 images.
 _base_ = './resnet18-w16_pn_batch-noise_digits.py'
 
-custom_hooks = [
-    *_base_.custom_hooks,
-    dict(type='GammaDecayHook', samples=32, kurtosis_interval=500),
-]
+custom_hooks = [*_base_.custom_hooks, dict(type='GammaDecayHook', samples=32)]

@@ -83,7 +83,7 @@ def _running(layer: nn.Module, x: Tensor) -> dict[str, Tensor]:
         batches = batches + 1
         biased = isinstance(norm, WhiteningNorm) or how.pooled
         new_spread = new[1] if biased else new[1] * count / (count - 1)
-        step = how.step(batches.to(mean.dtype))
+        step = how.step(batches)
         if how.pooled:
             new_spread = new_spread + (1 - step) * (new[0] - mean).square()
         mean = mean + step * (new[0] - mean)
