@@ -86,11 +86,11 @@ class Tracking(NamedTuple):
 
     def step(self, num_batches: Tensor) -> Tensor | float:
         """Return the weight of the new batch, which ``num_batches``, (), counts already."""
+        if self.momentum is not None and not self.warmup:
+            return self.momentum
         average = 1 / num_batches.clamp(min=1)
         if self.momentum is None:
             return average
-        if not self.warmup:
-            return self.momentum
         early = average.clamp(min=self.momentum)
         return torch.where(num_batches <= self.warmup, early, self.momentum)
 
