@@ -98,7 +98,6 @@ def group_reducer(group: dist.ProcessGroup | None = None) -> GroupReducer | None
     return None if size == 1 else GroupReducer(group)
 
 
-@torch.no_grad()
 def randn_of_rank(*shape: int, device: torch.device) -> Tensor:
     """Draw standard normal numbers, float32, that are other ones on each rank.
 
@@ -110,6 +109,7 @@ def randn_of_rank(*shape: int, device: torch.device) -> Tensor:
     return ranks[get_rank()]
 
 
+@torch.no_grad()
 def synchronize_running_stats(model: nn.Module) -> None:
     """Give the running statistics of ``model`` the same values on all ranks, in place.
 

@@ -18,7 +18,7 @@ from .classification import crop_settings, write_classification
 from .clip import ClipMaker, clip_settings
 from .coco import write_coco
 from .kinetics import write_rawframes, write_videos
-from .scene import SceneMaker, SceneSettings
+from .scene import Maker, SceneMaker, SceneSettings
 
 __all__ = [
     'FORMATS',
@@ -79,9 +79,9 @@ class Format:
     of each split, which `maker(settings, seed)` makes.
     """
 
-    write: Callable[[Path, Any, Mapping[str, int]], None]
+    write: Callable[[Path, Any, Mapping[str, int]], None]  # Any: the maker below
     adapt: Callable[[SceneSettings], SceneSettings] = replace
-    maker: type = SceneMaker
+    maker: type[Maker] = SceneMaker
 
 
 FORMATS: dict[str, Format] = {

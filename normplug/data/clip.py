@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from PIL import Image
 
-from .scans import CLASSES, SPLITS, load_material
-from .scene import LUMA, SceneSettings, cover, draw_colour, expose
+from .scans import CLASSES, SPLITS
+from .scene import LUMA, Maker, SceneSettings, cover, draw_colour, expose
 
 __all__ = [
     'CLIP_CLASSES',
@@ -115,23 +115,12 @@ def make_track(rng: np.random.Generator, motion: str, settings: SceneSettings) -
     )
 
 
-class ClipMaker:
-    """Makes clip number `index` of a split from `seed`, in any order and independently.
+class ClipMaker(Maker):
+    """Makes clips.
 
     Of the settings, `digits`, `empty`, `min_visible` and `min_area` have no meaning here: a clip
     has one digit, of which the border cuts off a little at most.
-
-    Raises:
-        ValueError: a negative seed, or settings that `load_material` refuses.
     """
-
-    def __init__(self, settings: SceneSettings, seed: int) -> None:
-        """Load the material; no clip is made yet."""
-        if seed < 0:
-            raise ValueError(f'seed {seed} must not be negative')
-        self.settings = settings
-        self.seed = seed
-        self._materials = {split: load_material(split, seed, settings.photos) for split in SPLITS}
 
     def clip(self, split: str, index: int) -> Clip:
         """Make a clip. The classes take turns.

@@ -13,7 +13,16 @@ from PIL import Image
 from .light import Light
 from .scans import CLASSES, PHOTOS, SPLITS, load_material
 
-__all__ = ['LUMA', 'Scene', 'SceneMaker', 'SceneSettings', 'cover', 'draw_colour', 'expose']
+__all__ = [
+    'LUMA',
+    'Maker',
+    'Scene',
+    'SceneMaker',
+    'SceneSettings',
+    'cover',
+    'draw_colour',
+    'expose',
+]
 
 # Ink (0 to 1) where a stroke starts to cover the photograph, and where it covers it fully.
 INK_RANGE = (0.35, 0.65)
@@ -87,20 +96,24 @@ class Scene:
     unsure: np.ndarray
 
 
-class SceneMaker:
-    """Makes scene number `index` of a split from `seed`, in any order and independently.
+class Maker:
+    """What makes number `index` of a split from `seed`, in any order and independently.
 
     Raises:
         ValueError: a negative seed, or settings that `load_material` refuses.
     """
 
     def __init__(self, settings: SceneSettings, seed: int) -> None:
-        """Load the material; no scene is made yet."""
+        """Load the material; nothing is made yet."""
         if seed < 0:
             raise ValueError(f'seed {seed} must not be negative')
         self.settings = settings
         self.seed = seed
         self._materials = {split: load_material(split, seed, settings.photos) for split in SPLITS}
+
+
+class SceneMaker(Maker):
+    """Makes scenes."""
 
     def scene(self, split: str, index: int, labels: Sequence[int] | None = None) -> Scene:
         """Compose a scene; `labels` fixes its digits instead of drawing them.

@@ -24,6 +24,7 @@ from normplug.population import (
     buffers_kept,
     modes_kept,
     population_loader,
+    restarted,
     sampler_of,
 )
 from normplug.population.noise_recorder import NoiseRecorder, layers_with_batch_noise
@@ -150,6 +151,7 @@ class BatchNoiseHook(Hook):
             layers = layers_with_batch_noise(model)
             recorder = NoiseRecorder(layers, scale)
             stack.enter_context(recorder.watching())
+            stack.enter_context(restarted(self._loader))
             for data in islice(self._loader, self._number):
                 # Each wrapper of several has a context of its own, for parts that only it knows.
                 is_one = not isinstance(wrapper, OptimWrapperDict)

@@ -145,7 +145,7 @@ class GammaDecayHook(Hook):
                 self._decays.append(DecayStep(wrapper, estimate, self.samples, self.scale))
             if resumed:
                 self._load(resumed)
-        except Exception:
+        except Exception:  # whatever it is: no hook may stay on the layers and the optimizers
             self.after_train(runner)
             raise
         logger = hook_of(runner.hooks, 'LoggerHook')

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Collection, Iterable
 
 import torch
@@ -21,6 +20,7 @@ from normplug.population import (
     live_norms,
     modes_kept,
     population_loader,
+    restarted,
     sampler_of,
 )
 from normplug.random_state import get_random_state, set_random_state
@@ -132,9 +132,10 @@ class PopulationHook(Hook):
         kurtosis = [name for name, layer in live if _has_kurtosis(layer)]
         state = get_random_state()
         try:
-            self._set_order(done)
+            sampler_of(self._loader).set_epoch(done)  # samples depend on the iteration alone
             number = batches_of_all_ranks(self._loader, self.num_batches)
-            unseen = estimate_population(model, self._loader, number, names, kurtosis)
+            with restarted(self._loader):
+                unseen = estimate_population(model, self._loader, number, names, kurtosis)
         finally:
             set_random_state(state)
         counts = {'mean and variance': len(names), 'kurtosis': len(kurtosis)}
@@ -158,14 +159,6 @@ class PopulationHook(Hook):
                 'iteration but goes on from estimate to estimate, so that a resumed training would '
                 "see other samples: use sampler=dict(type='DefaultSampler', shuffle=True)"
             )
-        own = vars(self._loader.batch_sampler)
-        self._batching = copy.deepcopy({n: v for n, v in own.items() if n != 'sampler'})
-
-    def _set_order(self, done: int) -> None:
-        """Let the loader begin with samples that depend on the iteration alone."""
-        sampler_of(self._loader).set_epoch(done)
-        # mmdet's keeps the samples of batches that were not full where the last pass was left.
-        vars(self._loader.batch_sampler).update(copy.deepcopy(self._batching))
 
 
 def _has_kurtosis(layer: PN) -> bool:

@@ -12,6 +12,7 @@ from normplug.population import (
     estimate_population,
     live_norms,
     population_loader,
+    restarted,
     running_statistics,
 )
 from normplug.random_state import get_random_state, set_random_state
@@ -92,7 +93,8 @@ class PreciseBNStatsHook(Hook):
             model = unwrapped(runner.model)
             ema = next((hook for hook in runner.hooks if isinstance(hook, EMAHook)), None)
             validated = unwrapped(ema.ema_model) if ema else model
-            unseen = estimate_population(validated, self._loader, number)
+            with restarted(self._loader):
+                unseen = estimate_population(validated, self._loader, number)
             if ema and not ema.ema_model.update_buffers:
                 # Validation then takes parameters from the copy and buffers from the model.
                 for name, layer in live_norms(validated).items():

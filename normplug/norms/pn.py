@@ -90,7 +90,8 @@ class PN(BaseNorm):
     batches; batch norm's, an average of the variances of batches, is far too small at one image.
 
     The first ``warmup`` batches are normalized by their own statistics, with gradient, as in batch
-    norm; running statistics are their plain average, as long as that is faster than ``momentum``.
+    norm; running statistics are those of all their values, as long as that is faster than
+    ``momentum``.
     A checkpoint that counts at least ``warmup`` batches has them behind it.
 
     Training on running statistics can diverge: a step that makes activations grow is not undone by

@@ -1,6 +1,11 @@
 """Statistics over batches of training data: precise BN, and the noise of a batch."""
 
-from normplug.population.data import batches_of_all_ranks, population_loader, sampler_of
+from normplug.population.data import (
+    batches_of_all_ranks,
+    population_loader,
+    restarted,
+    sampler_of,
+)
 from normplug.population.decay_estimate import CURVATURES, DecayEstimate
 from normplug.population.estimate import (
     PopulationError,
@@ -23,6 +28,7 @@ __all__ = [
     'live_norms',
     'modes_kept',
     'population_loader',
+    'restarted',
     'running_statistics',
     'sampler_of',
 ]

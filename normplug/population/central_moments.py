@@ -9,6 +9,7 @@ from torch import Tensor
 
 from normplug.batch_noise import excess_kurtosis
 from normplug.dist import group_reducer
+from normplug.ops import batch_moments_of_powers
 from normplug.precision import small_dtype
 
 __all__ = ['CentralMoments', 'central_moments', 'merge_moments', 'over_ranks']
@@ -51,18 +52,8 @@ def central_moments(x: Tensor) -> CentralMoments:
     count = x.numel() // max(x.shape[1], 1)
     if count == 0:
         return CentralMoments.none(x.shape[1], x)
-    dims = [d for d in range(x.dim()) if d != 1]
-    values = x if x.dtype == torch.float64 else x.float()
-    mean = values.mean(dims, keepdim=True)
-    centred = values - mean
-    second = centred.square().mean(dims, keepdim=True)
-    # Powers of the standardized values: those of 1e10, or of 1e-12, are no float32.
-    unit = centred * torch.where(second > 0, second, 1).rsqrt()
-    std = second.flatten().to(dtype).sqrt()
-    third, fourth = (unit.pow(k).mean(dims).to(dtype) * std**k for k in (3, 4))
-    moments = [mean.flatten(), second.flatten(), third, fourth]
-    counts = torch.full_like(moments[0], count)
-    return CentralMoments(*(t.to(dtype) for t in (counts, *moments)))
+    mean, *powers = batch_moments_of_powers(x, dtype)
+    return CentralMoments(torch.full_like(mean, count), mean, *powers)
 
 
 def merge_moments(sets: list[CentralMoments]) -> CentralMoments:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -13,7 +15,7 @@ from mmengine.registry import DATA_SAMPLERS, DefaultScope
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader, Sampler
 
-__all__ = ['batches_of_all_ranks', 'population_loader', 'sampler_of']
+__all__ = ['batches_of_all_ranks', 'population_loader', 'restarted', 'sampler_of']
 
 
 def batches_of_all_ranks(loader: DataLoader, wanted: int) -> int:
@@ -57,6 +59,21 @@ def population_loader(
     broadcast(common)  # with `randomness.diff_rank_seed` each rank has another
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmengine')):
         return Runner.build_dataloader(loader, seed=int(common))
+
+
+@contextmanager
+def restarted(loader: DataLoader) -> Iterator[None]:
+    """Leave the batch sampler afterwards as it was before a pass that may end early.
+
+    mmdet's AspectRatioBatchSampler keeps the samples of batches that were not full, and would begin
+    the next pass with them.
+    """
+    own = vars(loader.batch_sampler)
+    before = copy.deepcopy({name: v for name, v in own.items() if name != 'sampler'})
+    try:
+        yield
+    finally:
+        own.update(before)
 
 
 def sampler_of(loader: DataLoader) -> Sampler:

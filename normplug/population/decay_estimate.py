@@ -12,6 +12,8 @@ from normplug.batch_noise import decay_strength
 from normplug.dist import group_reducer
 from normplug.forward_hooks import HookOfOriginal
 from normplug.norms import BaseNorm
+from normplug.ops import mean_sigmoid
+from normplug.population.central_moments import CentralMoments
 from normplug.population.input_moments import InputMoments
 from normplug.population.sample_grads import SampleGradients
 from normplug.precision import small_dtype
@@ -136,8 +138,7 @@ class DecayEstimate:
         """Restore a :meth:`state` of the same layers."""
         for name in ('means', 'steps', 'kurtosis'):
             setattr(self, name, state[name].to(self.means))
-        total = self.inputs.total
-        self.inputs.total = type(total)(*state['inputs'].to(self.means))
+        self.inputs.total = CentralMoments(*state['inputs'].to(self.means))
 
     def remove(self) -> None:
         """Leave the layers as they were."""
@@ -164,9 +165,7 @@ class _SigmoidOutputs:
         def add(layer: nn.Module, args: tuple, y: Tensor) -> None:
             if not self.is_on or in_recomputation() or y.numel() == 0:
                 return
-            others = [d for d in range(y.dim()) if d != 1]
-            mean = y.sigmoid().mean(others, dtype=small_dtype(y))
-            self._seen[i].append(mean * y.shape[0])
+            self._seen[i].append(mean_sigmoid(y, small_dtype(y)) * y.shape[0])
             self._images[i] += y.shape[0]
 
         return add

@@ -15,7 +15,6 @@ from math import isfinite
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from mmengine.dist import all_gather_object, get_world_size
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -25,8 +24,8 @@ from normplug.dist import group_reducer
 from normplug.forward_hooks import input_of
 from normplug.norms import BaseNorm
 from normplug.norms.whitening import WhiteningNorm
+from normplug.ops.passes import backward_reduce, taken
 from normplug.own_code import own_code
-from normplug.precision import working_dtype
 from normplug.running import in_recomputation
 
 from .central_moments import CentralMoments, central_moments, merge_moments, over_ranks
@@ -125,12 +124,11 @@ class NoiseRecorder:
     def _of_torch(
         self, name: str, layer: nn.Module, x: Tensor, of: CentralMoments, grad: Tensor
     ) -> None:
-        """Add the gradients of a batch norm of torch, from that of its output."""
-        dtype = working_dtype(x)
-        x_hat = F.batch_norm(x.to(dtype), of.mean.to(dtype), of.second.to(dtype), eps=layer.eps)
-        grad = grad.to(dtype)
-        by_instance = (t.unsqueeze(-1).flatten(2).sum(2) for t in (grad * x_hat, grad))
-        self._gradients.add(self._learning.index(name), *by_instance)
+        """Add the gradients of a batch norm of torch, Σ dy x̂ and Σ dy, from that of its output."""
+        dy_n, x_n = (t.unsqueeze(-1) if t.dim() == 2 else t for t in (grad, x))
+        to_bias, about_mean = backward_reduce(dy_n, x_n, taken(of.mean, x_n).expand(x.shape[:2]))
+        to_weight = about_mean * taken((of.second + layer.eps).rsqrt(), x_n)
+        self._gradients.add(self._learning.index(name), to_weight, to_bias)
 
     def _record(self, name: str, squares: Tensor | None) -> dict[str, float]:
         layer = self._layers[name.partition('/')[0]]

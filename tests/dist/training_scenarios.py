@@ -16,7 +16,7 @@ from normplug.population import estimate_population, running_statistics
 from tests.cases import assert_same
 from tests.dist.scenarios import EXACT, assert_equal_on_all_ranks
 from tests.hooks import isw_training
-from tests.hooks import test_precise_bn  # noqa: F401 - registers PlainDataset, ValidatedHook
+from tests.hooks import precise_training  # noqa: F401 - registers PlainDataset, ValidatedHook
 from tests.hooks import tiny_training as tiny
 
 mmengine.runner.runner.collect_env = dict  # asks compilers for a second

@@ -1,44 +1,20 @@
 """Precise BN in the course of a training."""
 
-import copy
-
 import mmengine.runner.runner
 import pytest
 import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
-from mmengine.registry import DATASETS, HOOKS
+from mmengine.registry import HOOKS
 from torch import nn
 
 from normplug import SN
 from normplug.hooks import PreciseBNStatsHook
 from normplug.population import PopulationError, estimate_population, population_loader
+from tests.hooks import precise_training  # noqa: F401 - registers PlainDataset, ValidatedHook
 from tests.hooks import tiny_training as tiny
 
 pytestmark = pytest.mark.slow
-
-
-@DATASETS.register_module()
-class PlainDataset(tiny.NoisyDataset):
-    """Samples that do not depend on the generators."""
-
-    def prepare_data(self, idx):
-        generator = torch.Generator().manual_seed(idx)
-        image = torch.randn(3, 4, 4, generator=generator) * (idx + 1)
-        return {'image': image, 'label': idx % 2, 'index': idx}
-
-
-@HOOKS.register_module()
-class ValidatedHook(Hook):
-    """Keeps the state that is validated."""
-
-    priority = 'LOWEST'
-
-    def before_train(self, runner):
-        self.states = []
-
-    def before_val_epoch(self, runner):
-        self.states.append(copy.deepcopy(runner.model.state_dict()))
 
 
 @pytest.fixture(autouse=True)

@@ -4,9 +4,9 @@ import pytest
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset, DefaultSampler, InfiniteSampler
 from mmengine.registry import DATA_SAMPLERS, DATASETS, TRANSFORMS
-from torch.utils.data import BatchSampler, Sampler
+from torch.utils.data import BatchSampler, DataLoader, Sampler
 
-from normplug.population import batches_of_all_ranks, population_loader, sampler_of
+from normplug.population import batches_of_all_ranks, population_loader, restarted, sampler_of
 
 
 @TRANSFORMS.register_module()
@@ -143,3 +143,28 @@ def test_no_pipeline():
 def test_no_config_of_the_data():
     with pytest.raises(ValueError, match=r'train_dataloader with its.*estimate of the population'):
         population_loader(Config({}))
+
+
+class Leftovers(BatchSampler):
+    """Keeps the samples of a batch that is not full, as mmdet's AspectRatioBatchSampler does."""
+
+    def __init__(self, sampler, batch_size):
+        super().__init__(sampler, batch_size, drop_last=False)
+        self.waiting = []
+
+    def __iter__(self):
+        for index in self.sampler:
+            self.waiting.append(index)
+            if len(self.waiting) > self.batch_size:
+                yield [self.waiting.pop(0) for _ in range(self.batch_size)]
+
+
+def test_a_pass_that_ends_early_leaves_nothing_to_the_next():
+    batches = Leftovers(range(9), 2)
+    loader = DataLoader(list(range(9)), batch_sampler=batches)
+    first = next(iter(loader)).tolist()
+    assert next(iter(loader)).tolist() != first  # as it is
+    batches.waiting = []
+    for _ in range(2):
+        with restarted(loader):
+            assert next(iter(loader)).tolist() == first
