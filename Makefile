@@ -23,7 +23,7 @@ demo: setup
 
 # Fast tests; with CI=true also those marked slow. One thread a process: the tensors are tiny.
 test: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto $(if $(CI),,-m "not slow")
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto $(if $(CI),--durations=40,-m "not slow")
 
 lint: setup
 	$(BIN)/ruff check
