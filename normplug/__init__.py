@@ -27,4 +27,5 @@ __all__ = ['NORMS', 'get_backend', 'link_kalman', 'set_backend', *norms.__all__]
 __version__ = '0.1.0'
 
 compat.install()
+whitened.install()
 register()

@@ -14,6 +14,8 @@ from torch import nn
 from normplug.checkpoint_file import check_exists, few, load
 from normplug.errors import UserError
 from normplug.resume.find import last_whole_checkpoint
+from normplug.whitened import check_coordinates
+from normplug.whitened.foreign import names_in
 
 __all__ = [
     'LoadReport',
@@ -88,7 +90,9 @@ def _has_nan(value: object) -> bool:
     )
 
 
-def compare(model: nn.Module, checkpoint: dict, prefix: str = '') -> LoadReport:
+def compare(
+    model: nn.Module, checkpoint: dict, prefix: str = '', whose: str = 'the checkpoint'
+) -> LoadReport:
     """Load ``checkpoint`` into ``model`` and report what fitted.
 
     This changes the model: give a spare one. It really loads, because layers may rename or
@@ -98,6 +102,10 @@ def compare(model: nn.Module, checkpoint: dict, prefix: str = '') -> LoadReport:
         model: the model.
         checkpoint: a checkpoint, or a state dict alone.
         prefix: compare the part of the checkpoint below this prefix, without the prefix.
+        whose: what it is, for the message.
+
+    Raises:
+        CheckpointError: it has the weights of whitened layers where the model has others.
     """
     source = _state_dict(checkpoint)
     state = OrderedDict((re.sub(r'^module\.', '', key), value) for key, value in source.items())
@@ -105,6 +113,7 @@ def compare(model: nn.Module, checkpoint: dict, prefix: str = '') -> LoadReport:
         state = {key[len(prefix) :]: val for key, val in state.items() if key.startswith(prefix)}
     else:
         state._metadata = getattr(source, '_metadata', OrderedDict())  # versions of the layers
+    check_coordinates(model, state, whose)
     found = []
     handle = model.register_load_state_dict_post_hook(
         lambda _, keys: found.append((tuple(keys.missing_keys), tuple(keys.unexpected_keys)))
@@ -134,7 +143,7 @@ def compare(model: nn.Module, checkpoint: dict, prefix: str = '') -> LoadReport:
 
 def check_strict(model: nn.Module, checkpoint: dict, path: str, asked_by: str) -> None:
     """Raise UserError unless ``checkpoint`` has exactly the tensors of ``model``."""
-    differences = compare(model, checkpoint).differences()
+    differences = compare(model, checkpoint, whose=f'{asked_by}: {path}').differences()
     if differences:
         raise UserError(
             '\n  '.join([f'{asked_by}: {path} is of another model than the config:', *differences])
@@ -183,7 +192,7 @@ def check_load_from(model: nn.Module, path: str) -> str:
         UserError: it gives nothing to the backbone (or, where there is none, to the model).
     """
     checkpoint = read_checkpoint(path, 'load_from')
-    report = compare(model, checkpoint)
+    report = compare(model, checkpoint, whose=f'load_from: {path}')
     has_backbone = any(key.startswith('backbone.') for key in model.state_dict())
     part = 'backbone.' if has_backbone else ''
     if not any(key.startswith(part) for key in report.used):
@@ -229,7 +238,7 @@ def check_pretrained(model: nn.Module) -> list[str]:
             prefix = init_cfg.get('prefix') or ''
             prefix += '.' if prefix and not prefix.endswith('.') else ''
             checkpoint = read_checkpoint(path, key)
-            report = compare(module, checkpoint, prefix)
+            report = compare(module, checkpoint, prefix, f'{key}: {path}')
             if not report.used:
                 raise UserError(
                     f'{key}: no key of {path} fits{f" below prefix {prefix}" if prefix else ""}. '
@@ -242,8 +251,14 @@ def check_pretrained(model: nn.Module) -> list[str]:
 
 
 def _check_readable(path: str, key: str) -> None:
-    if '://' not in path:
-        read_checkpoint(path, key)
+    if '://' in path:
+        return
+    names = names_in(_state_dict(read_checkpoint(path, key)))
+    if names:
+        raise UserError(
+            f'{key}: {path} has whitened weights ({few(names)}), which mmaction2 would copy as if '
+            'they were plain: name the checkpoint of a network without conv_cfg'
+        )
 
 
 def _converted(module: nn.Module, init_cfg: dict, key: str) -> str:

@@ -17,6 +17,7 @@ subtracted. W is made of V at each forward: B costs a 1×1 convolution of the we
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from numbers import Real
 
 import torch
@@ -119,15 +120,18 @@ class WhitenedLayer(nn.Module):
             state_dict.update({prefix + key: t for key, t in self._plain_state(weight).items()})
             if self.bias is None and f'{prefix}bias' in state_dict:  # of a deployed one
                 state_dict[f'{prefix}offset'] = state_dict.pop(f'{prefix}bias')
-        elif weight is not None:
-            for name in ('in_matrix', 'out_matrix'):
-                if (getattr(self, name) is None) != (prefix + name not in state_dict):
-                    args[-1].append(  # error messages
-                        f'{prefix.rstrip(".")}: the checkpoint is that of another whitened layer '
-                        f'than {type(self).__name__} ({name} differs): build the model with the '
-                        'conv_cfg that it was trained with'
-                    )
+        elif weight is not None and (differs := self.differs_from(state_dict, prefix)):
+            args[-1].append(  # error messages
+                f'{prefix.rstrip(".")}: the checkpoint is that of another whitened layer than '
+                f'{type(self).__name__} ({differs} differs): build the model with the conv_cfg '
+                'that it was trained with'
+            )
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def differs_from(self, state: Mapping[str, Tensor], prefix: str) -> str:
+        """Return what only one of the layer and another's ``state`` has; '' if they are alike."""
+        own = ('in_matrix', 'out_matrix', 'bias', 'offset')
+        return ', '.join(n for n in own if (getattr(self, n) is None) != (prefix + n not in state))
 
     def _plain_state(self, weight: Tensor) -> dict[str, Tensor]:
         outputs, inputs = weight.shape[:2]

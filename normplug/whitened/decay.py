@@ -13,6 +13,7 @@ from normplug.whitened.base import WhitenedLayer
 __all__ = ['decay_canonical_weights']
 
 _COUPLED = (SGD, Adam, RMSprop, Adagrad, Adadelta, NAdam, RAdam)
+_ODD = ('decoupled_weight_decay', 'fused', 'maximize')
 
 
 def decay_canonical_weights(
@@ -31,15 +32,7 @@ def decay_canonical_weights(
         UnsuitableModelError: the optimizer decays weights outside of the gradient (AdamW), is
             fused (it unscales gradients itself), maximizes, or is none of torch's common ones.
     """
-    groups = optimizer.param_groups
-    coupled = isinstance(optimizer, _COUPLED) and not isinstance(optimizer, AdamW)
-    odd = ('decoupled_weight_decay', 'fused', 'maximize')
-    if not coupled or any(group.get(key) for group in groups for key in odd):
-        raise UnsuitableModelError(
-            "WhiteningHook: weight_decay='canonical' works with optimizers that add the decay to "
-            f'the gradient, such as SGD, without fused or maximize; {type(optimizer).__name__}, as '
-            "it is, does not: use 'written'"
-        )
+    _require_coupled(optimizer)
     layers = list(layers)
 
     def before_step(optimizer: Optimizer, *args) -> None:
@@ -52,6 +45,20 @@ def decay_canonical_weights(
                 _exchange(layer, own, rates)
 
     return optimizer.register_step_pre_hook(before_step)
+
+
+def _require_coupled(optimizer: Optimizer) -> None:
+    known = isinstance(optimizer, _COUPLED) and not isinstance(optimizer, AdamW)
+    groups = optimizer.param_groups
+    odd = next((key for key in _ODD if any(group.get(key) for group in groups)), None)
+    if known and odd is None:
+        return
+    what = f'with {odd}=True: remove that' if known else 'and none of them: take one of them'
+    raise UnsuitableModelError(
+        "WhiteningHook: weight_decay='canonical' works with optimizers that add the decay to the "
+        f'gradient ({", ".join(kind.__name__ for kind in _COUPLED)}), and optim_wrapper.optimizer '
+        f"is {type(optimizer).__name__} {what}, or set weight_decay='written', the decay of V"
+    )
 
 
 def _exchange(layer: WhitenedLayer, own: list[Tensor], rates: list[float]) -> None:

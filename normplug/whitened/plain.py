@@ -5,14 +5,14 @@ from torch import nn
 
 from normplug.whitened.base import WhitenedLayer
 
-__all__ = ['plain_layers']
+__all__ = ['plain_layer', 'plain_layers']
 
 
 @torch.no_grad()
 def plain_layers(model: nn.Module) -> dict[str, nn.Module]:
     """Replace every whitened layer of ``model`` by ``nn.Conv2d`` or ``nn.Linear``, in place.
 
-    W and b are computed in float64 and rounded once. A layer of several names is one layer after.
+    See :func:`plain_layer`. A layer of several names is one layer after.
 
     Returns:
         The new layers, by their first name; they have a bias, also if the whitened one had not.
@@ -23,13 +23,18 @@ def plain_layers(model: nn.Module) -> dict[str, nn.Module]:
         if not isinstance(layer, WhitenedLayer):
             continue
         if layer not in new:
-            new[layer] = found[name] = _plain(layer)
+            new[layer] = found[name] = plain_layer(layer)
         parent, _, own = name.rpartition('.')
         setattr(model.get_submodule(parent), own, new[layer])
     return found
 
 
-def _plain(layer: WhitenedLayer) -> nn.Module:
+@torch.no_grad()
+def plain_layer(layer: WhitenedLayer) -> nn.Module:
+    """Return the ``nn.Conv2d`` or ``nn.Linear``, with a bias, that computes the same.
+
+    W and b are computed in float64 and rounded once.
+    """
     weight, bias = layer.canonical(torch.float64)
     options = dict(device=weight.device, dtype=layer.weight.dtype)
     if isinstance(layer, nn.Linear):

@@ -166,20 +166,27 @@ def test_canonical_weight_decay_is_that_of_w_and_b():
         torch.testing.assert_close(parameter.detach(), (1 - 1e-4) * old)
 
 
+OTHERS = r'\(SGD, .*\), and optim_wrapper.optimizer is {} and none of them: take one of them, or'
+
+
 @pytest.mark.parametrize(
-    'optimizer',
+    ('optimizer', 'message'),
     [
-        lambda p: torch.optim.AdamW(p),
-        lambda p: torch.optim.Adafactor(p),
-        lambda p: torch.optim.Rprop(p),
-        lambda p: torch.optim.SGD(p, fused=True),
-        lambda p: torch.optim.SGD(p, maximize=True),
-        lambda p: torch.optim.NAdam(p, decoupled_weight_decay=True),
+        (lambda p: torch.optim.AdamW(p), OTHERS.format('AdamW')),
+        (lambda p: torch.optim.Adafactor(p), OTHERS.format('Adafactor')),
+        (lambda p: torch.optim.Rprop(p), OTHERS.format('Rprop')),
+        (lambda p: torch.optim.SGD(p, fused=True), 'is SGD with fused=True: remove that, or'),
+        (lambda p: torch.optim.SGD(p, maximize=True), 'is SGD with maximize=True: remove'),
+        (
+            lambda p: torch.optim.NAdam(p, decoupled_weight_decay=True),
+            'is NAdam with decoupled_weight_decay=True: remove that',
+        ),
     ],
 )
-def test_canonical_weight_decay_refuses_optimizers_it_would_be_wrong_for(optimizer):
+def test_canonical_weight_decay_refuses_optimizers_it_would_be_wrong_for(optimizer, message):
     layer = WNNConv(3, 4, 3)
-    with pytest.raises(UnsuitableModelError, match=r"weight_decay='canonical' .* use 'written'"):
+    told = rf"WhiteningHook: weight_decay='canonical' .*{message}.* set weight_decay='written'"
+    with pytest.raises(UnsuitableModelError, match=told):
         decay_canonical_weights(optimizer(layer.parameters()), [layer])
 
 

@@ -10,6 +10,7 @@ from normplug import NORMS, get_backend, link_kalman, set_backend
 from normplug.errors import UserError
 from normplug.norms import KN
 from normplug.preflight.checkpoint import check_pretrained
+from normplug.whitened import WNNConv
 from tests.mm.norm_layers import (
     all_types,
     build,
@@ -209,4 +210,13 @@ def test_a_pretrained_that_cannot_be_read_is_refused_by_its_key(content, tmp_pat
         path.write_bytes(content)
     model = small_i3d('SN', pretrained=str(path))
     with pytest.raises(UserError, match=r'model\.backbone\.pretrained.*2d\.pth'):
+        check_pretrained(model)
+
+
+def test_a_pretrained_of_whitened_layers_is_refused_by_its_key(tmp_path):
+    """mmaction2 copies weights past the layers that would know."""
+    path = tmp_path / '2d.pth'
+    torch.save(torch.nn.Sequential(WNNConv(3, 4, 3)).state_dict(), path)
+    model = small_i3d('SN', pretrained=str(path))
+    with pytest.raises(UserError, match=r'model\.backbone\.pretrained: .*2d\.pth has whitened.*0'):
         check_pretrained(model)

@@ -1,12 +1,15 @@
 """Whitened layers as ``conv_cfg`` of mm models."""
 
+import mmengine.runner
 import pytest
 import torch
 from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner import load_checkpoint
 
+from normplug.checkpoint_file import CheckpointError
 from normplug.whitened import WhitenedLayer, Whitener, WNNConv, whitened_layers
-from tests.mm.norm_layers import image, randomize, resnet
+from tests.deploy.conftest import whiten
+from tests.mm.norm_layers import image, norm_layers, randomize, resnet
 
 cnn = pytest.importorskip('mmcv.cnn')
 pytest.importorskip('mmdet')
@@ -78,3 +81,73 @@ def test_groups_are_refused_by_the_key():
     with pytest.raises(ValueError, match=r"conv_cfg=dict\(type='WNNConv'\) .* groups=8"):
         cnn.ConvModule(8, 8, 3, groups=8, conv_cfg=dict(type='WNNConv'))
     assert issubclass(WNNConv, torch.nn.Conv2d)
+
+
+def written(kind, **options):
+    """A backbone whose whitened layers have coordinates, and offsets, of their own."""
+    model = randomize(resnet(dict(type='BN'), conv_cfg=dict(type=kind), **options))
+    whiten(model)
+    with torch.no_grad():
+        for layer in whitened_layers(model).values():
+            layer.offset.normal_()
+        model(image(4))
+    return model
+
+
+def features(model):
+    model.eval()
+    with torch.no_grad():
+        return model(image())[-1]
+
+
+@pytest.mark.parametrize('conv_cfg', [None, dict(type='EigenConv')], ids=['plain', 'EigenConv'])
+@pytest.mark.parametrize('ddp', [False, True], ids=['', 'wrapped'])
+def test_whitened_weights_for_other_layers_are_refused(conv_cfg, ddp, tmp_path):
+    """mm does not load strictly, and would go on with another network."""
+    torch.save({'state_dict': written('WNNConv').state_dict()}, tmp_path / 'wnn.pth')
+    other = resnet(dict(type='BN'), conv_cfg=conv_cfg)
+    before = {key: value.clone() for key, value in other.state_dict().items()}
+    model = torch.nn.DataParallel(other) if ddp else other
+    told = r'for 20 layers that are \w+ in the model \(conv1, .*build the model with the conv_cfg'
+    with pytest.raises(CheckpointError, match=told):
+        load_checkpoint(model, str(tmp_path / 'wnn.pth'))
+    with pytest.raises(CheckpointError, match=told):
+        mmengine.runner.load_state_dict(model, written('WNNConv').state_dict())
+    other.init_cfg = dict(type='Pretrained', checkpoint=str(tmp_path / 'wnn.pth'))
+    with pytest.raises(CheckpointError, match=told):
+        other.init_weights()
+    after = other.state_dict()
+    assert after.keys() == before.keys()
+    if conv_cfg is None:
+        assert torch.equal(after['conv1.weight'], before['conv1.weight'])
+
+
+def test_whitened_weights_load_where_they_belong(tmp_path):
+    model = written('WNNConv')
+    state = {**model.state_dict(), 'neck.seen_in.cov': torch.ones(1), 'neck.weight': torch.ones(1)}
+    torch.save(state, tmp_path / 'wnn.pth')
+    other = resnet(dict(type='BN'), conv_cfg=dict(type='WNNConv'))
+    load_checkpoint(other, str(tmp_path / 'wnn.pth'))
+    assert torch.equal(features(other), features(model))
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_fuse_conv_bn_fuses_what_the_layers_compute(kind):
+    model = written(kind)
+    before = features(model)
+    fused = cnn.fuse_conv_bn(model)
+    assert not norm_layers(fused)
+    torch.testing.assert_close(features(fused), before, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize('kind', ['WNNConv', 'PostGWNNConv'])
+def test_efficient_conv_bn_eval_runs_the_layers_as_they_are(kind):
+    torch.manual_seed(0)
+    cfg = dict(conv_cfg=dict(type=kind), norm_cfg=dict(type='BN'))
+    module = cnn.ConvModule(3, 4, 3, efficient_conv_bn_eval=True, **cfg)
+    plain = cnn.ConvModule(3, 4, 3, **cfg)
+    whiten(module)
+    module(image())
+    plain.load_state_dict(module.state_dict())
+    assert module.efficient_conv_bn_eval_forward is not None
+    torch.testing.assert_close(module.eval()(image()), plain.eval()(image()))

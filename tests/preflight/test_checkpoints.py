@@ -9,6 +9,7 @@ from launch_tiny import TinyModel
 from normplug.launch import build_runner, load_config
 from normplug.preflight.checkpoint import compare
 from normplug.reports.runs import read_run
+from normplug.whitened import WNNLinear
 
 
 @pytest.fixture
@@ -124,6 +125,23 @@ def test_pretrained_backbone_missing(project, train, refuses):
     refuses(
         train, [config], 'model.backbone.init_cfg.checkpoint: checkpoint gone.pth does not exist'
     )
+
+
+@pytest.mark.parametrize(
+    'asked_by', ['load_from', '--resume', 'model.backbone.init_cfg.checkpoint']
+)
+def test_whitened_weights_are_no_weights_of_a_plain_layer(project, train, refuses, asked_by):
+    """They have the same name and shape, and training would go on with another network."""
+    path = str(project.folder / 'whitened.pth')
+    model = TinyModel({'type': 'TinyBackbone'})
+    model.backbone.fc = WNNLinear(1, 4)
+    torch.save({'state_dict': model.state_dict()}, path)
+    argv = {
+        'load_from': lambda: [project.write_config(f"load_from = '{path}'\n")],
+        '--resume': lambda: [project.write_config(), '--resume', path],
+    }.get(asked_by, lambda: [_pretrained(project, path, 'backbone.')])()
+    told = f'{asked_by}: {path} has whitened weights for 1 layers that are Linear in the model ('
+    refuses(train, argv, told, 'fc), ', 'conv_cfg')
 
 
 def test_test_evaluates_the_checkpoint(project, run_test):

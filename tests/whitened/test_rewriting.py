@@ -378,9 +378,9 @@ def test_constant_inputs_are_not_truncated():
 
 def test_the_state_of_another_layer_is_refused():
     state = built('wnn').state_dict()
-    for kind in ('post', 'eigen'):
+    for other in (built('post'), built('eigen'), built('wnn', bias=False)):
         with pytest.raises(RuntimeError, match=r'checkpoint is that of another whitened layer'):
-            built(kind).load_state_dict(state, strict=False)
+            other.load_state_dict(state, strict=False)
 
 
 def test_the_bias_of_a_plain_layer_is_the_offset_of_one_without_bias():
