@@ -91,12 +91,17 @@ def convert(
     converted, kept = {}, {}
     for name, entries in layers.items():
         where, kind = f'{source.path}: layer {name}', kind_of(entries)
-        converted[name] = convert_layer(entries, plan[name], logit_init, where, model.get(name))
+        # The kurtosis of a PN is no batch norm's, and of no use to others.
+        drops = {'kurtosis'} if to == 'released' or plan[name] != 'BN' else set()
+        given = {leaf: value for leaf, value in entries.items() if leaf not in drops}
+        converted[name] = convert_layer(given, plan[name], logit_init, where, model.get(name))
         report.norms[kind if kind == plan[name] else f'{kind} → {plan[name]}'] += 1
         _restore(converted[name], source.kept, name)
         report.anew += _anew(name, entries, converted[name])
-        if plan[name] == 'GW':  # it has no statistics
-            report.unused += [origin[f'{name}.{n}'] for n in entries if n not in converted[name]]
+        drops |= entries.keys() if plan[name] == 'GW' else set()  # it has no statistics
+        report.unused += [
+            origin[f'{name}.{leaf}'] for leaf in entries if leaf in drops - converted[name].keys()
+        ]
     report.notes = notes_on(source, layers, plan, converted, to)
     if to == 'released':
         for name, entries in converted.items():

@@ -15,7 +15,8 @@ from .whitening import WHITENING
 
 __all__ = ['check_fit', 'check_network', 'kind_in', 'norms_in']
 
-_COUNTER = '.num_batches_tracked'
+# What a layer that is not told starts from by itself: a count of 0, a Gaussian's kurtosis (PN).
+_OPTIONAL = ('.num_batches_tracked', '.kurtosis')
 _KINDS = {'SN': SN, 'SSN': SSN, 'IBN': IBN, **WHITENING}
 
 
@@ -61,7 +62,7 @@ def check_fit(
     extra = [name for name in state if name not in own]
     kinds = {
         'missing in the file': [
-            name for name in own if name not in state and not name.endswith(_COUNTER)
+            name for name in own if name not in state and not name.endswith(_OPTIONAL)
         ],
         'of another shape': [
             f'{name} {tuple(state[name].shape)} (model: {tuple(value.shape)})'

@@ -50,7 +50,8 @@ def check_plan(
     if set(plan.values()) == {'BN'} and norm is None and not has_in:
         raise CheckpointError(
             f'{path} has batch norm alone, which is none of the released norms: say what it is to '
-            "become, with --norm. A network with batch norm loads it with type='Pretrained'"
+            'become, with --norm. A network with batch norm, PN, GhostBN or PortableSyncBN, which '
+            "have the same tensors, loads it with type='Pretrained' or load_from"
         )
 
 

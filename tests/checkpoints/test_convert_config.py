@@ -5,8 +5,10 @@ import torch
 from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner import load_checkpoint
 
+from normplug.checkpoints import convert, read
 from normplug.preflight.config import load_config
-from tests.checkpoints.networks import convert_tool, released_state
+from tests.checkpoints.networks import assert_same_tensors, convert_tool, released_state
+from tests.mm.norm_layers import image, randomize
 
 DETECTOR = """
 custom_imports = dict(imports=['normplug'])
@@ -69,6 +71,46 @@ def test_norms_by_the_places_of_the_config(detector, tmp_path, capsys):
     load_checkpoint(ours.backbone, str(tmp_path / 'ours.pth'), strict=True)
     theirs = bn.backbone.layer1[1].bn1
     assert torch.equal(ours.backbone.layer1[1].bn1.weight, theirs.weight)
+
+
+@pytest.mark.parametrize('norm', ['PN', 'SyncPN'])
+def test_batch_norm_and_pn_need_no_conversion(norm, detector, tmp_path, capsys):
+    """The file of each is the other's, and the tool says so."""
+    _, bn = detector('bn', 'BN')
+    config, pn = detector('pn', norm, neck=norm)
+    randomize(bn)
+    bn.backbone(image())
+    torch.save(bn.state_dict(), tmp_path / 'bn.pth')
+    assert convert_tool(tmp_path / 'bn.pth', tmp_path / 'pn.pth', '--config', config) == 2
+    told = capsys.readouterr().err
+    assert 'batch norm alone' in told
+    assert 'with batch norm, PN, GhostBN or PortableSyncBN, which have the same tensors' in told
+    load_checkpoint(pn, str(tmp_path / 'bn.pth'), strict=True)
+    assert_same_tensors(dict(pn.state_dict()), dict(bn.state_dict()))
+
+
+def test_pn_of_drawn_variances_in_a_released_network(detector, tmp_path, capsys):
+    """Nobody released a PN: its kurtosis is a Gaussian's then, and has no place on the way back."""
+    ibn_b = "ibn_cfg=('b', 'b', None, None)"
+    cfg = "PN', noise='var', samples=8, eps=1e-5, population='running"
+    config, ours = detector('ours', cfg, backbone='IBNResNet', more=ibn_b)
+    files = [tmp_path / f'{name}.pth' for name in 'abc']
+    state = released_state('ibn_b', 18)
+    torch.save(state, files[0])
+    assert convert_tool(files[0], files[1], '--config', config) == 0
+    with pytest.warns(UserWarning, match='no kurtosis, which stays 0'):
+        load_checkpoint(ours.backbone, str(files[1]))
+    want = convert(read(str(files[0]))).state
+    got = ours.backbone.state_dict()
+    kurtoses = [name for name in got if name.endswith('.kurtosis')]
+    assert len(kurtoses) == 19
+    assert not any(got.pop(name).any() for name in kurtoses)
+    assert_same_tensors(dict(got), want)
+    torch.save(ours.backbone.state_dict(), files[1])
+    assert convert_tool(files[1], files[2], '--to', 'released') == 0
+    assert 'not used: 19: layer1.0.bn1.kurtosis' in capsys.readouterr().out
+    state = {name: value for name, value in state.items() if not name.startswith('fc.')}
+    assert_same_tensors(read(str(files[2])).state, state)
 
 
 def test_a_released_backbone_for_a_detector(detector, tmp_path):

@@ -57,6 +57,19 @@ def test_batch_norm_with_its_features(norm):
     assert off(features(uniform), want) > 5 * off(features(biased), want)
 
 
+def test_population_norm_is_taken_as_batch_norm():
+    """Its statistics are; the kurtosis by which it draws noise is told to be left out."""
+    pn = trained({'type': 'PN', 'noise': 'both', 'samples': 16})
+    for layer in own_layers(pn).values():
+        layer.kurtosis.normal_()
+    conversion = converted(pn, norm='SN', logit_init='bn')
+    assert conversion.report.norms == {'BN → SN': 20}
+    assert sum(name.endswith('.kurtosis') for name in conversion.report.unused) == 20
+    sn = loaded(conversion, {'type': 'SN'})
+    assert torch.equal(sn.bn1.running_var, pn.bn1.running_var)
+    assert off(features(sn), features(pn)) < 0.05
+
+
 def test_logit_init_is_that_of_sn():
     bn = trained({'type': 'BN'})
     state = converted(bn, norm='SN', logit_init='bn').state
