@@ -229,13 +229,22 @@ def test_independent_values_meet_the_law(name, draw):
     assert found['std_samples'] == pytest.approx(16, rel=0.15)
 
 
-def test_pixels_that_agree_count_once():
-    """Images of one value each: as noisy as N values, though there are N·H·W."""
+@pytest.mark.parametrize('shared', [0.0, 0.3, 1.0])
+def test_the_effective_number_of_samples(shared):
+    """Pixels of an image are correlated by ``shared``: M is N where they agree, else N·H·W.
+
+    Of N images with P pixels, var(μ_B) = σ²(r + (1 − r)/P)/N. Squares of Gaussians are correlated
+    by r², so that it is r² for σ_B.
+    """
     generator = torch.Generator().manual_seed(7)
-    x = torch.randn(400, 8, 6, 1, 1, generator=generator).double().expand(-1, -1, -1, 3, 3)
+    images, own = (
+        torch.randn(400, 8, 6, *pixels, generator=generator).double() for pixels in ((1, 1), (3, 3))
+    )
+    x = shared**0.5 * images + (1 - shared) ** 0.5 * own
     found = recorded(built('bn'), list(x))['norm']
-    assert found['values'] == 72
-    assert found['mean_samples'] == pytest.approx(8, rel=0.1)
+    assert (found['images'], found['values']) == (8, 72)
+    assert found['mean_samples'] == pytest.approx(8 / (shared + (1 - shared) / 9), rel=0.1)
+    assert found['std_samples'] == pytest.approx(8 / (shared**2 + (1 - shared**2) / 9), rel=0.15)
 
 
 def test_batches_of_one_value():
