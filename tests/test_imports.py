@@ -17,7 +17,7 @@ PACKAGE = Path(normplug.__file__).parent
 FLOORS = [
     # foundations
     {'_requirements', 'errors', 'forward_hooks', 'own_code', 'quiet', 'random_state'},
-    {'checkpoint_file', 'files'},
+    {'checkpoint_file', 'digits_record', 'files'},
     # the core
     {'batch_noise', 'covariance', 'stats', 'sparsestmax', 'precision', 'state'},
     {'running', 'dist', 'filters', 'isw'},

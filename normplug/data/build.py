@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from normplug.digits_record import RECORD
 from normplug.errors import UserError
 
 from .ade import write_ade
@@ -32,7 +33,6 @@ __all__ = [
 
 # Increase it when the same settings give different files.
 VERSION = 1
-RECORD = 'digits.json'
 # Below, the smallest digits are a few pixels; above, the photographs are a blur.
 SIZES = (64, 1024)
 _LIGHTS = (

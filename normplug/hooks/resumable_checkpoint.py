@@ -17,6 +17,7 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner, save_checkpoint
 
 from normplug import checkpoint_file
+from normplug.digits_record import META_KEY, record_of
 from normplug.files import check_room, check_writable, remove_leftovers
 from normplug.hooks.sample_seed import SampleSeedHook
 from normplug.hooks.sync_norm_stats import synchronize_models
@@ -39,6 +40,7 @@ class ResumableCheckpointHook(CheckpointHook):
 
     * A checkpoint holds the random state of every rank (``random_states``), and a resumed training
       continues with it. Validation does not change the random state.
+    * Its ``meta`` says on which of the embedded digits the network was trained, if on any.
     * It holds the values that the data preprocessor has changed (``preprocessor_values``), such as
       the size of mmdet's BatchSyncRandomResize.
     * Checkpoints and ``last_checkpoint`` are written to a temporary file that is then renamed, and
@@ -153,7 +155,10 @@ class ResumableCheckpointHook(CheckpointHook):
     # Saving
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Add the random states, except to a best checkpoint: no training resumes from that."""
+        """Add which digits it saw, and, to what a training can resume from, the random states."""
+        digits = record_of(runner.cfg.get('train_dataloader'))
+        if digits is not None:
+            checkpoint['meta'][META_KEY] = digits
         if self._gathered is not None:
             checkpoint['random_states'] = self._gathered
             checkpoint['preprocessor_values'] = {

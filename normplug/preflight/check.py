@@ -69,9 +69,10 @@ def _check_checkpoints(cfg: Config, mode: str, phases: tuple[str, ...]) -> list[
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter('always')  # each layer warns; the log gets each message once
         check_disk(cfg, model)
-        notes = ckpt.check_pretrained(model)
+        dataset = cfg.train_dataloader
+        notes = ckpt.check_pretrained(model, dataset)
         if cfg.get('resume'):
             ckpt.check_resume(model, path)
         elif path:
-            notes.append(ckpt.check_load_from(model, path))
+            notes.append(ckpt.check_load_from(model, path, dataset))
     return [*notes, *dict.fromkeys(str(warning.message) for warning in caught)]

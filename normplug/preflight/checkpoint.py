@@ -12,6 +12,7 @@ from mmengine.registry import WEIGHT_INITIALIZERS
 from torch import nn
 
 from normplug.checkpoint_file import check_exists, few, load
+from normplug.digits_record import other_digits
 from normplug.errors import UserError
 from normplug.resume.find import last_whole_checkpoint
 from normplug.whitened import check_coordinates
@@ -185,8 +186,13 @@ def check_resume(model: nn.Module, path: str) -> None:
         )
 
 
-def check_load_from(model: nn.Module, path: str) -> str:
+def check_load_from(model: nn.Module, path: str, dataset: object = None) -> str:
     """Return the log's text about what ``load_from`` gives to the model.
+
+    Args:
+        model: to fill.
+        path: of the checkpoint.
+        dataset: config of what the training reads.
 
     Raises:
         UserError: it gives nothing to the backbone (or, where there is none, to the model).
@@ -203,14 +209,18 @@ def check_load_from(model: nn.Module, path: str) -> str:
             'For the weights of a bare backbone use '
             "model.backbone.init_cfg = dict(type='Pretrained', checkpoint=...)"
         )
-    return _text(f'load_from {path}', report)
+    return _text(f'load_from {path}', report, other_digits(checkpoint.get('meta'), dataset))
 
 
-def check_pretrained(model: nn.Module) -> list[str]:
+def check_pretrained(model: nn.Module, dataset: object = None) -> list[str]:
     """Check every ``init_cfg`` that names a local checkpoint, and return texts for the log.
 
     Its type is Pretrained, or one that converts the file, as ReleasedPretrained does. Of the
     ``pretrained`` of mmaction2's backbones, which fill themselves, it checks that it can be read.
+
+    Args:
+        model: to fill.
+        dataset: config of what the training reads.
 
     Raises:
         UserError: a file is missing or broken, or none of its keys fit; mmengine would go on
@@ -246,7 +256,8 @@ def check_pretrained(model: nn.Module) -> list[str]:
                     f'{few(module.state_dict())}. Set init_cfg.prefix to the part of '
                     "the checkpoint, e.g. prefix='backbone.'"
                 )
-            texts.append(_text(f'{key} {path}', report))
+            told = other_digits(checkpoint.get('meta'), dataset)
+            texts.append(_text(f'{key} {path}', report, told))
     return texts
 
 
@@ -280,8 +291,7 @@ def _holds_tensors(state: dict) -> bool:
     return isinstance(state, dict) and any(isinstance(v, torch.Tensor) for v in state.values())
 
 
-def _text(source: str, report: LoadReport) -> str:
+def _text(source: str, report: LoadReport, *more: str) -> str:
     total = len(report.used) + len(report.missing) + len(report.mismatched)
-    return '\n  '.join(
-        [f'{source}: {len(report.used)} of {total} tensors used', *report.differences()]
-    )
+    lines = [f'{source}: {len(report.used)} of {total} tensors used', *report.differences(), *more]
+    return '\n  '.join(filter(None, lines))

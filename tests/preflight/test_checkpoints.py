@@ -1,6 +1,7 @@
 """What the tools accept as a checkpoint; nothing is written otherwise."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -125,6 +126,47 @@ def test_pretrained_backbone_missing(project, train, refuses):
     refuses(
         train, [config], 'model.backbone.init_cfg.checkpoint: checkpoint gone.pth does not exist'
     )
+
+
+LIGHT = {'gamma': [-0.9, 0.9]}
+
+
+def record(project, **changes):
+    """The data as make_digits describes them."""
+    made = {'format': 'coco', 'version': 1, 'seed': 0, 'scene': {'light': LIGHT}, **changes}
+    (project.data / 'digits.json').write_text(json.dumps(made))
+
+
+@pytest.mark.parametrize(
+    ('changes', 'told'),
+    [
+        ({}, None),
+        ({'format': 'classification', 'scene': {'light': LIGHT, 'size': 64}, 'train': 9}, None),
+        ({'format': 'cityscapes_night', 'scene': {'light': None}}, None),
+        ({'seed': 3}, 'seed 0, not 3'),
+        ({'version': 2}, 'version 1, not 2'),
+        ({'scene': {'size': 64}}, 'with light'),
+        ({'scene': {'light': {}}}, 'with light'),
+        ({'scene': {'light': {'gamma': [0, 0]}}, 'seed': 1}, 'seed 0, not 1; another light'),
+    ],
+)
+@pytest.mark.parametrize('key', ['load_from', 'init_cfg'])
+def test_pretraining_on_other_digits_is_told(project, train, key, changes, told):
+    """Checkpoints know theirs; old scenes had no light in the record, or None."""
+    hook = "default_hooks['checkpoint']['type'] = 'ResumableCheckpointHook'\n"
+    record(project)
+    assert train([project.write_config(hook)]) == 0
+    path = project.folder / 'pretrained.pth'
+    (project.work_dir / 'iter_4.pth').rename(path)
+    shutil.rmtree(project.work_dir)
+    record(project, **changes)
+    config = project.write_config(f"load_from = '{path}'\n")
+    if key == 'init_cfg':
+        config = _pretrained(project, path, 'backbone.')
+    assert train([config, '--cfg-options', 'experiment_name=after']) == 0
+    said = 'WARNING: its training saw other digits than this one reads'
+    assert (said in project.log()) == (told is not None)
+    assert f'{said} ({told})' in project.log() or told is None
 
 
 @pytest.mark.parametrize(
