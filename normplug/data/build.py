@@ -50,7 +50,7 @@ class DigitsSettings:
     """What `build_digits` writes: `train` and `val` images, decided by `seed`.
 
     Raises:
-        DigitsError: a negative seed, a count below 1, a size out of range.
+        DigitsError: a negative seed, a count below 1, a size or a quality out of range.
     """
 
     seed: int = 0
@@ -65,6 +65,11 @@ class DigitsSettings:
         for option in ('train', 'val'):
             if getattr(self, option) < 1:
                 raise DigitsError(f'--{option} {getattr(self, option)}: must be 1 or more')
+        low, high = (self.scene.light and self.scene.light.jpeg) or (1, 1)
+        if not 1 <= low <= high <= 100:
+            raise DigitsError(
+                f'--jpeg {low} {high}: must be qualities from 1 to 100, the lower one first'
+            )
         if not SIZES[0] <= self.scene.size <= SIZES[1]:
             raise DigitsError(
                 f'--size {self.scene.size}: must be from {SIZES[0]} to {SIZES[1]} pixels'
@@ -132,6 +137,8 @@ def build_digits(
 def description(name: str, settings: DigitsSettings) -> dict:
     """What decides the files of a format, as JSON gives it back."""
     scene = asdict(FORMATS[name].adapt(settings.scene))
+    if scene['light'] and scene['light']['jpeg'] is None:  # as before there was such a thing
+        del scene['light']['jpeg']
     record = {'format': name, 'version': VERSION, **asdict(settings), 'scene': scene}
     return json.loads(json.dumps(record))
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from normplug.errors import UserError
 
 from .build import FORMATS, DigitsSettings, build_digits
+from .light import Light
 from .scene import SceneSettings
 
 __all__ = ['main_make_digits']
@@ -46,6 +47,14 @@ def main_make_digits(argv: Sequence[str] | None = None, prog: str = 'tools/make_
     )
     add('--val', type=int, default=default.val, help='images, or clips (default: %(default)s)')
     add(
+        '--jpeg',
+        nargs=2,
+        type=int,
+        metavar=('LOW', 'HIGH'),
+        help='with the light, compress each picture as a JPEG of a quality between these '
+        '(default: none)',
+    )
+    add(
         '--no-light',
         action='store_true',
         help='one light in all pictures: the old scenes; cityscapes_day and cityscapes_night '
@@ -53,8 +62,11 @@ def main_make_digits(argv: Sequence[str] | None = None, prog: str = 'tools/make_
     )
     add('--force', action='store_true', help='replace what was written with other settings')
     args = parser.parse_args(argv)
+    if args.jpeg and args.no_light:
+        parser.error('--jpeg is of the light: leave out --no-light')
+    light = Light(jpeg=args.jpeg and tuple(args.jpeg))
     try:
-        scene = SceneSettings(size=args.size, light=None if args.no_light else default.scene.light)
+        scene = SceneSettings(size=args.size, light=None if args.no_light else light)
         settings = DigitsSettings(args.seed, args.train, args.val, scene)
         build_digits(args.out, args.formats, settings, args.force)
     except UserError as error:

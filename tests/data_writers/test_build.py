@@ -184,6 +184,22 @@ def test_old_scenes_are_told_from_new_ones(tmp_path, make_digits, capsys):
     assert make_digits(*args, 'classification', '--no-light') == 2
 
 
+def test_compression_is_recorded_where_there_is_some(tmp_path, make_digits):
+    """Descriptions of light without it are what they were, and folders with them still serve."""
+    args = ['--size', 64, '--train', 4, '--val', 2, '--formats', 'classification', '--out']
+    assert make_digits(*args, 'plain') == 0
+    assert make_digits(*args, 'packed', '--jpeg', 30, 90) == 0
+    plain, packed = (contents(tmp_path / name / 'classification') for name in ('plain', 'packed'))
+    light, with_jpeg = (
+        json.loads(files.pop(Path('digits.json')))['scene']['light'] for files in (plain, packed)
+    )
+    assert 'jpeg' not in light
+    assert with_jpeg == {**light, 'jpeg': [30, 90]}
+    assert plain.keys() == packed.keys()
+    assert all(plain[path] != packed[path] for path in plain)
+    assert make_digits(*args, 'plain', '--jpeg', 30, 90) == 2
+
+
 @pytest.mark.parametrize('error', [KeyboardInterrupt, OSError('disk full')])
 @pytest.mark.parametrize('name', list(FORMATS))
 def test_an_interrupted_build_leaves_nothing(tmp_path, monkeypatch, name, error):
@@ -285,6 +301,10 @@ def test_videos_without_pyav_say_what_to_install(make_digits, tmp_path, monkeypa
         (['--train', -1], '--train -1: must be 1 or more'),
         (['--val', 0], '--val 0: must be 1 or more'),
         (['--seed', -3], '--seed -3: must be 0 or more'),
+        (['--jpeg', 90, 30], '--jpeg 90 30: must be qualities from 1 to 100, the lower one first'),
+        (['--jpeg', 0, 30], '--jpeg 0 30: must be qualities'),
+        (['--jpeg', 30, 101], '--jpeg 30 101: must be qualities'),
+        (['--jpeg', 30, 90, '--no-light'], '--jpeg is of the light: leave out --no-light'),
         (['--train', 'many'], "argument --train: invalid int value: 'many'"),
         (['--formats', 'coco', 'voc'], '--formats voc: choose one or more of coco, classification'),
         (['--formats'], 'argument --formats: expected at least one argument'),

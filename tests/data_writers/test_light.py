@@ -1,15 +1,17 @@
 """The light of each picture: its own, decided by the seed, and none in the old scenes."""
 
+import io
 from dataclasses import fields, replace
 
 import numpy as np
 import pytest
+from PIL import Image
 from scipy.stats import norm
 
 from normplug.data.light import Light
 from normplug.data.scene import SceneMaker, SceneSettings
 
-NONE = Light(**{field.name: (0.0, 0.0) for field in fields(Light)})
+NONE = Light(**{field.name: (0.0, 0.0) for field in fields(Light)} | {'jpeg': None})
 DARK = SceneSettings(size=64, light=None)
 LIT = replace(DARK, light=Light())
 
@@ -88,6 +90,24 @@ def test_blur_and_noise():
     # The integral of a Gaussian of 3.2 pixels up to 3.5 pixels before the edge.
     assert blurred[32, 28, 0] == pytest.approx(norm.cdf(-3.5 / 3.2), abs=0.01)
     assert np.ptp(blurred[:, 28]) < 1e-6
+
+
+def test_a_jpeg_of_a_drawn_quality():
+    lit = SceneMaker(LIT, 0).scene('val', 5).image
+    found = {}
+    for quality in (5, 95):
+        settings = replace(LIT, light=Light(jpeg=(quality, quality)))
+        found[quality] = SceneMaker(settings, 0).scene('val', 5).image
+        buffer = io.BytesIO()
+        Image.fromarray(lit).save(buffer, 'jpeg', quality=quality)
+        assert np.array_equal(found[quality], np.asarray(Image.open(buffer)))
+    one, other = (np.abs(found[q].astype(float) - lit).mean() for q in (5, 95))
+    assert one > 2 * other > 0
+    drawn = replace(NONE, jpeg=(5, 50))
+    still = np.stack([np.random.default_rng(1).random((32, 32, 3), np.float32)] * 2)
+    clips = [drawn.shine(np.random.default_rng(seed), still) for seed in range(4)]
+    assert all(np.array_equal(*frames) for frames in clips)
+    assert len({clip.tobytes() for clip in clips}) > 1
 
 
 def test_frames_of_a_clip_have_one_light_and_each_its_own_noise():
