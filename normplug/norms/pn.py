@@ -77,6 +77,8 @@ def pn_rule(
     if group is not None:
         spread = spread.mean(0)  # of all images: how far one group scatters says nothing
     own = (warming > 0) | (spread > limit * (var + eps))
+    if var_is_noisy and samples is None:  # h − μ_P has no bound in units of such a σ_B
+        own = own | (batch.var < MIN_DEVIATION**2 * var)
     by = Moments(torch.where(own, batch.mean, by_mean), torch.where(own, batch.var, by_var))
     return standardize(instance, by, weight, bias, eps)
 
@@ -97,7 +99,7 @@ class PN(BaseNorm):
     Training on running statistics can diverge: a step that makes activations grow is not undone by
     the statistics, which follow too late. So where, in a channel, the batch's mean square about μ_P
     (over all virtual batches) is more than ``limit`` (σ_P² + eps), that batch is normalized by its
-    own statistics there, with gradient.
+    own statistics there, with gradient. Likewise with noise='var', where σ_B is below σ_P/10.
 
     Args:
         num_features: C.

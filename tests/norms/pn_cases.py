@@ -54,7 +54,9 @@ def transcribed(layer, x, numbers=()):
     square = ((x - by_channel(mu_p)) ** 2).mean((0, 2, 3))
     for channel in range(x.shape[1]):
         far = square[channel] > layer.limit * (var_p[channel] + layer.eps)
-        if far or layer.num_batches_tracked < layer.warmup:
+        # μ_P with a σ_B of next to nothing.
+        flat = layer.noise == 'var' and not layer.samples and 100 * var_b[channel] < var_p[channel]
+        if far or flat or layer.num_batches_tracked < layer.warmup:
             one = torch.arange(x.shape[1]) == channel
             mu, var = torch.where(one, mu_b, mu), torch.where(one, var_b, var)
     x_hat = (x - by_channel(mu)) / (by_channel(var) + layer.eps) ** 0.5

@@ -175,6 +175,32 @@ def test_batches_of_one_value_end_the_warm_up():
     torch.testing.assert_close(y.squeeze(), want)
 
 
+@pytest.mark.parametrize('noise', ['mean', 'var', 'both'])
+def test_a_batch_of_one_value_is_beta_where_its_statistics_are_used(noise):
+    layer = trained(PN(3, noise=noise, limit=NEVER))
+    x = random_input((1, 3, 1, 1), torch.float64).requires_grad_()
+    y = layer(x)
+    y.sum().backward()
+    torch.testing.assert_close(y[0, :, 0, 0], layer.bias)
+    assert not x.grad.any()
+
+
+@pytest.mark.parametrize('group', [None, 2])
+def test_a_batch_that_hardly_varies_has_no_say_in_the_variance_alone(group):
+    """σ_B of 0.09, 0.11 and 1 times σ_P, at a distance of σ_P; of each group by itself."""
+    layer = PN(3, noise='var', warmup=0, limit=NEVER, eps=1e-30, virtual_batch_size=group)
+    layer = layer.double()
+    layer.running_var.fill_(4.0)
+    shares = torch.tensor([0.09, 0.11, 1.0], dtype=torch.float64)
+    x = 2 + 2 * torch.stack([-shares, shares])
+    want = torch.stack([-torch.ones(3), torch.ones(3)]).double()
+    want[:, 1:] += 1 / shares[1:]
+    if group:
+        x = torch.cat([x, x.flip(1)])
+        want = torch.cat([want, want.flip(1)])
+    assert_same({'y': layer(x).detach()}, {'y': want}, EXACT)
+
+
 @pytest.mark.parametrize(('momentum', 'third'), [(0.01, 1 / 3), (0.5, 0.5), (None, 1 / 3)])
 def test_weight_of_a_batch(momentum, third):
     how = Tracking(momentum, True, 3.0)
