@@ -3,8 +3,8 @@
 Luo, Wang, Shao and Peng, "Towards Understanding Regularization in Batch Normalization", ICLR 2019
 (arXiv 1809.00846): the mean and the deviation of M independent samples scatter about those of the
 population, and on average that adds ζγ² to the loss. M is the number of *independent* samples. The
-pixels of an image are not independent, so the number of images is the safe lower bound of M, and
-N·H·W the upper one.
+pixels of an image are not independent, so the number of images is the safe lower bound of M. N·H·W
+is no upper one: where layers before normalize by the same batch, the mean scatters less than that.
 """
 
 import torch

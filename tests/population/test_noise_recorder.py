@@ -247,6 +247,25 @@ def test_the_effective_number_of_samples(shared):
     assert found['std_samples'] == pytest.approx(8 / (shared**2 + (1 - shared**2) / 9), rel=0.15)
 
 
+def test_behind_a_batch_norm_the_mean_scatters_less_than_that_of_independent_values():
+    """Σx̂ and Σx̂² of a batch are fixed, and take most of the scatter of Σ relu(x̂) away.
+
+    Of Gaussian values, var(relu) = 1/2 − 1/2π; of it 1/4 goes with x̂ and 1/4π with x̂².
+    """
+    norms = {'first': nn.BatchNorm2d(6).double(), 'second': nn.BatchNorm2d(6).double()}
+    recorder = NoiseRecorder(norms)
+    generator = torch.Generator().manual_seed(8)
+    with recorder.watching():
+        for x in torch.randn(400, 128, 6, 1, 1, generator=generator).double():
+            norms['second'](norms['first'](x).relu())
+            recorder.end_batch()
+    found = recorder.records()
+    assert found['first']['mean_samples'] == pytest.approx(128, rel=0.1)
+    share = 1 - (1 / 4 + 1 / (4 * np.pi)) / (1 / 2 - 1 / (2 * np.pi))
+    assert share == pytest.approx(1 / 30, rel=0.02)
+    assert found['second']['mean_samples'] == pytest.approx(128 / share, rel=0.1)
+
+
 def test_batches_of_one_value():
     """All of the variance is between them, whatever their number."""
     for number in (2, 5):
