@@ -9,11 +9,9 @@ groups can be evaluated after training, and a number of channels that does not d
 (there it is halved until it does).
 """
 
-from functools import partial
-
 from torch import Tensor
 
-from normplug.covariance import Covariances, Linear, inverse_root, whiten
+from normplug.covariance import Covariances, Linear, whiten
 from normplug.norms.base import BaseNorm
 from normplug.norms.whitening import WhiteningNorm
 from normplug.ops import Rule
@@ -29,13 +27,10 @@ def iternorm_rule(
     weight: Tensor,
     bias: Tensor,
     *,
-    eps: float,
-    iterations: int | None,
     pixels: int,
 ) -> Linear:
-    """Whiten by the batch; without ``iterations``, its second part is a whitening matrix."""
-    root = batch.cov if iterations is None else inverse_root(batch.cov, eps, iterations)
-    return whiten(instance.mean, batch.mean, root.unsqueeze(0), weight, bias)
+    """Whiten by the batch, whose second part is a whitening matrix: ``Blocks.root``."""
+    return whiten(instance.mean, batch.mean, batch.cov.unsqueeze(0), weight, bias)
 
 
 class IterNorm(WhiteningNorm, BaseNorm):
@@ -93,9 +88,8 @@ class IterNorm(WhiteningNorm, BaseNorm):
         return False
 
     def rule(self, x: Tensor) -> Rule:
-        """Whitening by the batch, or by the running whitening matrices."""
-        iterations = self.T if self.takes_batch_statistics(x) else None
-        return partial(iternorm_rule, eps=self.eps, iterations=iterations)
+        """Whitening by the matrices of the batch, or by the running ones."""
+        return iternorm_rule
 
 
 class SyncIterNorm(IterNorm, BaseNorm):

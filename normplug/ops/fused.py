@@ -161,8 +161,9 @@ class _Normalize(torch.autograd.Function):
         else:
             local = _run(plan, steps.local, x_n, plan, running)
             ranks = reducer.gather(local.packed)
-            # Of what a filter makes of the moments, the averages are taken behind it.
-            early, late = (running, None) if plan.filter is None else (None, running)
+            # Of what a filter or a root makes of the moments, the averages are taken behind it.
+            changed = plan.filter is not None or (plan.blocks is not None and plan.blocks.root)
+            early, late = (None, running) if changed else (running, None)
             merged = _run(plan, steps.merge, ranks, plan, early)
             instance, batch = Moments(*local[:2]), Moments(*merged[:2])
             total = merged.total

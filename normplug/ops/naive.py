@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from normplug.covariance import Covariances
+from normplug.covariance import Covariances, inverse_root
 from normplug.ops.plan import Plan
 from normplug.running import Tracked
 from normplug.stats import Moments
@@ -88,7 +88,8 @@ def _whiten_naive(
         of_batch = x_b.mean((0, 3))
         about = x_b - of_batch.unsqueeze(2)
         cov = torch.einsum('ngip,ngjp->gij', about, about) / (images * samples)
-        batch = Covariances(of_batch, cov)
+        root = plan.blocks.root
+        batch = Covariances(of_batch, cov if root is None else inverse_root(cov, *root))
     elif running is not None:
         of_running, matrix = (t.to(plan.dtype) for t in running[:2])
         batch = Covariances(of_running.view(matrix.shape[:2]), matrix)

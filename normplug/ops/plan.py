@@ -43,8 +43,8 @@ class Blocks:
     Attributes:
         size: d.
         width: k; d · k divides C. 1 where running statistics are kept.
-        root: eps and iterations of :func:`normplug.covariance.inverse_root`, where the running
-            average is one of whitening matrices; None where it is one of covariances.
+        root: eps and iterations of :func:`normplug.covariance.inverse_root`, where the rule takes
+            the batch's whitening matrices in place of its covariances, and these are averaged.
     """
 
     size: int

@@ -10,8 +10,9 @@ precision of the products: float32, float64 for float64.
 
 from collections.abc import Iterator, Sequence
 from functools import reduce
-from math import prod
+from itertools import chain, pairwise
 from operator import add
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,9 +22,12 @@ from normplug.ops import blocked
 from normplug.ops.memory import is_plain
 from normplug.ops.passes import cast, pixels_of
 from normplug.ops.plan import Blocks
+from normplug.ops.products import is_large, product
 from normplug.precision import working_dtype
 
 __all__ = ['affine', 'backward_input', 'backward_reduce', 'centre_of', 'moments']
+
+_PART = 16
 
 
 def centre_of(mean: Tensor, x_n: Tensor) -> Tensor:
@@ -36,11 +40,12 @@ def moments(x_n: Tensor, blocks: Blocks, dtype: torch.dtype) -> Covariances:
     if x_n.numel() == 0:  # a sum: autograd's graph is that of all ranks
         mean = _rows(x_n, blocks).sum((3, 4), dtype=dtype)
         return Covariances(mean, outer(mean).to(working_dtype(x_n)))
-    found = []
-    for group in _pieces(blocks, (x_n,), ()):
-        parts = [_moments(x_p, dtype) for x_p, _ in group]
-        pixels = [x_p.shape[-1] for x_p, _ in group]
-        found.append(parts[0] if len(parts) == 1 else _merged(parts, pixels))
+    x, found = _rows(x_n, blocks), []
+    for group in _groups(blocks, x_n):
+        x_ps = [piece.rows(x) for chunk in group for piece in chunk]
+        parts = [_moments(x_p, group[0][0], dtype) for x_p in x_ps]
+        samples = [x_p.shape[3] * x_p.shape[4] for x_p in x_ps]
+        found.append(parts[0] if len(parts) == 1 else _merged(parts, samples))
     mean, cov = (_joined(t, x_n) for t in zip(*found, strict=True))
     return Covariances(mean, cov.to(working_dtype(x_n)))
 
@@ -49,10 +54,13 @@ def affine(
     x_n: Tensor, blocks: Blocks, centre: Tensor, by: Linear, out_n: Tensor | None = None
 ) -> Tensor | None:
     """scale · (matrix · (x − centre)) + offset, in x's dtype, or written to ``out_n``."""
-    for group in _pieces(blocks, (x_n,), (centre, *_as_products(by, x_n)), out_n):
-        for x_p, out_p, centre_p, matrix_p, scale_p, offset_p in group:
-            y_p = matrix_p @ _centred(x_p, centre_p)
-            y_n = _scaled(y_p, scale_p, offset_p, x_n, out_p)
+    x, out = _rows(x_n, blocks), _rows_of_result(out_n, x_n, blocks)
+    matrix, scale, offset = _as_products(by, x_n)
+    for piece in _pieces(blocks, x_n):
+        x_c = _centred(piece.rows(x), piece.of_block(centre))
+        y_p = product(piece.of_block(matrix), x_c, piece.is_large)
+        small = piece.of_channels(scale), piece.of_channels(offset)
+        y_n = _scaled(y_p, *small, x_n, piece.rows(out))
     return _result(y_n, out_n)
 
 
@@ -60,13 +68,20 @@ def backward_reduce(
     dy_n: Tensor, x_n: Tensor, blocks: Blocks, centre: Tensor, by: Linear
 ) -> Linear:
     """The gradients of matrix, scale and offset in :func:`affine`, in their shapes."""
-    found = []
-    for group in _pieces(blocks, (x_n, dy_n), (centre, *_as_products(by, x_n))):
-        parts = [_products(dy_p, x_p, centre_p) for x_p, dy_p, _, centre_p, *_ in group]
-        to_offset, products = (reduce(add, part) for part in zip(*parts, strict=True))
-        *_, matrix_p, scale_p, _ = group[0]
-        to_matrix = (scale_p.mT.unsqueeze(-1) * products).sum(2)
-        to_scale = (matrix_p.unsqueeze(2) * products).sum(-1).mT
+    x, dy, found = _rows(x_n, blocks), _rows(dy_n, blocks), []
+    matrix, scale, _ = _as_products(by, x_n)
+    for group in _groups(blocks, x_n, dy_n):
+        chunks = []
+        for chunk in group:
+            parts = [_products(p.rows(dy), p.rows(x), p.of_block(centre), p) for p in chunk]
+            chunks.append([reduce(add, part) for part in zip(*parts, strict=True)])
+        to_offset, products = (
+            t[0] if len(t) == 1 else torch.cat(t, axis)
+            for t, axis in zip(zip(*chunks, strict=True), (3, 2), strict=True)
+        )
+        of_block = group[0][0].of_block
+        to_matrix = (of_block(scale).mT.unsqueeze(-1) * products).sum(2)
+        to_scale = (of_block(matrix).unsqueeze(2) * products).sum(-1).mT
         found.append((to_matrix, to_scale, to_offset))
     grads = (_joined(t, x_n) for t in zip(*found, strict=True))
     return Linear(
@@ -88,34 +103,58 @@ def backward_input(
     out_n: Tensor | None = None,
 ) -> Tensor | None:
     """matrixᵀ · (scale · dy) + slope · (x − centre) + level, as :func:`affine` gives y."""
-    small = _as_products((by.matrix.mT, by.scale, slope, level.unsqueeze(-1)), x_n)
-    for group in _pieces(blocks, (x_n, dy_n), (centre, *small), out_n):
-        for x_p, dy_p, out_p, centre_p, matrix_p, scale_p, slope_p, level_p in group:
-            direct = matrix_p @ _as_rows(dy_p * scale_p.unsqueeze(-1))
-            dx_p = direct + slope_p @ _centred(x_p, centre_p)
-            dx_n = _scaled(dx_p, None, level_p, x_n, out_p)
+    x, dy = _rows(x_n, blocks), _rows(dy_n, blocks)
+    out = _rows_of_result(out_n, x_n, blocks)
+    small = by.matrix.mT, by.scale, slope, level.unsqueeze(-1)
+    matrix, scale, slope, level = _as_products(small, x_n)
+    for piece in _pieces(blocks, x_n, dy_n):
+        dy_p, x_p, centre_p = piece.rows(dy), piece.rows(x), piece.of_block(centre)
+        scale_p = piece.of_channels(scale).unsqueeze(-1)
+        matrix_p, slope_p = piece.of_block(matrix), piece.of_block(slope)
+        if piece.is_whole:
+            dx_p = matrix_p @ _as_rows(dy_p * scale_p) + slope_p @ _centred(x_p, centre_p)
+        else:  # both products are one
+            number, groups, size, *rest = x_p.shape
+            both_p = torch.empty((number, groups, 2 * size, *rest), dtype=centre.dtype)
+            torch.mul(dy_p, scale_p, out=both_p[:, :, :size])
+            torch.sub(x_p, centre_p[..., None, None], out=both_p[:, :, size:])
+            maps_p = torch.cat((matrix_p.expand_as(slope_p), slope_p), -1)
+            dx_p = product(maps_p, _as_rows(both_p), piece.is_large)
+        dx_n = _scaled(dx_p, None, piece.of_channels(level), x_n, piece.rows(out))
     return _result(dx_n, out_n)
 
 
-def _moments(x_p: Tensor, dtype: torch.dtype) -> Covariances:
-    centre = x_p.mean((3, 4), dtype=working_dtype(x_p))
+def _moments(x_p: Tensor, piece: '_Piece', dtype: torch.dtype) -> Covariances:
+    # The mean of some of the pixels is off by at most 4 standard deviations, whatever x is.
+    first = x_p if piece.is_whole else x_p[..., : -(-x_p.shape[-1] // _PART)]
+    centre = first.mean((3, 4), dtype=working_dtype(x_p))
     x_c = _centred(x_p, centre)
-    rest = x_c.mean(-1)  # what the rounded mean left
-    cov = x_c @ x_c.mT / x_c.shape[-1] - outer(rest)
+    rest = x_c.mean(-1)  # what the centre left
+    cov = product(x_c, x_c.mT, piece.is_large) / x_c.shape[-1] - outer(rest)
     return Covariances(centre.to(dtype) + rest, cov)
 
 
-def _products(dy_p: Tensor, x_p: Tensor, centre_p: Tensor) -> tuple[Tensor, Tensor]:
+def _products(
+    dy_p: Tensor, x_p: Tensor, centre_p: Tensor, piece: '_Piece'
+) -> tuple[Tensor, Tensor]:
     """Σ dy, (n, g, d, k), and Σ dy · (x − centre)ᵀ of each channel of a row, (n, g, k, d, d)."""
     dy_p = cast(dy_p, centre_p.dtype)
-    x_c = _centred(x_p, centre_p).view(dy_p.shape)
-    return dy_p.sum(-1), dy_p.transpose(2, 3) @ x_c.permute(0, 1, 3, 4, 2)
+    if x_p.shape[3] == 1 or piece.is_whole:
+        x_c = _centred(x_p, centre_p).view(x_p.shape).transpose(2, 3)
+    else:  # the matrix of each channel in one piece
+        x_c = torch.sub(
+            x_p.transpose(2, 3),
+            centre_p[:, :, None, :, None],
+            out=torch.empty(dy_p.transpose(2, 3).shape, dtype=centre_p.dtype),
+        )
+    large = piece.is_large and is_large(x_p.shape[2], x_p.shape[4], centre_p.dtype)
+    return dy_p.sum(-1), product(dy_p.transpose(2, 3), x_c.mT, large)
 
 
-def _merged(parts: Sequence[Covariances], pixels: Sequence[int]) -> Covariances:
-    """Of pieces of one block, of so many pixels."""
+def _merged(parts: Sequence[Covariances], samples: Sequence[int]) -> Covariances:
+    """Of pieces of one block, of so many samples."""
     mean, cov = (torch.cat(t).to(parts[0].mean.dtype) for t in zip(*parts, strict=True))
-    whole, _ = merge(Covariances(mean, cov), mean.new_tensor(pixels))
+    whole, _ = merge(Covariances(mean, cov), mean.new_tensor(samples))
     return Covariances(*(t.unsqueeze(0) for t in whole))
 
 
@@ -176,42 +215,80 @@ def _rows(t_n: Tensor, blocks: Blocks) -> Tensor:
     return t_n.reshape(t_n.shape[0], number, *shape, pixels_of(t_n))
 
 
-def _pieces(
-    blocks: Blocks,
-    large: Sequence[Tensor],
-    small: Sequence[Tensor],
-    out_n: Tensor | None = None,
-) -> Iterator[list[list[Tensor | None]]]:
-    """Cut all tensors alike; the pieces of some images, or else of some blocks of one, at a time.
+def _rows_of_result(out_n: Tensor | None, x_n: Tensor, blocks: Blocks) -> Tensor | None:
+    """None where the one piece is the whole, which is written last."""
+    return None if out_n is None or not _is_cut(x_n) else _rows(out_n, blocks)
 
-    Where x is traced, empty, or cannot be viewed in rows, the one piece is the whole, and nothing
-    is given to write to.
 
-    Args:
-        blocks: how x is divided.
-        large: of x's size.
-        small: (N or 1, g, ...).
-        out_n: of x's size.
+class _Piece(NamedTuple):
+    """A part of (N, g, d, k, S): of some images, blocks, channels of each row, and pixels.
 
-    Yields:
-        The pieces, each of them what was given: large, out_n, small.
+    Attributes:
+        is_large: whether its products are for :func:`normplug.ops.products.product`, one by one.
     """
-    plain = all(is_plain(t) and t.dim() == 3 and t.numel() > 0 for t in large)
-    rows = [_rows(t, blocks) for t in large]
-    rows.append(_rows(out_n, blocks) if plain and out_n is not None else None)
-    if not (plain and large[0].is_cpu):
-        yield [[*rows, *small]]
+
+    images: slice = slice(None)
+    blocks: slice = slice(None)
+    channels: slice = slice(None)
+    pixels: slice = slice(None)
+    is_large: bool = False
+
+    @property
+    def is_whole(self) -> bool:
+        return self is _WHOLE
+
+    def rows(self, t: Tensor | None) -> Tensor | None:
+        """Of a tensor of x's size."""
+        if self.is_whole or t is None:
+            return t
+        return t[self.images, self.blocks, :, self.channels, self.pixels]
+
+    def of_block(self, t: Tensor) -> Tensor:
+        """Of a tensor (N or 1, g, ...)."""
+        if self.is_whole:
+            return t
+        return t[self.images if t.shape[0] > 1 else slice(None), self.blocks]
+
+    def of_channels(self, t: Tensor) -> Tensor:
+        """Of a tensor (N or 1, g, d, k or 1)."""
+        t_p = self.of_block(t)
+        return t_p[..., self.channels] if t.shape[-1] > 1 and not self.is_whole else t_p
+
+
+_WHOLE = _Piece()
+
+
+def _is_cut(*large: Tensor) -> bool:
+    """Not where x is traced, empty, elsewhere, or cannot be viewed in rows."""
+    return all(is_plain(t) and t.is_cpu and t.dim() == 3 and t.numel() > 0 for t in large)
+
+
+def _pieces(blocks: Blocks, *large: Tensor) -> Iterator[_Piece]:
+    for group in _groups(blocks, *large):
+        yield from chain.from_iterable(group)
+
+
+def _groups(blocks: Blocks, *large: Tensor) -> Iterator[list[list[_Piece]]]:
+    """The pieces of some images, or else of some blocks of one: for some channels, all pixels."""
+    if not _is_cut(*large):
+        yield [[_WHOLE]]
         return
-    number, *of_block, pixels = rows[0].shape[1:]
-    in_row = max(1, blocked.values_at_once() // prod(of_block))
-    at_once = max(1, in_row // pixels)
-    images = max(1, at_once // number)
-    for image in range(0, len(rows[0]), images):
-        for block in range(0, number, at_once):
-            own = slice(image, image + images), slice(block, block + at_once)
-            rows_p = [t if t is None else t[own] for t in rows]
-            small_p = [t[own if t.shape[0] > 1 else (slice(None), own[1])] for t in small]
-            yield [
-                [*(t if t is None else t[..., start : start + in_row] for t in rows_p), *small_p]
-                for start in range(0, pixels, in_row)
-            ]
+    x_n = large[0]
+    size, width, (images, channels, pixels) = blocks.size, blocks.width, x_n.shape
+    number = channels // (size * width)
+    in_row = max(1, blocked.values_at_once() // size)
+    large_ = is_large(size, width * pixels, working_dtype(x_n))
+    at_once = 1 if large_ else max(1, in_row // (width * pixels))
+    images_at_once = 1 if large_ else max(1, at_once // number)
+    of_row = _slices(width, max(1, in_row // pixels))
+    of_pixels = _slices(pixels, in_row)
+    for image in _slices(images, images_at_once):
+        for block in _slices(number, at_once):
+            yield [[_Piece(image, block, row, p, large_) for p in of_pixels] for row in of_row]
+
+
+def _slices(length: int, most: int) -> list[slice]:
+    """Almost equal parts of at most so many."""
+    parts = -(-length // most)
+    ends = [length * part // parts for part in range(parts + 1)]
+    return [slice(*pair) for pair in pairwise(ends)]

@@ -128,7 +128,7 @@ def local_step(x_n: Tensor, plan: Plan, running: Tracked | None) -> Local:
 
 
 def merge_step(ranks: Tensor, plan: Plan, tracked: Tracked | None) -> Merged:
-    """Merge what the ranks packed, (R, C + C·d + 1); move the running statistics."""
+    """Merge what the ranks packed, (R, C + C·d + 1); move the running statistics, if given."""
     size = plan.blocks.size
     channels = (ranks.shape[1] - 1) // (1 + size)
     means, covs, counts = ranks.split((channels, channels * size, 1), 1)
@@ -150,6 +150,7 @@ def output_step(
 ) -> Output:
     """Compute y of x, its moments and the parameters; move the running statistics."""
     centre = passes.centre_of(instance[0], x_n)
+    batch = _given(plan, batch, centre)
     tensors = (*instance, *(batch or ()), *params)
     by = _map(plan, batch is not None, pixels_of(x_n), centre, tensors)
     y_n = passes.affine(x_n, plan.blocks, centre, by, out_n)
@@ -173,6 +174,9 @@ def packed_sums_step(
     tensors = *moments, *params
 
     def mapped(*tensors: Tensor) -> Linear:
+        if batch is not None:
+            given = _given(plan, Covariances(*tensors[2:4]), centre)
+            tensors = *tensors[:2], *given, *tensors[4:]
         return _map(plan, batch is not None, pixels_of(x_n), centre, tensors)
 
     # The map of x is needed for the sums that are then pulled back through it.
@@ -246,13 +250,21 @@ def _used(instance: Covariances, plan: Plan) -> Covariances:
     return instance._replace(cov=cov.new_zeros(()).expand(cov.shape))
 
 
+def _given(plan: Plan, batch: Covariances | None, centre: Tensor) -> Covariances | None:
+    """What the rule takes of the batch: with a root, whitening matrices for its covariances."""
+    if batch is None or plan.batch_from is None or plan.blocks.root is None:
+        return batch
+    mean, cov = batch
+    return Covariances(mean, inverse_root(cov.to(centre.dtype), *plan.blocks.root))
+
+
 def _map(
     plan: Plan, batch_given: bool, pixels: int, centre: Tensor, tensors: Sequence[Tensor]
 ) -> Linear:
     """What the rule makes of moments and parameters, as a map of x less its centre.
 
     Args:
-        tensors: the instances' moments, the batch's if given, parameters.
+        tensors: the instances' moments, what :func:`_given` makes of the batch's, parameters.
     """
     exact, dtype = plan.dtype, centre.dtype
     mean, cov, *rest = tensors
@@ -271,6 +283,5 @@ def _tracked(
 ) -> tuple[Tensor, ...]:
     if tracked is None:
         return ()
-    root = plan.blocks.root
-    matrix = batch[1] if root is None else inverse_root(batch[1], *root)
+    matrix = batch[1].to(plan.dtype)
     return tracked_step(tracked, plan, Moments(batch[0].flatten(), matrix), count)

@@ -16,14 +16,15 @@ from tests.cases import assert_same, random_input
 from tests.ops.test_fused import parameters
 
 OPTIONS = {'eps': 1e-3, 'iterations': 5}
+ROOT = tuple(OPTIONS.values())
 SW5 = partial(
     sw_rule, sources=('bw', 'iw', 'bn', 'in', 'ln'), released=False, **OPTIONS
 )  # of every kind
 RULES = {
     'sw': (SW5, 0, Blocks(3), (5, 5)),
-    'iternorm': (partial(iternorm_rule, **OPTIONS), 0, Blocks(2, root=(1e-3, 5)), ()),
+    'iternorm': (iternorm_rule, 0, Blocks(2, root=ROOT), ()),
     'gw': (partial(gw_rule, **OPTIONS), None, Blocks(3, 2), ()),
-    'one_block': (partial(iternorm_rule, **OPTIONS), 0, Blocks(6), ()),
+    'one_block': (iternorm_rule, 0, Blocks(6, root=ROOT), ()),
 }
 all_rules = pytest.mark.parametrize('name', RULES)
 SHAPES = [(2, 6, 3, 4), (1, 6, 5, 3), (3, 6, 1, 1), (5, 6, 7), (2, 6, 3, 2, 5), (1, 6, 1, 1)]
