@@ -9,33 +9,35 @@ from functools import cache
 import torch
 from torch import Tensor
 
-__all__ = ['is_large', 'product']
+from normplug.ops.memory import is_plain
+
+__all__ = ['product']
 
 # Multiplications for each thread, from which on a call of oneDNN is worth its overhead.
 _LARGE = 2**20
 
 
-def is_large(rows: int, columns: int, dtype: torch.dtype) -> bool:
-    """Whether (rows, rows) times (rows, columns) on a CPU is for oneDNN, not to be batched."""
+def product(left: Tensor, right: Tensor) -> Tensor:
+    """``left @ right`` of the same number of axes, 2 or more."""
+    if not _is_large(left, right):
+        return left @ right
+    batch = torch.broadcast_shapes(left.shape[:-2], right.shape[:-2])
+    pairs = (t.expand(*batch, *t.shape[-2:]).flatten(0, -3).unbind() for t in (left, right))
+    found = [_product(*pair) for pair in zip(*pairs, strict=True)]
+    whole = found[0] if len(found) == 1 else torch.stack(found)
+    return whole.view(*batch, left.shape[-2], right.shape[-1])
+
+
+def _is_large(left: Tensor, right: Tensor) -> bool:
     return (
-        dtype == torch.float32
-        and rows * rows * columns >= _LARGE * torch.get_num_threads()
+        left.dtype == torch.float32
+        and left.shape[-2] * left.shape[-1] * right.shape[-1] >= _LARGE * torch.get_num_threads()
+        and is_plain(left)
+        and is_plain(right)
+        and left.is_cpu
         and torch.backends.mkldnn.enabled
         and _has_linear()
     )
-
-
-def product(left: Tensor, right: Tensor, large: bool) -> Tensor:
-    """``left @ right`` of two axes or more; one matrix after the other if they are ``large``."""
-    if not large:
-        return left @ right
-    batch = torch.broadcast_shapes(left.shape[:-2], right.shape[:-2])
-    ends = left.shape[-2], right.shape[-1]
-    pairs = (
-        t.expand(*batch, *t.shape[-2:]).reshape(-1, *t.shape[-2:]).unbind() for t in (left, right)
-    )
-    found = [_product(*pair) for pair in zip(*pairs, strict=True)]
-    return (found[0] if len(found) == 1 else torch.stack(found)).view(*batch, *ends)
 
 
 def _product(left: Tensor, right: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ from normplug.ops import blocked
 from normplug.ops.memory import is_plain
 from normplug.ops.passes import cast, pixels_of
 from normplug.ops.plan import Blocks
-from normplug.ops.products import is_large, product
+from normplug.ops.products import product
 from normplug.precision import working_dtype
 
 __all__ = ['affine', 'backward_input', 'backward_reduce', 'centre_of', 'moments']
@@ -58,7 +58,7 @@ def affine(
     matrix, scale, offset = _as_products(by, x_n)
     for piece in _pieces(blocks, x_n):
         x_c = _centred(piece.rows(x), piece.of_block(centre))
-        y_p = product(piece.of_block(matrix), x_c, piece.is_large)
+        y_p = product(piece.of_block(matrix), x_c)
         small = piece.of_channels(scale), piece.of_channels(offset)
         y_n = _scaled(y_p, *small, x_n, piece.rows(out))
     return _result(y_n, out_n)
@@ -119,7 +119,7 @@ def backward_input(
             torch.mul(dy_p, scale_p, out=both_p[:, :, :size])
             torch.sub(x_p, centre_p[..., None, None], out=both_p[:, :, size:])
             maps_p = torch.cat((matrix_p.expand_as(slope_p), slope_p), -1)
-            dx_p = product(maps_p, _as_rows(both_p), piece.is_large)
+            dx_p = product(maps_p, _as_rows(both_p))
         dx_n = _scaled(dx_p, None, piece.of_channels(level), x_n, piece.rows(out))
     return _result(dx_n, out_n)
 
@@ -130,7 +130,7 @@ def _moments(x_p: Tensor, piece: '_Piece', dtype: torch.dtype) -> Covariances:
     centre = first.mean((3, 4), dtype=working_dtype(x_p))
     x_c = _centred(x_p, centre)
     rest = x_c.mean(-1)  # what the centre left
-    cov = product(x_c, x_c.mT, piece.is_large) / x_c.shape[-1] - outer(rest)
+    cov = product(x_c, x_c.mT) / x_c.shape[-1] - outer(rest)
     return Covariances(centre.to(dtype) + rest, cov)
 
 
@@ -147,8 +147,7 @@ def _products(
             centre_p[:, :, None, :, None],
             out=torch.empty(dy_p.transpose(2, 3).shape, dtype=centre_p.dtype),
         )
-    large = piece.is_large and is_large(x_p.shape[2], x_p.shape[4], centre_p.dtype)
-    return dy_p.sum(-1), product(dy_p.transpose(2, 3), x_c.mT, large)
+    return dy_p.sum(-1), product(dy_p.transpose(2, 3), x_c.mT)
 
 
 def _merged(parts: Sequence[Covariances], samples: Sequence[int]) -> Covariances:
@@ -221,17 +220,12 @@ def _rows_of_result(out_n: Tensor | None, x_n: Tensor, blocks: Blocks) -> Tensor
 
 
 class _Piece(NamedTuple):
-    """A part of (N, g, d, k, S): of some images, blocks, channels of each row, and pixels.
-
-    Attributes:
-        is_large: whether its products are for :func:`normplug.ops.products.product`, one by one.
-    """
+    """A part of (N, g, d, k, S): of some images, blocks, channels of each row, and pixels."""
 
     images: slice = slice(None)
     blocks: slice = slice(None)
     channels: slice = slice(None)
     pixels: slice = slice(None)
-    is_large: bool = False
 
     @property
     def is_whole(self) -> bool:
@@ -277,14 +271,13 @@ def _groups(blocks: Blocks, *large: Tensor) -> Iterator[list[list[_Piece]]]:
     size, width, (images, channels, pixels) = blocks.size, blocks.width, x_n.shape
     number = channels // (size * width)
     in_row = max(1, blocked.values_at_once() // size)
-    large_ = is_large(size, width * pixels, working_dtype(x_n))
-    at_once = 1 if large_ else max(1, in_row // (width * pixels))
-    images_at_once = 1 if large_ else max(1, at_once // number)
+    at_once = max(1, in_row // (width * pixels))
+    images_at_once = max(1, at_once // number)
     of_row = _slices(width, max(1, in_row // pixels))
     of_pixels = _slices(pixels, in_row)
     for image in _slices(images, images_at_once):
         for block in _slices(number, at_once):
-            yield [[_Piece(image, block, row, p, large_) for p in of_pixels] for row in of_row]
+            yield [[_Piece(image, block, row, p) for p in of_pixels] for row in of_row]
 
 
 def _slices(length: int, most: int) -> list[slice]:
