@@ -27,7 +27,8 @@ from normplug.precision import working_dtype
 
 __all__ = ['affine', 'backward_input', 'backward_reduce', 'centre_of', 'moments']
 
-_PART = 16
+_PART = 16  # of the pixels of a piece, one in so many gives its centre
+_OF_BLOCKED = 2  # values of a piece to one of blocked: products are what takes long
 
 
 def centre_of(mean: Tensor, x_n: Tensor) -> Tensor:
@@ -58,7 +59,7 @@ def affine(
     matrix, scale, offset = _as_products(by, x_n)
     for piece in _pieces(blocks, x_n):
         x_c = _centred(piece.rows(x), piece.of_block(centre))
-        y_p = product(piece.of_block(matrix), x_c)
+        y_p = piece.product(piece.of_block(matrix), x_c)
         small = piece.of_channels(scale), piece.of_channels(offset)
         y_n = _scaled(y_p, *small, x_n, piece.rows(out))
     return _result(y_n, out_n)
@@ -119,7 +120,7 @@ def backward_input(
             torch.mul(dy_p, scale_p, out=both_p[:, :, :size])
             torch.sub(x_p, centre_p[..., None, None], out=both_p[:, :, size:])
             maps_p = torch.cat((matrix_p.expand_as(slope_p), slope_p), -1)
-            dx_p = product(maps_p, _as_rows(both_p))
+            dx_p = piece.product(maps_p, _as_rows(both_p))
         dx_n = _scaled(dx_p, None, piece.of_channels(level), x_n, piece.rows(out))
     return _result(dx_n, out_n)
 
@@ -130,7 +131,7 @@ def _moments(x_p: Tensor, piece: '_Piece', dtype: torch.dtype) -> Covariances:
     centre = first.mean((3, 4), dtype=working_dtype(x_p))
     x_c = _centred(x_p, centre)
     rest = x_c.mean(-1)  # what the centre left
-    cov = product(x_c, x_c.mT) / x_c.shape[-1] - outer(rest)
+    cov = piece.product(x_c, x_c.mT) / x_c.shape[-1] - outer(rest)
     return Covariances(centre.to(dtype) + rest, cov)
 
 
@@ -147,7 +148,7 @@ def _products(
             centre_p[:, :, None, :, None],
             out=torch.empty(dy_p.transpose(2, 3).shape, dtype=centre_p.dtype),
         )
-    return dy_p.sum(-1), product(dy_p.transpose(2, 3), x_c.mT)
+    return dy_p.sum(-1), piece.product(dy_p.transpose(2, 3), x_c.mT)
 
 
 def _merged(parts: Sequence[Covariances], samples: Sequence[int]) -> Covariances:
@@ -237,6 +238,10 @@ class _Piece(NamedTuple):
             return t
         return t[self.images, self.blocks, :, self.channels, self.pixels]
 
+    def product(self, left: Tensor, right: Tensor) -> Tensor:
+        """Of matrices; the whole may be traced."""
+        return left @ right if self.is_whole else product(left, right)
+
     def of_block(self, t: Tensor) -> Tensor:
         """Of a tensor (N or 1, g, ...)."""
         if self.is_whole:
@@ -270,7 +275,7 @@ def _groups(blocks: Blocks, *large: Tensor) -> Iterator[list[list[_Piece]]]:
     x_n = large[0]
     size, width, (images, channels, pixels) = blocks.size, blocks.width, x_n.shape
     number = channels // (size * width)
-    in_row = max(1, blocked.values_at_once() // size)
+    in_row = max(1, _OF_BLOCKED * blocked.values_at_once() // size)
     at_once = max(1, in_row // (width * pixels))
     images_at_once = max(1, at_once // number)
     of_row = _slices(width, max(1, in_row // pixels))
