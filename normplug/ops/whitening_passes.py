@@ -4,8 +4,9 @@ In blocks, x is (N, g, d, k, S): see :class:`normplug.ops.plan.Blocks`. Names th
 are pieces of such tensors. On a CPU a piece, what is centred of it, and the products with it stay
 in the cache: a product of d rows with all the pixels waits for memory most of the time.
 
-x is centred before it is multiplied by itself or by anything else, at its mean rounded to the
-precision of the products: float32, float64 for float64.
+x is centred before it is multiplied by itself or by anything else: for its covariance near the mean
+of the piece, then at the mean of its image, in the precision of the products: float32, float64 for
+float64.
 """
 
 from collections.abc import Iterator, Sequence
@@ -25,10 +26,9 @@ from normplug.ops.plan import Blocks
 from normplug.ops.products import product
 from normplug.precision import working_dtype
 
-__all__ = ['affine', 'backward_input', 'backward_reduce', 'centre_of', 'moments']
+__all__ = ['affine', 'backward_input', 'backward_reduce', 'centre_of', 'moments', 'values_at_once']
 
 _PART = 16  # of the pixels of a piece, one in so many gives its centre
-_OF_BLOCKED = 2  # values of a piece to one of blocked: products are what takes long
 
 
 def centre_of(mean: Tensor, x_n: Tensor) -> Tensor:
@@ -275,7 +275,7 @@ def _groups(blocks: Blocks, *large: Tensor) -> Iterator[list[list[_Piece]]]:
     x_n = large[0]
     size, width, (images, channels, pixels) = blocks.size, blocks.width, x_n.shape
     number = channels // (size * width)
-    in_row = max(1, _OF_BLOCKED * blocked.values_at_once() // size)
+    in_row = max(1, values_at_once() // size)
     at_once = max(1, in_row // (width * pixels))
     images_at_once = max(1, at_once // number)
     of_row = _slices(width, max(1, in_row // pixels))
@@ -283,6 +283,11 @@ def _groups(blocks: Blocks, *large: Tensor) -> Iterator[list[list[_Piece]]]:
     for image in _slices(images, images_at_once):
         for block in _slices(number, at_once):
             yield [[_Piece(image, block, row, p) for p in of_pixels] for row in of_row]
+
+
+def values_at_once() -> int:
+    """Of x, in a piece: more than in one of ``blocked``, for products gain by it."""
+    return 2 * blocked.values_at_once()
 
 
 def _slices(length: int, most: int) -> list[slice]:

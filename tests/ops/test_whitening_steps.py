@@ -10,7 +10,7 @@ from torch.autograd import gradcheck
 from normplug.norms.gw import gw_rule
 from normplug.norms.iternorm import iternorm_rule
 from normplug.norms.sw import sw_rule
-from normplug.ops import Blocks, Plan, blocked, normalize, normalize_naive
+from normplug.ops import Blocks, Plan, normalize, normalize_naive, products, whitening_passes
 from normplug.running import Tracked, Tracking
 from tests.cases import assert_same, random_input
 from tests.ops.test_fused import parameters
@@ -76,8 +76,26 @@ def test_pieces_of_every_size(monkeypatch, name, values, layout):
     x = random_input((5, 6, 8, 5), torch.float64).to(memory_format=layout)
     params = parameters(*sizes)
     want = results(normalize_naive, x, plan, params)
-    monkeypatch.setattr(blocked, 'values_at_once', lambda: values)
+    monkeypatch.setattr(whitening_passes, 'values_at_once', lambda: values)
     assert_same(results(ours, x, plan, params), want, 1e-11)
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason='a torch without oneDNN')
+@pytest.mark.parametrize('layout', [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize('values', [6 * 7, 6 * 40, 3 * 6 * 40], ids=str)
+@all_rules
+def test_products_by_onednn(monkeypatch, name, values, layout):
+    """However small, from -1e3 on: of some pixels or channels, of several blocks or images."""
+    plan, sizes = plan_of(name)
+    x = (random_input((5, 6, 8, 5)) - 1e3).float().to(memory_format=layout)
+    params = [p.detach().float() for p in parameters(*sizes)]
+    want = results(normalize_naive, x.double(), plan, [p.double() for p in params])
+    called, dense = [], products._dense
+    monkeypatch.setattr(products, '_LARGE', 0)
+    monkeypatch.setattr(products, '_dense', lambda t: called.append(t) or dense(t))
+    monkeypatch.setattr(whitening_passes, 'values_at_once', lambda: values)
+    assert_same(results(ours, x, plan, params), want, 1e-5)
+    assert called
 
 
 @pytest.mark.parametrize('name', ['sw', 'one_block'])
