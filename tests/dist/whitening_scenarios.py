@@ -35,6 +35,8 @@ def maps_of_different_size(name, shapes):
     blocks = [x.unflatten(1, (-1, layer.size)).flatten(3) for x in xs]  # (N, g, d, S)
     whole = torch.cat([b.permute(1, 2, 0, 3).flatten(2) for b in blocks], 2)
     batch = moments(whole)
+    if layer.averages_roots:
+        batch = batch._replace(cov=inverse_root(batch.cov, layer.eps, layer.T))
     ys = []
     for x, block in zip(xs, blocks, strict=True):
         instance = moments(block)
@@ -47,13 +49,10 @@ def maps_of_different_size(name, shapes):
     rank = dist.get_rank()
     ours = run(layer, xs[rank], dys[rank])
     ours = {key: summed(t) if key.startswith('grad.') else t for key, t in ours.items()}
-    matrix = batch.cov.detach()
-    if layer.averages_roots:
-        matrix = inverse_root(matrix, layer.eps, layer.T)
     old, step = twin.running(), layer.momentum
     expected = {
         'running_mean': (1 - step) * old.mean + step * batch.mean.detach().flatten(),
-        layer.matrix_name: (1 - step) * old.var + step * matrix,
+        layer.matrix_name: (1 - step) * old.var + step * batch.cov.detach(),
         'num_batches_tracked': torch.tensor(1),
         'y': ys[rank].detach(),
         'dx': xs[rank].grad,
