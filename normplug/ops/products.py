@@ -5,23 +5,26 @@ those oneDNN, which torch has too, multiplies float32 in half the time.
 """
 
 from functools import cache
+from math import prod
 
 import torch
 from torch import Tensor
 
 __all__ = ['product']
 
-# Multiplications for each thread, from which on a call of oneDNN is worth its overhead.
-_LARGE = 2**20
+# Multiplications for each thread, from which on a call of oneDNN is worth its overhead; and where
+# MKL would multiply several matrices, one a thread.
+_LARGE, _LARGE_OF_MANY = 2**20, 3 * 2**20
 
 
 def product(left: Tensor, right: Tensor) -> Tensor:
     """``left @ right`` of plain tensors of as many axes, 3 or more, on a CPU."""
     rows, between, columns = *left.shape[-2:], right.shape[-1]
-    large = rows * between * columns >= _LARGE * torch.get_num_threads()
+    batch = torch.broadcast_shapes(left.shape[:-2], right.shape[:-2])
+    least = (_LARGE if prod(batch) == 1 else _LARGE_OF_MANY) * torch.get_num_threads()
+    large = rows * between * columns >= least
     if not (large and left.dtype == torch.float32 and _has_linear()):
         return left @ right
-    batch = torch.broadcast_shapes(left.shape[:-2], right.shape[:-2])
     lefts = _dense(left).expand(*batch, rows, between).flatten(0, -3)
     # Of a transposed matrix that is part of a larger one oneDNN (3.10) takes a thousand times as
     # long: so the whole is dense.

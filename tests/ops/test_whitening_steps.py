@@ -92,6 +92,7 @@ def test_products_by_onednn(monkeypatch, name, values, layout):
     want = results(normalize_naive, x.double(), plan, [p.double() for p in params])
     called, dense = [], products._dense
     monkeypatch.setattr(products, '_LARGE', 0)
+    monkeypatch.setattr(products, '_LARGE_OF_MANY', 0)
     monkeypatch.setattr(products, '_dense', lambda t: called.append(t) or dense(t))
     monkeypatch.setattr(whitening_passes, 'values_at_once', lambda: values)
     assert_same(results(ours, x, plan, params), want, 1e-5)
