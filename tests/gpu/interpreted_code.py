@@ -13,7 +13,7 @@ from triton.runtime.interpreter import TensorHandle
 
 from tests.gpu import stand_in
 
-ROUNDED = {torch.bfloat16: 2**-7, torch.float16: 2e-3}  # two roundings of a value that differs
+ROUNDED = {torch.bfloat16: 2**-7, torch.float16: 2e-3}  # a last digit, of the largest
 _NUMPY = {name: getattr(np, name) for name in ('exp', 'sqrt', 'log', 'isnan', 'isinf', 'abs')}
 _NUMPY['rsqrt'] = lambda value: 1 / np.sqrt(value)
 
