@@ -125,10 +125,13 @@ class WhiteningNorm(BaseNorm):
         self._require(
             type(value) is int and value > 0, f'{key} must be a positive integer, got {value!r}'
         )
-        value = min(value, self.num_features)
+        channels = self.num_features
+        value = min(value, channels)
+        fitting = [str(d) for d in range(value, 0, -1) if channels % d == 0]
         self._require(
-            self.num_features % value == 0,
-            f'{key}={value} does not divide the {self.num_features} channels: choose a number '
-            'that divides the channels of every layer that the norm_cfg is for',
+            channels % value == 0,
+            f'{key}={value} does not divide the {channels} channels: choose a number that divides '
+            f'the channels of every layer that the norm_cfg is for (here {", ".join(fitting)}), or '
+            'give this layer another norm by NormPlacement',
         )
         return value

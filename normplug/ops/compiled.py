@@ -172,7 +172,8 @@ def _try_out(graph: _Graph, inputs: Sequence[Input]) -> None:
     It may write running statistics, which are small: it gets copies. A result of x's size is
     written again.
     """
-    copies = [t.clone() if isinstance(t, Tensor) and t.dim() < 3 else t for t in inputs]
+    full = inputs[0].shape
+    copies = [t.clone() if isinstance(t, Tensor) and t.shape != full else t for t in inputs]
     sizes = sizes_of(inputs)
     graph.function([*(sizes[place] for place in graph.passed), *copies])
 

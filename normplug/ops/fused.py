@@ -15,7 +15,7 @@ from torch import Tensor
 from normplug.covariance import outer
 from normplug.ops import whitening_steps as whitening
 from normplug.ops.backend import run
-from normplug.ops.memory import is_transformed, result_like
+from normplug.ops.memory import is_transformed, on_gpu, result_like
 from normplug.ops.passes import pixels_of
 from normplug.ops.plan import Plan
 from normplug.ops.reduced import (
@@ -89,12 +89,14 @@ def _steps(plan: Plan) -> _Steps:
 
 
 def _run(plan: Plan, step: Callable, *args: Any) -> Any:
-    """Call a step by the chosen backend; one for covariances as it is, in plain torch.
+    """Call a step by the chosen backend; on a CPU one for covariances as it is, in plain torch.
 
-    Its products are library calls, which a compiler leaves as they are: it would only cut less
-    well what lies between them. Compiled for a CPU, these steps took several times as long.
+    Its products are library calls, which a compiler leaves as they are. What lies between them is
+    a hundred launches on a GPU, of which compiled code makes a third; for a CPU plain torch cuts it
+    better: compiled, these steps took several times as long there.
     """
-    return run(step, *args) if plan.blocks is None else step(*args)
+    compiled = plan.blocks is None or on_gpu(args[0])
+    return run(step, *args) if compiled else step(*args)
 
 
 class Normalized(NamedTuple):

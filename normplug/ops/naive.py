@@ -96,6 +96,8 @@ def _whiten_naive(
     params = [p.to(plan.dtype) for p in params]
     matrix, scale, offset = plan.rule(instance, batch, *params, pixels=pixels)
     mixed_b = torch.einsum('ngij,ngjp->ngip', matrix.expand(images, -1, -1, -1), centred)
-    mixed = mixed_b.reshape(images, x.shape[1], pixels)
+    # By way of one axis: where torch.export (2.11) joins some of several, it makes a guard of their
+    # strides, which it then refuses if one of the sizes has a name.
+    mixed = mixed_b.flatten().view(images, x.shape[1], pixels)
     y = mixed * scale.reshape(-1, 1) + offset.reshape(images, x.shape[1], 1)
     return y.reshape(x.shape).to(x.dtype)

@@ -152,7 +152,8 @@ def trace(
             options['cpp.threads'] = first
         made: list[Callable] = []
         flat = _flat(step, args, len(passed), made)
-        graph = make_fx(flat, select_decomp_table(), tracing_mode='symbolic')(*symbols, *symbolic)
+        table = {**select_decomp_table(), torch.ops.aten.diagonal_backward.default: _to_diagonal}
+        graph = make_fx(flat, table, tracing_mode='symbolic')(*symbols, *symbolic)
         graph.shape_env = None  # Inductor's cache cannot hash it, and the inputs have it
         if tuning and on_gpu(symbolic[0]) and _is_of_a_norm(args, inputs):
             n, c, *_ = symbolic[0].shape
@@ -276,6 +277,19 @@ def _symbolic(value: Input, name: str, mode: Any) -> Any:
         )
     # An alias: of a tensor given twice, as y.backward(x) may do, there would be one stand-in only.
     return mode.from_tensor(value.detach(), source=source, symbolic_context=context)
+
+
+def _to_diagonal(
+    grad: Tensor, sizes: Sequence[int], offset: int, first: int, second: int
+) -> Tensor:
+    """The gradient of the main diagonals of the last two axes, without a write to a view.
+
+    Inductor (torch 2.11) fails on that.
+    """
+    rows, columns = sizes[-2:]
+    if offset != 0 or {first % len(sizes), second % len(sizes)} != {len(sizes) - 2, len(sizes) - 1}:
+        return NotImplemented
+    return grad.unsqueeze(-1) * torch.eye(rows, columns, dtype=grad.dtype, device=grad.device)
 
 
 def _no_autocast(tensor: Tensor) -> torch.autocast:

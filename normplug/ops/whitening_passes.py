@@ -211,7 +211,8 @@ def _joined(parts: Sequence[Tensor], x_n: Tensor) -> Tensor:
 def _rows(t_n: Tensor, blocks: Blocks) -> Tensor:
     """(N, C, *spatial) as (N, g, d, k, S)."""
     shape = blocks.size, blocks.width
-    number = t_n.shape[1] // (blocks.size * blocks.width)
+    # A constant of compiled code: blocks of a symbolic number would cost divisions at each value.
+    number = int(t_n.shape[1]) // (blocks.size * blocks.width)
     return t_n.reshape(t_n.shape[0], number, *shape, pixels_of(t_n))
 
 

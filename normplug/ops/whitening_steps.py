@@ -1,8 +1,8 @@
 """The steps of :mod:`normplug.ops.steps` and ``reduced`` for covariances of blocks of channels.
 
 They have the names and arguments of the steps for variances, so that one autograd Function runs
-both; these run in plain torch under every backend. Where those have a scale and an offset, (N, C),
-these have a :class:`normplug.covariance.Linear`:
+both; on a CPU these run in plain torch under every backend. Where those have a scale and an
+offset, (N, C), these have a :class:`normplug.covariance.Linear`:
 
 * forward: the covariance of x is one batched product; the rule makes of it a linear map; applying
   that to x is another.
@@ -48,13 +48,15 @@ class BlockSums(NamedTuple):
     """What backward knows once it has read x and dy: the twin of PackedSums.
 
     Attributes:
-        by: what y is of x less its centre.
+        matrix, scale, offset: what y is of x less its centre.
         to_mean, to_cov: gradients of the instance moments, (N, g, d) and (N, g, d, d).
         to_batch: of the batch moments, one tensor; None without any.
         to_params: of the rule's parameters; None where none is needed.
     """
 
-    by: Linear
+    matrix: Tensor
+    scale: Tensor
+    offset: Tensor
     to_mean: Tensor
     to_cov: Tensor
     to_batch: Tensor | None
@@ -130,7 +132,7 @@ def local_step(x_n: Tensor, plan: Plan, running: Tracked | None) -> Local:
 def merge_step(ranks: Tensor, plan: Plan, tracked: Tracked | None) -> Merged:
     """Merge what the ranks packed, (R, C + C·d + 1); move the running statistics, if given."""
     size = plan.blocks.size
-    channels = (ranks.shape[1] - 1) // (1 + size)
+    channels = (int(ranks.shape[1]) - 1) // (1 + size)
     means, covs, counts = ranks.split((channels, channels * size, 1), 1)
     blocks = Covariances(means.unflatten(1, (-1, size)), covs.unflatten(1, (-1, size, size)))
     batch, total = merge(blocks, counts.squeeze(1))
@@ -188,7 +190,7 @@ def packed_sums_step(
     )
     to_moments, to_params = grads[: len(moments)], grads[len(moments) :]
     to_batch = torch.cat([t.reshape(-1) for t in to_moments[2:]]) if batch is not None else None
-    return BlockSums(Linear(*by), *to_moments[:2], to_batch, to_params)
+    return BlockSums(*by, *to_moments[:2], to_batch, to_params)
 
 
 @_in_its_precision
@@ -218,7 +220,8 @@ def packed_input_step(
     centre = passes.centre_of(instance[0], x_n)
     slope = (to_cov + to_cov.mT) / samples
     level = to_mean / samples + applied(slope, centre - instance[0])
-    dx_n = passes.backward_input(dy_n, x_n, plan.blocks, centre, sums.by, slope, level, out_n)
+    by = Linear(sums.matrix, sums.scale, sums.offset)
+    dx_n = passes.backward_input(dy_n, x_n, plan.blocks, centre, by, slope, level, out_n)
     return Input(dx_n)
 
 

@@ -84,19 +84,19 @@ def steps_of(layer: torch.nn.Module, x: Tensor) -> dict[str, Sequence[Any]]:
     from normplug import precision
     from normplug.ops import fused
 
-    seen, real = {}, fused.run
+    seen, real = {}, fused._run
     precision._IN_FLOAT64 = frozenset()  # as on a GPU
 
-    def recording(step: Callable, *args: Any) -> Any:
+    def recording(plan: Any, step: Callable, *args: Any) -> Any:
         seen[step] = args
         return step(*args)
 
-    fused.run = recording
+    fused._run = recording
     try:
         y = layer(x.requires_grad_())
         y.backward(torch.randn_like(y))
     finally:
-        fused.run = real
+        fused._run = real
     return seen
 
 
@@ -106,19 +106,24 @@ def resized(
     dtype: torch.dtype = torch.float32,
     last: bool = False,
 ) -> Sequence[Any]:
-    """``args`` of a small map as those of one of ``size``, (N, C, P); what they hold is lost."""
+    """``args`` of a small map as those of one of ``size``, (N, C, P); what they hold is lost.
+
+    C is the map's own. Of blocks of channels, N is not the number of blocks.
+    """
     old = args[0].shape
 
     def one(t: Any) -> Any:
         if not isinstance(t, Tensor):
             return t
         n, c, pixels = size
-        if t.dim() == 3:
+        if t.shape == old:
             if last:
                 return torch.empty(n, pixels, c, dtype=dtype).transpose(1, 2)
             return torch.empty(size, dtype=dtype)
-        if t.dim() == 2 and t.shape == old[:2]:
-            return torch.empty(n, c, dtype=t.dtype)
+        if t.shape == old[:2] or (t.dim() > 2 and t.shape[0] == old[0]):  # of the images
+            if t.stride(0) == 0:
+                return t[:1].expand(n, *t.shape[1:])
+            return torch.empty(n, *t.shape[1:], dtype=t.dtype)
         return t
 
     return pytree.tree_map(one, args)
@@ -182,6 +187,11 @@ def code_of(step: Callable, args: Sequence[Any], tuning: int = 1) -> str:
 def launches(code: str) -> int:
     """How many kernels a call of the code launches."""
     return code.split('def call(self')[1].count('.run(')
+
+
+def products(code: str) -> int:
+    """How many products of matrices a call of the code leaves to the library."""
+    return len(re.findall(r'extern_kernels\.(bmm|mm|baddbmm|addmm)\(', code))
 
 
 def tuners_of(code: str, folder: Path) -> dict[str, Any]:

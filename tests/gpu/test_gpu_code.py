@@ -25,6 +25,9 @@ LIMITS = {
     f'IBN,{STEM},bfloat16,first,train': (6, 6),
     f'SyncSN,{STEM},float32,first,train': (4, 2, 2, 8, 2),
     f'SyncSSN,{STEM},float32,first,train': (4, 2, 4, 10, 2),
+    f'SW,{STEM},float32,first,train': (18, 40),
+    f'IterNorm,{STEM},float32,first,train': (23, 35),
+    f'GW,{STEM},float32,first,train': (14, 31),
 }
 # Bytes, in which the assembler keeps one value once: SyncSN's float64; SN's forward on sm_80 alone,
 # for which it takes 80 registers (77 suffice on sm_90); SSN on sm_75 alone.

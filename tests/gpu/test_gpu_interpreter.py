@@ -11,9 +11,9 @@ pytest.importorskip('triton')
 ROOT = Path(__file__).parents[2]
 
 
-def run(module, path, **environment):
+def run(module, *arguments, **environment):
     done = subprocess.run(
-        [sys.executable, '-m', f'tests.gpu.{module}', str(path)],
+        [sys.executable, '-m', f'tests.gpu.{module}', *map(str, arguments)],
         cwd=ROOT,
         env={**os.environ, 'NORMPLUG_BACKEND': 'eager', **environment},
         capture_output=True,
@@ -23,8 +23,10 @@ def run(module, path, **environment):
     return done.stdout.splitlines()
 
 
+# Forward and backward of each case.
 @pytest.mark.slow
-def test_as_plain_torch(tmp_path):
-    run('written_code', tmp_path / 'cases.pickle')
+@pytest.mark.parametrize(('cases', 'steps'), [('scales', 12), ('SW', 10), ('IterNorm and GW', 10)])
+def test_as_plain_torch(tmp_path, cases, steps):
+    run('written_code', tmp_path / 'cases.pickle', cases)
     rows = run('interpreted_code', tmp_path / 'cases.pickle', TRITON_INTERPRET='1')
-    assert len(rows) == 12  # forward and backward of six cases
+    assert len(rows) == steps

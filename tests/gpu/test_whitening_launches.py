@@ -1,4 +1,4 @@
-"""Whitening on a GPU, in plain torch: how much it launches, and that nothing waits for the device.
+"""Whitening on a GPU: compiled there; in plain torch, how much it launches, and nothing waits.
 
 Counted on tensors without values (torch has no GPU here). They refuse what needs a value on the
 host, such as ``item`` or ``nonzero``, and operators of tensors of two devices.
@@ -60,3 +60,17 @@ def test_launches(monkeypatch, name):
         assert 'lift_fresh' not in names  # made on the host
         assert names.total() <= limit[0], names
         assert names['bmm'] <= limit[1], names
+
+
+def test_steps_are_compiled_for_a_gpu_alone(monkeypatch):
+    steps = []
+
+    def recording(step, *args):
+        steps.append(step.__name__)
+        return step(*args)
+
+    monkeypatch.setattr(fused, 'run', recording)
+    for on_gpu, expected in (False, []), (True, ['forward_step', 'backward_step']):
+        monkeypatch.setattr(fused, 'on_gpu', lambda x, on_gpu=on_gpu: on_gpu)
+        SW(64)(torch.randn(2, 64, 6, 5, requires_grad=True)).sum().backward()
+        assert steps == expected

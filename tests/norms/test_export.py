@@ -37,6 +37,16 @@ def test_torch_export_at_any_size(case, strict):
         assert_same(got, want, TOLERANCE[torch.float32])
 
 
+@pytest.mark.parametrize('name', ['sn', 'sw', 'iternorm', 'gw'])
+@pytest.mark.parametrize('axis', [2, 3])
+def test_torch_export_with_one_named_size(name, axis):
+    layer = built(next(case for case in CASES if case.name == name), 4).eval()
+    named = ({axis: torch.export.Dim('size')},)
+    program = torch.export.export(layer, (random_input(TRACED),), dynamic_shapes=named)
+    x = random_input((2, 4, *(9 if at == axis else TRACED[at] for at in (2, 3))), seed=3)
+    assert_same({'y': program.module()(x)}, {'y': layer(x)}, TOLERANCE[torch.float32])
+
+
 @both_modes
 @all_cases
 def test_the_graph_has_plain_operators_in_float32(case, strict):

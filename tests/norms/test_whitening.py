@@ -161,7 +161,12 @@ def test_nan_in_an_image_stays_in_it(value):
 @pytest.mark.parametrize(
     ('build', 'options', 'message'),
     [
-        (SW, {'num_pergroup': 5}, 'num_pergroup=5 does not divide the 24 channels'),
+        (
+            SW,
+            {'num_pergroup': 5},
+            'num_pergroup=5 does not divide the 24 channels: choose a number that divides the '
+            'channels of every layer that the norm_cfg is for (here 4, 3, 2, 1)',
+        ),
         (SW, {}, 'num_pergroup=16 does not divide the 24 channels'),
         (SW, {'num_pergroup': 0}, 'num_pergroup must be a positive integer, got 0'),
         (SW, {'num_pergroup': 2.0}, 'num_pergroup must be a positive integer, got 2.0'),

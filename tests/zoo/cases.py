@@ -12,6 +12,7 @@ class Case:
         scope: the package.
         config: name in the package's configs.
         norm: type of the normalizer.
+        norm_options: its arguments that are not the default.
         factor: what the channels are divided by; 1 where an architecture's name fixes them.
         size: width and height of the images.
         options: keys of the model as in ``--cfg-options``, after it was made small.
@@ -24,6 +25,7 @@ class Case:
     scope: str
     config: str
     norm: str = 'SN'
+    norm_options: dict[str, Any] = field(default_factory=dict)
     factor: int = 8
     size: int = 64
     options: dict[str, Any] = field(default_factory=dict)
@@ -31,6 +33,9 @@ class Case:
     semantic: tuple[int, int, int] = (0, 10, 1)
     teacher: str | None = None
     untouched: bool = False
+
+    def norm_cfg(self) -> dict[str, Any]:
+        return dict(type=self.norm, **self.norm_options)
 
     def __str__(self) -> str:
         return f'{self.scope}-{self.config.removesuffix(".py")}-{self.norm}'
@@ -248,6 +253,10 @@ CLASSIFICATION = [
     cls('vgg/vgg11bn_8xb32_in1k', factor=1, options=VGG),
 ]
 
+# That divide the channels of mobile networks.
+OF_FOUR = {'num_pergroup': 4}
+OF_CHANNELS = {'num_channels': 16}
+
 OTHER_TYPES = [
     det('cascade_rcnn/cascade-mask-rcnn_r50_fpn_1x_coco', norm='SSN'),
     det('fcos/fcos_r50-caffe_fpn_gn-head_1x_coco', norm='SSN'),
@@ -278,6 +287,23 @@ OTHER_TYPES = [
     det('dino/dino-4scale_r50_8xb2-12e_coco', norm='SyncSN', factor=1),
     seg('ocrnet/ocrnet_hr48_4xb2-40k_cityscapes-512x1024', norm='SyncSN'),
     cls('res2net/res2net50-w26-s8_8xb32_in1k', norm='SyncSN', factor=1),
+    det('mask_rcnn/mask-rcnn_r50_fpn_1x_coco', norm='SW'),
+    det('rtmdet/rtmdet_tiny_8xb32-300e_coco', norm='SW', norm_options=OF_FOUR, factor=1),
+    det('detr/detr_r50_8xb2-150e_coco', norm='SyncSW', norm_options={'sw_type': 5}),
+    seg('pspnet/pspnet_r50-d8_4xb2-40k_cityscapes-512x1024', norm='SW'),
+    seg('unet/unet-s5-d16_fcn_4xb4-40k_drive-64x64', norm='SW'),
+    cls('mobilenet_v2/mobilenet-v2_8xb32_in1k', norm='SW', norm_options=OF_FOUR, factor=1),
+    det('gn/mask-rcnn_r50_fpn_gn-all_2x_coco', norm='GW'),
+    det('fcos/fcos_r50-caffe_fpn_gn-head_1x_coco', norm='GW', norm_options={'num_channels': 2}),
+    det('yolox/yolox_tiny_8xb8-300e_coco', norm='GW', norm_options={'num_groups': 8}, factor=1),
+    seg('upernet/upernet_r50_4xb2-40k_cityscapes-512x1024', norm='GW'),
+    seg('sem_fpn/fpn_r50_4xb2-80k_cityscapes-512x1024', norm='GW'),
+    cls('resnet/resnet50_8xb32_in1k', norm='GW'),
+    det('retinanet/retinanet_r50_fpn_1x_coco', norm='IterNorm'),
+    seg('fcn/fcn_r50-d8_4xb2-40k_cityscapes-512x1024', norm='SyncIterNorm'),
+    cls('regnet/regnetx-400mf_8xb128_in1k', norm='IterNorm', norm_options=OF_CHANNELS, factor=1),
+    det('faster_rcnn/faster-rcnn_r50_fpn_1x_coco', norm='PN'),
+    seg('pspnet/pspnet_r50-d8_4xb2-40k_cityscapes-512x1024', norm='PN'),
 ]
 
 CASES = DETECTION + SEGMENTATION + CLASSIFICATION + OTHER_TYPES

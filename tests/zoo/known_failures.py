@@ -75,9 +75,10 @@ def section() -> str:
         '## Model zoos',
         '',
         'Shown by the slow tests in `tests/zoo`: one config of each family, made small, with SN',
-        'for every batch and group norm; some again with SSN, IBN, linked KN or SyncSN. "Trained":',
-        'a step in which loss and gradients are finite and every normalizer learns. "Predicted":',
-        f'one image. mmcv {versions["mmcv"]} without compiled operators, on the CPU.',
+        'for every batch and group norm; some again with SSN, IBN, linked KN, SyncSN, SW, GW,',
+        'IterNorm or PN. "Trained": a step in which loss and gradients are finite and every',
+        'normalizer learns. "Predicted": one image. On the CPU; mmcv '
+        f'{versions["mmcv"]} without compiled operators.',
         '',
         '| package | models | built | trained | predicted |',
         '| --- | --- | --- | --- | --- |',

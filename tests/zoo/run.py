@@ -26,7 +26,7 @@ def build(case: Case) -> tuple[nn.Module, dict]:
             teacher = small_config(replace(case, options={}), case.teacher)
             cfg.model.update(teacher_config=teacher, teacher_ckpt=None)
         if case.placement:
-            norms = [dict(where=at, norm_cfg=dict(type=case.norm)) for at in case.placement]
+            norms = [dict(where=at, norm_cfg=case.norm_cfg()) for at in case.placement]
             cfg.model.update(type='NormPlacement', model_type=cfg.model.type, norms=norms)
         data = batch(case, cfg)
         model = MODELS.build(cfg.model)
@@ -38,7 +38,7 @@ def small_config(case: Case, name: str) -> Config:
     cfg = read_config(case.scope, name)
     cfg.model.setdefault('data_preprocessor', cfg.get('data_preprocessor'))  # as the runner does
     shrink(cfg.model, case.factor, case.size)
-    set_norm(cfg.model, dict(type=case.norm))
+    set_norm(cfg.model, case.norm_cfg())
     cfg.merge_from_dict({f'model.{key}': value for key, value in case.options.items()})
     return cfg
 
@@ -97,7 +97,7 @@ def check_training(model: nn.Module, batch: dict, case: Case) -> None:
     assert not bad, f'gradients are not finite: {bad[:3]}'
     still = []
     for name, layer in own_layers(model).items():
-        if not layer.num_batches_tracked or not _moved(layer):
+        if not _moved(layer):
             still.append(name)
         elif f'{name}.weight' not in grads:
             still.append(f'{name} (no gradient)')
@@ -114,8 +114,13 @@ def as_in_a_runner(model: nn.Module) -> None:
 
 
 def _moved(layer: BaseNorm) -> bool:
-    mean, var = layer.running_mean, layer.running_var
-    return bool(mean.isfinite().all() and var.isfinite().all() and (var != 1).any())
+    running = layer.running()
+    if running is None:  # as GW, which has none
+        return True
+    mean, spread, batches = running
+    first = torch.eye(spread.shape[-1]) if spread.dim() > 1 else torch.ones_like(spread)
+    finite = mean.isfinite().all() and spread.isfinite().all()
+    return bool(batches > 0 and finite and (spread != first).any())
 
 
 def check_prediction(model: nn.Module, batch: dict, case: Case) -> None:
