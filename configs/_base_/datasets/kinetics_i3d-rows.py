@@ -3,14 +3,15 @@
 # Seed of the table: 32 frames at interval 2. Recalled, of the Non-local and Group Normalization
 # papers: the short side is drawn from 256 to 320, crops of 224, flips; a test takes 10 clips a video,
 # spread evenly, of short side 256 without a crop, and averages their softmax. While it trains: one
-# clip and its centre.
+# clip and its centre. A video that is too short is repeated, as mmaction2 does.
 data_root = 'data/kinetics400/'
+clip = dict(type='SampleFrames', clip_len=32, frame_interval=2, out_of_bound_opt='loop')
 decoded = [dict(type='PyAVInit'), dict(type='PyAVDecode')]
 packed = [dict(type='FormatShape', input_format='NCTHW'), dict(type='PackActionInputs')]
 
 train_pipeline = [
     decoded[0],
-    dict(type='SampleFrames', clip_len=32, frame_interval=2, num_clips=1),
+    dict(**clip, num_clips=1),
     decoded[1],
     dict(type='RandomRescale', scale_range=(256, 320)),
     dict(type='RandomCrop', size=224),
@@ -19,7 +20,7 @@ train_pipeline = [
 ]
 val_pipeline = [
     decoded[0],
-    dict(type='SampleFrames', clip_len=32, frame_interval=2, num_clips=1, test_mode=True),
+    dict(**clip, num_clips=1, test_mode=True),
     decoded[1],
     dict(type='Resize', scale=(-1, 256)),
     dict(type='CenterCrop', crop_size=224),
@@ -27,7 +28,7 @@ val_pipeline = [
 ]
 test_pipeline = [
     decoded[0],
-    dict(type='SampleFrames', clip_len=32, frame_interval=2, num_clips=10, test_mode=True),
+    dict(**clip, num_clips=10, test_mode=True),
     decoded[1],
     dict(type='Resize', scale=(-1, 256)),
     *packed,
