@@ -1,4 +1,4 @@
-# I3D of Table 6 with IBN-a (in no table), 4 clips a batch, at digits scale. The rate follows the batch.
+# Table 6 with IBN-a, 4 clips a batch, at digits scale. The rate follows the batch.
 _base_ = './i3d_r18-w32_ibn-a_1xb8_digits.py'
 
 train_dataloader = dict(batch_size=4)

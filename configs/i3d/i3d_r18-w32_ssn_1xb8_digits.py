@@ -1,4 +1,4 @@
-# I3D of Table 6 with SSN (in no table), 8 clips a batch, at digits scale.
+# Table 6 with SSN, 8 clips a batch, at digits scale.
 _base_ = ['../_base_/rows/i3d_ssn.py', '../_base_/scales/digits_kinetics.py']
 
 model = _base_.digits_model

@@ -1,4 +1,4 @@
-# I3D of Table 6 with IBN-a (in no table), 8 GPUs x 4 clips, at full scale. The rate follows the batch.
+# Table 6 with IBN-a, 8 GPUs x 4 clips, at full scale. The rate follows the batch.
 _base_ = './i3d_r50_ibn-a_8xb8_kinetics.py'
 
 train_dataloader = dict(batch_size=4)

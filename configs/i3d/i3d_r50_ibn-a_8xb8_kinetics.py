@@ -1,4 +1,4 @@
-# I3D of Table 6 with IBN-a (in no table), 8 GPUs x 8 clips, at full scale.
+# Table 6 with IBN-a, 8 GPUs x 8 clips, at full scale.
 _base_ = ['../_base_/rows/i3d_ibn-a.py', '../_base_/scales/kinetics.py']
 
 # The released ImageNet ResNet50-IBN-a, as it is or converted to our names.

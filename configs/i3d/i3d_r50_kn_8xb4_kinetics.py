@@ -1,4 +1,4 @@
-# I3D of Table 6 with KN (in no table), 8 GPUs x 4 clips, at full scale. The rate follows the batch.
+# Table 6 with KN, 8 GPUs x 4 clips, at full scale. The rate follows the batch.
 _base_ = './i3d_r50_kn_8xb8_kinetics.py'
 
 train_dataloader = dict(batch_size=4)

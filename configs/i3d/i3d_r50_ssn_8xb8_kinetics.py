@@ -1,8 +1,9 @@
-# I3D of Table 6 with SSN (in no table), 8 GPUs x 8 clips, at full scale.
+# Table 6 with SSN, 8 GPUs x 8 clips, at full scale.
 _base_ = ['../_base_/rows/i3d_ssn.py', '../_base_/scales/kinetics.py']
 
-# The released ImageNet ResNet50v1+SSN (8,2), as it is or converted to our names; it was trained with
-# the released statistics. The released network pools its stem without padding; mmaction2's is kept.
+# The released ImageNet ResNet50v1+SSN (8,2), as it is or converted to our names; it was trained
+# with the released statistics. The released network pools its stem without padding; mmaction2's is
+# kept.
 model = dict(
     backbone=dict(
         norm_cfg=dict(released_statistics=True),

@@ -1,9 +1,10 @@
 # Kinetics-400 as Table 6's rows read it; docs/real_data.md shows the folders.
 #
-# Seed of the table: 32 frames at interval 2. Recalled, of the Non-local and Group Normalization
-# papers: the short side is drawn from 256 to 320, crops of 224, flips; a test takes 10 clips a video,
-# spread evenly, of short side 256 without a crop, and averages their softmax. While it trains: one
-# clip and its centre. A video that is too short is repeated, as mmaction2 does.
+# Published with the table: 32 frames at interval 2. Recalled, of the Non-local and Group
+# Normalization papers: the short side is drawn from 256 to 320, crops of 224, flips; a test takes
+# 10 clips a video, spread evenly, and averages their softmax. Unknown: the size in the test; here
+# the whole picture at a short side of 256. While it trains: one clip and its centre. A video that
+# is too short is repeated, as mmaction2 does.
 data_root = 'data/kinetics400/'
 clip = dict(type='SampleFrames', clip_len=32, frame_interval=2, out_of_bound_opt='loop')
 decoded = [dict(type='PyAVInit'), dict(type='PyAVDecode')]

@@ -1,8 +1,7 @@
 # IBN-Net-a in the I3D ResNet-50 of Table 6; in no table.
 #
 # IBN at the first norm of each block of the first three stages, as in the released 2D code; BN
-# elsewhere. Instance norm is over time and space, so that it removes the light of a clip and not that
-# of a frame.
+# elsewhere. Instance norm is over time and space: it removes what a clip's frames have in common.
 _base_ = './i3d_bn.py'
 
 model = dict(

@@ -1,6 +1,6 @@
-# mmaction2's schedule of I3D: SGD 0.01 for 8 GPUs x 8 clips, momentum 0.9, weight decay 1e-4, a tenth
-# of the rate at epochs 40 and 80 of 100. With 4 clips per GPU the rate is half, as it is linear in
-# the clips.
+# mmaction2's schedule of I3D: SGD 0.01 for 8 GPUs x 8 clips, momentum 0.9, weight decay 1e-4, a
+# tenth of the rate at epochs 40 and 80 of 100. With 4 clips per GPU the rate is half, as it is
+# linear in the clips.
 #
 # Recalled, of the Non-local and Group Normalization papers: the rate, the decay and steps of a
 # tenth. Unknown: how many iterations. Gradients are clipped at a norm of 40, as mmaction2 does. The
