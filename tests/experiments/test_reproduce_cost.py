@@ -47,7 +47,7 @@ def test_clips_are_counted(capsys, monkeypatch):
     assert cost.main_cost(['--tables', 'table6']) == 0
     header, _, line, *_ = capsys.readouterr().out.splitlines()
     row = dict(zip(_cells(header), _cells(line), strict=True))
-    # I3D has 43.5 GFLOP of multiply-adds forward at 32 frames of 256 pixels (mmaction2's model zoo).
+    # I3D: 43.5 GFLOP of multiply-adds forward at 32 frames of 256 pixels (mmaction2's zoo).
     at_56 = 43.5e9 * (56 / 256) ** 2
     assert float(row['TFLOP an image']) * 1e12 == pytest.approx(at_56 * 2 * 3, rel=0.1)
 
