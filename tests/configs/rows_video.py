@@ -59,11 +59,13 @@ WHITELIST = (
     'model.backbone.inflate',
     'model.cls_head.in_channels',
     'model.backbone.norm_cfg.num_groups',
-    # Schedule and learning rate; in 500 iterations a running average has to be a faster one.
+    # Schedule and learning rate; in 800 iterations a running average has to be a faster one.
     'train_cfg.max_epochs',
-    'param_scheduler.0.end',
-    'param_scheduler.0.milestones',
-    'optim_wrapper.optimizer.lr',
+    'train_cfg.val_interval',
+    'default_hooks.checkpoint.interval',
+    'param_scheduler',
+    'optim_wrapper.paramwise_cfg*',  # the head's rate
+    'model.cls_head.dropout_ratio',
     'auto_scale_lr.base_batch_size',
     'randomness',
     'model.backbone.norm_cfg.momentum',

@@ -19,7 +19,7 @@ pytest.importorskip('av')
 def data(tmp_path_factory):
     """Eight clips to train and eight to test, and a 2D network to start from."""
     folder = tmp_path_factory.mktemp('video')
-    settings = DigitsSettings(train=32, val=8, scene=SceneSettings(size=64))
+    settings = DigitsSettings(train=16, val=8, scene=SceneSettings(size=64))
     digits = folder / 'work_dirs/data/digits'
     build_digits(digits, ['kinetics'], settings, log=lambda line: None)
     flat = randomize(resnet({'type': 'SN'}, base_channels=8, stem_channels=8))

@@ -7,7 +7,8 @@ digits_model = dict(
         inflate=((1, 1), (1, 0), (1, 0), (0, 1)),
         init_cfg=dict(prefix='backbone.'),
     ),
-    cls_head=dict(num_classes=8, in_channels=256),
+    # No dropout: with it, few clips do not train the head (docs/lab/video.md).
+    cls_head=dict(num_classes=8, in_channels=256, dropout_ratio=0.0),
 )
 # As in the pretraining.
 digits_gn = dict(num_groups=8)

@@ -1,11 +1,17 @@
-# Table 6 at digits scale: steps at the same fractions of 10 epochs of 400 clips, on 1 process. The
-# learning rate and the length were chosen on BN and GN alone (docs/lab/video.md).
+# Table 6 at digits scale: 8 epochs of 800 clips, on 1 process, with warm-up and cosine. The head,
+# which starts from nothing, learns ten times as fast. Rate, length and this were chosen on
+# BN and GN alone (docs/lab/video.md).
 _base_ = './kinetics_i3d-rows.py'
 
-train_cfg = dict(max_epochs=10, val_interval=5)
-optim_wrapper = dict(optimizer=dict(lr=0.02))
-param_scheduler = _base_.param_scheduler
-param_scheduler[0].update(end=10, milestones=[4, 8])
+train_cfg = dict(max_epochs=8, val_interval=4)
+optim_wrapper = dict(
+    optimizer=dict(lr=0.01),
+    paramwise_cfg=dict(custom_keys={'cls_head': dict(lr_mult=10.0)}),
+)
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.1, by_epoch=False, end=50),
+    dict(type='CosineAnnealingLR', T_max=8, end=8, convert_to_iter_based=True),
+]
 auto_scale_lr = dict(base_batch_size=8)
-default_hooks = dict(checkpoint=dict(interval=5))
+default_hooks = dict(checkpoint=dict(interval=4))
 randomness = dict(seed=0)
