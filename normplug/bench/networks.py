@@ -24,7 +24,7 @@ NETWORKS = {
     'fcn': 'mmseg::fcn/fcn_r50-d8_4xb2-40k_cityscapes-512x1024.py',
 }
 _OBJECTS = 10  # ground truth boxes in an image
-_CLASSES = {'mmdet': 80, 'mmseg': 19, 'mmpretrain': 1000}
+_CLASSES = {'mmdet': 80, 'mmseg': 19, 'mmpretrain': 1000, 'mmaction': 400}
 
 
 @dataclass(frozen=True)
@@ -64,25 +64,33 @@ class Network:
         return random_training_batch(scope, self.images, self.height, self.width)
 
 
-def random_training_batch(scope: str, images: int, height: int, width: int) -> dict[str, Any]:
-    """A batch of noise with random truth for ``train_step`` of a model of mm's 'scope'."""
+def random_training_batch(scope: str, images: int, *size: int) -> dict[str, Any]:
+    """A batch of noise with random truth for ``train_step`` of a model of mm's 'scope'.
+
+    Args:
+        scope: of the package.
+        images: how many, or how many clips.
+        size: height and width; of a clip frames, height and width.
+    """
     if scope == 'mmdet':
         from mmdet.testing import demo_mm_inputs
 
         return demo_mm_inputs(
             batch_size=images,
-            image_shapes=(3, height, width),
+            image_shapes=(3, *size),
             num_items=[_OBJECTS] * images,
             num_classes=_CLASSES[scope],
             with_mask=True,
         )
     draw = torch.Generator().manual_seed(0)
     inputs = [
-        torch.randint(256, (3, height, width), generator=draw, dtype=torch.uint8)
-        for _ in range(images)
+        torch.randint(256, (3, *size), generator=draw, dtype=torch.uint8) for _ in range(images)
     ]
+    if scope == 'mmaction':
+        samples = [_label_of_clip(draw) for _ in range(images)]
+        return dict(inputs=[clip[None] for clip in inputs], data_samples=samples)
     make = _labels_of_image if scope == 'mmpretrain' else _labels_of_pixels
-    return dict(inputs=inputs, data_samples=[make(height, width, draw) for _ in range(images)])
+    return dict(inputs=inputs, data_samples=[make(*size, draw) for _ in range(images)])
 
 
 def _labels_of_pixels(height: int, width: int, draw: torch.Generator) -> Any:
@@ -100,6 +108,13 @@ def _labels_of_image(height: int, width: int, draw: torch.Generator) -> Any:
 
     label = int(torch.randint(_CLASSES['mmpretrain'], (), generator=draw))
     return DataSample(metainfo=dict(img_shape=(height, width))).set_gt_label(label)
+
+
+def _label_of_clip(draw: torch.Generator) -> Any:
+    from mmaction.structures import ActionDataSample
+
+    label = int(torch.randint(_CLASSES['mmaction'], (), generator=draw))
+    return ActionDataSample().set_gt_label(label)
 
 
 def _detector(model: Config, norm_cfg: dict) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from mmengine.logging import print_log
 from mmengine.model import update_init_info
 from mmengine.registry import WEIGHT_INITIALIZERS
-from torch import nn
+from torch import Tensor, nn
 
 from .convert import Conversion, convert
 from .fit import check_fit, check_network
@@ -62,3 +62,11 @@ class ReleasedPretrained:
         check_network(conversion.network, getattr(module, 'backbone', module), source.path, whose)
         conversion.report.unused += check_fit(conversion.state, module, conversion.report, whose)
         return conversion
+
+    def backbone_state(self) -> dict[str, Tensor]:
+        """Return the tensors of a 2D backbone by torchvision's names, for what inflates them.
+
+        Raises:
+            CheckpointError: the file is missing, broken, or no released one.
+        """
+        return convert(read(self.checkpoint), 'backbone').state

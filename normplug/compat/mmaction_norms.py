@@ -7,6 +7,9 @@ and a group norm cannot be filled at all. Here our layers load their part of the
 themselves, as by ``load_state_dict``: they know which tensors they have, and released layouts, and
 warn if there are none of their own.
 
+``ResNet3d`` reads ``pretrained`` alone; here ``init_cfg`` with a checkpoint means the same, of
+released code too.
+
 TSM's optimizer constructor refuses layers that it does not know. Ours are norms to it.
 """
 
@@ -18,6 +21,7 @@ import warnings
 from collections.abc import Callable
 from types import ModuleType
 
+from mmengine.registry import WEIGHT_INITIALIZERS
 from torch import Tensor, nn
 
 from normplug.compat.on_import import on_import
@@ -35,7 +39,7 @@ def install() -> None:
 def _change_resnet3d(module: ModuleType) -> None:
     kind = module.ResNet3d
     _load_own(kind, '_inflate_bn_params')
-    kind._init_weights = staticmethod(_norms_as_bn(kind._init_weights))
+    kind._init_weights = staticmethod(_by_init_cfg(_norms_as_bn(kind._init_weights)))
     _read_as_torchvision(module)
 
 
@@ -122,13 +126,63 @@ def _norms_as_bn(method: Callable) -> Callable:
     return wrapped
 
 
+class _Released(str):
+    """A path, with the tensors that an initializer makes of the file."""
+
+    __slots__ = ('state',)
+
+
+def _by_init_cfg(method: Callable) -> Callable:
+    """Let ``init_cfg`` name the checkpoint in place of ``pretrained``."""
+
+    @functools.wraps(method)
+    def wrapped(self: nn.Module, pretrained: str | None = None) -> None:
+        init_cfg = self.init_cfg
+        if not isinstance(init_cfg, dict) or 'checkpoint' not in init_cfg:
+            return method(self, pretrained)
+        if pretrained or self.pretrained:
+            raise ValueError(
+                f'pretrained={pretrained or self.pretrained!r} and init_cfg both name a '
+                'checkpoint: set one of them to None'
+            )
+        self.pretrained = _start(init_cfg, self.pretrained2d)
+        try:
+            return method(self)
+        finally:
+            self.pretrained = None
+
+    return wrapped
+
+
+def _start(init_cfg: dict, inflates: bool) -> str:
+    """What ``init_cfg`` names, for ``pretrained``."""
+    options = {key: value for key, value in init_cfg.items() if key != 'map_location'}
+    if options.pop('prefix', None) not in (None, 'backbone', 'backbone.'):
+        raise ValueError(
+            f'init_cfg.prefix={init_cfg["prefix"]!r}: mmaction2 takes a backbone or what is '
+            "below 'backbone.'; save that part to a file of its own"
+        )
+    initializer = WEIGHT_INITIALIZERS.build(options)
+    path = options['checkpoint']
+    if not hasattr(initializer, 'backbone_state'):
+        return path
+    if not inflates:
+        raise ValueError(f'init_cfg: {path} is of a 2D network: set pretrained2d=True')
+    path = _Released(path)
+    path.state = initializer.backbone_state()
+    return path
+
+
 def _read_as_torchvision(module: ModuleType, rename: Callable[[str], str] = str) -> None:
     """Make the module's reading of checkpoints give names as torchvision's ResNet has them."""
     mmengines = module._load_checkpoint
 
     @functools.wraps(mmengines)
-    def load(*args, **kwargs) -> dict[str, Tensor]:
-        state = mmengines(*args, **kwargs)
+    def load(filename: str, *args, **kwargs) -> dict[str, Tensor]:
+        if isinstance(filename, _Released):
+            state = filename.state
+        else:
+            state = mmengines(filename, *args, **kwargs)
         state = state.get('state_dict', state)
         # A whole classifier, as mmpretrain trains it, has more than a backbone.
         prefix = 'backbone.' if any(name.startswith('backbone.') for name in state) else ''

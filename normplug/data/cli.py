@@ -43,7 +43,7 @@ def main_make_digits(argv: Sequence[str] | None = None, prog: str = 'tools/make_
         '--train',
         type=int,
         default=default.train,
-        help='images; clips: a quarter as many (default: %(default)s)',
+        help='images; clips: half as many (default: %(default)s)',
     )
     add('--val', type=int, default=default.val, help='images, or clips (default: %(default)s)')
     add(

@@ -19,7 +19,7 @@ from .clip import CLIP_CLASSES, FRAMES, Clip, ClipMaker
 __all__ = ['IMAGES_PER_CLIP', 'write_rawframes', 'write_videos']
 
 # A clip takes as long as 30 pictures. One of 200 in val is half a per cent.
-IMAGES_PER_CLIP = {'train': 4, 'val': 1}
+IMAGES_PER_CLIP = {'train': 2, 'val': 1}
 FRAMES_PER_SECOND = 30
 # Nearly without loss: noise of the camera stays. A key frame every 16 frames makes seeking fast;
 # without frames that refer to later ones, all decoders count alike.

@@ -14,7 +14,7 @@ from torch import nn
 
 from normplug.errors import UserError, exit_code
 from normplug.preflight.config import add_config_arguments, load_config
-from normplug.preflight.config_types import scope_of
+from normplug.preflight.config_types import package_of, scope_of
 from normplug.preflight.data import broken_json_explained, unreadable_files_explained
 from normplug.preflight.types import unknown_types_explained
 
@@ -25,6 +25,7 @@ from .onnx_graph import check_installed, export_onnx
 __all__ = ['main_deploy', 'main_export']
 
 _SHAPES = [(2, 3, 64, 96), (1, 3, 129, 97), (1, 3, 224, 224)]
+_CLIPS = [(2, 3, 8, 64, 96), (1, 3, 17, 65, 49), (1, 3, 16, 64, 64)]
 
 
 def main_deploy(argv: Sequence[str] | None = None, prog: str = 'tools/deploy.py') -> int:
@@ -48,11 +49,14 @@ def main_export(argv: Sequence[str] | None = None, prog: str = 'tools/export_onn
     """Export a model by the command line; return the exit code."""
     parser = _parser(
         prog,
-        'Export backbone and neck of a detector, or a segmentor or classifier up to its logits.',
+        'Export backbone and neck of a detector, or a segmentor, classifier or 3D recognizer up to '
+        'its logits.',
     )
     parser.add_argument('out', metavar='OUT.onnx', help='the file to write')
     parser.add_argument(
-        '--fixed-shape', action='store_true', help='take inputs of this shape only, not any N, H, W'
+        '--fixed-shape',
+        action='store_true',
+        help='take inputs of this shape only, not of any size',
     )
     args = parser.parse_args(argv)
     return exit_code(lambda: _export(args), prog)
@@ -64,10 +68,10 @@ def _parser(prog: str, description: str) -> argparse.ArgumentParser:
     parser.add_argument('checkpoint', help='the checkpoint; must be of the model of the config')
     parser.add_argument(
         '--shape',
-        nargs=4,
+        nargs='+',
         type=int,
-        metavar=('N', 'C', 'H', 'W'),
-        help='of the random inputs to check on',
+        metavar='N',
+        help='of the random inputs to check on: N C H W, of a 3D recognizer N C T H W',
     )
     return parser
 
@@ -76,7 +80,7 @@ def _deploy(args: argparse.Namespace) -> None:
     if osp.lexists(args.out_dir) and not (osp.isdir(args.out_dir) and not os.listdir(args.out_dir)):
         raise UserError(f'OUT_DIR: {args.out_dir} exists; name another folder')
     cfg = load_config(args.config, args.cfg_options)
-    shapes = _SHAPES if args.shape is None else [_shape(args)]
+    shapes = _shapes(cfg) if args.shape is None else [_shape(args, cfg)]
     batches = [random_batch(cfg, shape, seed) for seed, shape in enumerate(shapes)]
     model, dataset_meta = load_model(cfg, args.checkpoint)
     images, note = _test_images(cfg, model)
@@ -95,16 +99,21 @@ def _export(args: argparse.Namespace) -> None:
     if osp.lexists(args.out):
         raise UserError(f'OUT.onnx: {args.out} exists; name another file')
     cfg = load_config(args.config, args.cfg_options)
-    shape = _SHAPES[-1] if args.shape is None else _shape(args)
+    shape = _shapes(cfg)[-1] if args.shape is None else _shape(args, cfg)
     model, _ = load_model(cfg, args.checkpoint)
     difference = export_onnx(cfg, model, args.out, shape, args.fixed_shape)
     print(f'onnxruntime differs from torch by {difference:.1e} of the largest output')
     print(f'written: {args.out}')
 
 
-def _shape(args: argparse.Namespace) -> tuple[int, ...]:
-    if min(args.shape) < 1:
-        raise UserError(f'--shape: four positive numbers N C H W, got {args.shape}')
+def _shapes(cfg: Config) -> list[tuple[int, ...]]:
+    return _CLIPS if package_of(cfg) == 'mmaction' else _SHAPES
+
+
+def _shape(args: argparse.Namespace, cfg: Config) -> tuple[int, ...]:
+    axes = 'N C H W' if len(_shapes(cfg)[0]) == 4 else 'N C T H W'
+    if len(args.shape) != len(axes.split()) or min(args.shape) < 1:
+        raise UserError(f'--shape: positive numbers {axes} for this model, got {args.shape}')
     return tuple(args.shape)
 
 
@@ -126,4 +135,7 @@ def _test_images(cfg: Config, model: nn.Module) -> tuple[list[Batch], str]:
             return [], 'no test images (those of test_dataloader are not there)'
         batch = model.data_preprocessor(data, False)
     inputs, samples = batch['inputs'], batch['data_samples']
+    if package_of(cfg) == 'mmaction':
+        inputs = inputs.flatten(0, 1)[:2]  # of the clips of a video two will do
+        return [Batch(inputs, [])], f'{len(inputs)} test clips'
     return [Batch(inputs, samples)], f'{len(inputs)} test images'

@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 from mmengine.config import Config, ConfigDict
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from normplug.errors import UserError
 from normplug.norms.whitening import WhiteningNorm
@@ -113,7 +114,7 @@ def _deployed_state(model: nn.Module, plan: DeployPlan) -> dict[str, Tensor]:
     names = names_of(model)
     for name, native in plan.norm_cfgs.items():
         kept = {'weight', 'bias'}
-        kept |= set(_RUNNING) if native['type'] == 'BN' else set()
+        kept |= set(_RUNNING) if native['type'].startswith('BN') else set()
         _keep(state, names[model.get_submodule(name)], kept)
     for norm_name, conv_name in plan.folded.items():
         norm, conv = model.get_submodule(norm_name), model.get_submodule(conv_name)
@@ -131,21 +132,19 @@ def _keep(state: dict[str, Tensor], layer_names: list[str], kept: set[str]) -> N
             del state[key]
 
 
-def _fold(conv: nn.Conv2d, norm: nn.Module) -> nn.Conv2d:
+def _fold(conv: nn.Module, norm: nn.Module) -> nn.Module:
     """Fold the norm into the convolution, in float64; the result has the old dtype."""
     if isinstance(norm, WhiteningNorm):
         return _fold_linear(conv, norm)
-    from mmcv.cnn import fuse_conv_bn
-
     native = nn.BatchNorm2d(norm.num_features, norm.eps)
     own = native.state_dict()
     native.load_state_dict({key: v for key, v in norm.state_dict().items() if key in own})
-    pair = nn.Sequential(copy.deepcopy(conv), native).double()
-    return fuse_conv_bn(pair)[0].to(conv.weight.dtype)
+    wide = copy.deepcopy(conv).double().eval()
+    return fuse_conv_bn_eval(wide, native.double().eval()).to(conv.weight.dtype)
 
 
 @torch.no_grad()
-def _fold_linear(conv: nn.Conv2d, norm: WhiteningNorm) -> nn.Conv2d:
+def _fold_linear(conv: nn.Module, norm: WhiteningNorm) -> nn.Module:
     """The convolution whose output channels are mixed block by block: those of one group."""
     matrix, offset = norm.evaluation()
     fused = copy.deepcopy(conv).double()

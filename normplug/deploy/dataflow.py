@@ -19,14 +19,16 @@ from torch.utils._pytree import tree_leaves
 from normplug.forward_hooks import input_of
 from normplug.norms import BaseNorm
 
-__all__ = ['Dataflow', 'record']
+__all__ = ['CONVOLUTIONS', 'Dataflow', 'record']
+
+CONVOLUTIONS = (nn.Conv2d, nn.Conv3d)
 
 
 @dataclass
 class _Output:
     """The output of one call of a convolution; held, so that its id is not used again."""
 
-    conv: nn.Conv2d
+    conv: nn.Module
     tensor: Tensor
     norms: list[nn.Module] = field(default_factory=list)
     other_readers: list[str] = field(default_factory=list)
@@ -44,9 +46,9 @@ class Dataflow:
     """
 
     shapes: dict[nn.Module, list[torch.Size]] = field(default_factory=dict)
-    sources: dict[nn.Module, list[nn.Conv2d | None]] = field(default_factory=dict)
-    outputs: dict[nn.Conv2d, list[_Output]] = field(default_factory=dict)
-    weight_readers: dict[nn.Conv2d, list[str]] = field(default_factory=dict)
+    sources: dict[nn.Module, list[nn.Module | None]] = field(default_factory=dict)
+    outputs: dict[nn.Module, list[_Output]] = field(default_factory=dict)
+    weight_readers: dict[nn.Module, list[str]] = field(default_factory=dict)
 
 
 def record(model: nn.Module, run: Callable[[], Any]) -> tuple[Dataflow, Any]:
@@ -71,13 +73,13 @@ class _Recorder(TorchDispatchMode):
         self.flow = Dataflow()
         self.made: dict[int, _Output] = {}
         self._running: list[tuple[nn.Module, Tensor]] = []  # and what each was given
-        self._convs: dict[int, nn.Conv2d] = {}  # by the identity of the weight
+        self._convs: dict[int, nn.Module] = {}  # by the identity of the weight
         self._hooks = []
         for layer in model.modules():
-            if isinstance(layer, (nn.Conv2d, _BatchNorm, BaseNorm)):
+            if isinstance(layer, (*CONVOLUTIONS, _BatchNorm, BaseNorm)):
                 self._hooks.append(layer.register_forward_pre_hook(self._enter, with_kwargs=True))
                 self._hooks.append(layer.register_forward_hook(self._leave))
-            if isinstance(layer, nn.Conv2d):
+            if isinstance(layer, CONVOLUTIONS):
                 self._convs[id(layer.weight)] = layer
 
     def remove_hooks(self) -> None:
@@ -87,7 +89,7 @@ class _Recorder(TorchDispatchMode):
     def _enter(self, layer: nn.Module, args: tuple, kwargs: dict) -> None:
         x = input_of(args, kwargs)
         self._running.append((layer, x))
-        if isinstance(layer, nn.Conv2d):
+        if isinstance(layer, CONVOLUTIONS):
             return
         source = self.made.get(id(x))
         if source is not None:
@@ -97,7 +99,7 @@ class _Recorder(TorchDispatchMode):
 
     def _leave(self, layer: nn.Module, args: tuple, y: Tensor) -> None:
         self._running.pop()
-        if isinstance(layer, nn.Conv2d):
+        if isinstance(layer, CONVOLUTIONS):
             self.made[id(y)] = _Output(layer, y)
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
@@ -106,7 +108,7 @@ class _Recorder(TorchDispatchMode):
             if not isinstance(leaf, Tensor):
                 continue
             output = self.made.get(id(leaf))
-            if output is not None and not (leaf is given and not isinstance(layer, nn.Conv2d)):
+            if output is not None and not (leaf is given and not isinstance(layer, CONVOLUTIONS)):
                 output.other_readers.append(str(func))
             conv = self._convs.get(id(leaf))
             if conv is not None and conv is not layer:

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 
-import torch
 from mmengine.registry import MODELS
 from torch import nn
 
@@ -49,7 +48,7 @@ def deployed_model(deployed: Mapping | None = None, **model) -> nn.Module:
                 'be that of the trained model'
             ) from error
         if conv.bias is None:
-            conv.bias = nn.Parameter(torch.zeros_like(conv.weight[:, 0, 0, 0]))
+            conv.bias = nn.Parameter(conv.weight.new_zeros(conv.out_channels))
         for name in names[norm]:
             parent, _, own = name.rpartition('.')
             setattr(built.get_submodule(parent), own, nn.Identity())

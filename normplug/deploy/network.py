@@ -1,4 +1,4 @@
-"""Build a trained model, its inputs and its outputs, in one way for all three packages."""
+"""Build a trained model, its inputs and its outputs, in one way for all packages."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from normplug.preflight import checkpoint as ckpt
 from normplug.preflight.config_types import PACKAGES, package_of, scope_of
 from normplug.preflight.model import build_checked_model
 
-__all__ = ['Batch', 'largest_difference', 'load_model', 'random_batch', 'run']
-
-# Not mmaction: its models take clips (N, clips, C, T, H, W).
-_PACKAGES = tuple(package for package in PACKAGES if package != 'mmaction')
+__all__ = ['Batch', 'largest_difference', 'load_model', 'random_batch', 'run', 'scores_of_clips']
 
 
 @dataclass
 class Batch:
-    """Inputs as the network takes them, (N, C, H, W) after the data preprocessor, with samples."""
+    """Inputs as the network takes them after the data preprocessor, with samples.
+
+    (N, C, H, W); clips are (N, C, T, H, W).
+    """
 
     inputs: Tensor
     samples: list
@@ -36,23 +36,35 @@ def load_model(cfg: Config, path: str) -> tuple[nn.Module, dict]:
     Also return what the checkpoint says about its training data, such as names of classes.
 
     Raises:
-        UserError: the config is none of mmdet, mmseg and mmpretrain, its model cannot be built, or
-            the checkpoint is missing, broken, of another model or has NaN in it.
+        UserError: the config is of no package that is known, its model cannot be built or is no 3D
+            recognizer of mmaction2, or the checkpoint is missing, broken, of another model or has
+            NaN in it.
     """
     if cfg.get('model') is None:
         raise UserError('the config has no model')
-    if package_of(cfg) not in _PACKAGES:
+    if package_of(cfg) not in PACKAGES:
         raise UserError(
             f'default_scope = {scope_of(cfg)!r}, and model.type is of none of '
-            f'{", ".join(_PACKAGES)}: this tool knows their models'
+            f'{", ".join(PACKAGES)}: this tool knows their models'
         )
     checkpoint = ckpt.read_checkpoint(path, 'checkpoint')
     model = build_checked_model(cfg)
+    if package_of(cfg) == 'mmaction' and not _takes_clips(model):
+        raise UserError(
+            f"model.type = {cfg.model.get('type')!r}: of mmaction2's models, this tool knows "
+            'Recognizer3D'
+        )
     ckpt.check_strict(model, checkpoint, path, 'checkpoint')  # which loads it
     return model.eval(), (checkpoint.get('meta') or {}).get('dataset_meta', {})
 
 
-def random_batch(cfg: Config, shape: tuple[int, int, int, int], seed: int = 0) -> Batch:
+def _takes_clips(model: nn.Module) -> bool:
+    from mmaction.models import Recognizer3D
+
+    return isinstance(model, Recognizer3D)
+
+
+def random_batch(cfg: Config, shape: tuple[int, ...], seed: int = 0) -> Batch:
     """Return inputs of standard normal values, similar to normalized images."""
     inputs = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
     if package_of(cfg) != 'mmdet':
@@ -85,7 +97,14 @@ def run(cfg: Config, model: nn.Module, batch: Batch, proposals: list | None = No
             return dict(outputs=model.encode_decode(batch.inputs, metas), proposals=None)
         if package_of(cfg) == 'mmpretrain':
             return dict(outputs=model(batch.inputs, mode='tensor'), proposals=None)
+        if package_of(cfg) == 'mmaction':
+            return dict(outputs=scores_of_clips(model, batch.inputs), proposals=None)
         return _run_detector(model, batch, proposals)
+
+
+def scores_of_clips(model: nn.Module, clips: Tensor) -> Tensor:
+    """Return the logits (N, classes) of a 3D recognizer for (N, C, T, H, W)."""
+    return model(clips.unsqueeze(1), mode='tensor', stage='head')
 
 
 def _run_detector(model: nn.Module, batch: Batch, proposals: list | None) -> dict:

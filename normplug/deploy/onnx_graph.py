@@ -14,7 +14,7 @@ from normplug.files import write
 from normplug.preflight.config_types import package_of
 
 from .constant_ratios import with_constant_ratios
-from .network import largest_difference
+from .network import largest_difference, scores_of_clips
 
 __all__ = ['TOLERANCE', 'ExportedNetwork', 'check_installed', 'export_onnx']
 
@@ -26,7 +26,7 @@ class ExportedNetwork(nn.Module):
     """The part of a model that is exported: without data preprocessor and post-processing.
 
     For a detector it is backbone and neck, with (N, C, H, W) features by level; for a segmentor the
-    logits (N, classes, H, W); for a classifier the logits (N, classes).
+    logits (N, classes, H, W); for a classifier and a 3D recognizer the logits (N, classes).
     """
 
     def __init__(self, model: nn.Module, package: str) -> None:
@@ -34,12 +34,14 @@ class ExportedNetwork(nn.Module):
         self.model, self.package = model, package
 
     def forward(self, image: Tensor) -> Tensor | tuple[Tensor, ...]:
-        """Run on a normalized image, (N, C, H, W)."""
+        """Run on a normalized image, (N, C, H, W), or a clip, (N, C, T, H, W)."""
         if self.package == 'mmdet':
             return tuple(self.model.extract_feat(image))
         if self.package == 'mmseg':
             size = (image.shape[2], image.shape[3])
             return self.model.encode_decode(image, [dict(img_shape=size)])
+        if self.package == 'mmaction':
+            return scores_of_clips(self.model, image)
         return self.model(image, mode='tensor')
 
 
@@ -54,7 +56,7 @@ def check_installed() -> None:
 
 
 def export_onnx(
-    cfg: Config, model: nn.Module, out: str, shape: tuple[int, int, int, int], fixed: bool
+    cfg: Config, model: nn.Module, out: str, shape: tuple[int, ...], fixed: bool
 ) -> float:
     """Write the network of ``model`` to ``out``, after comparing onnxruntime with it.
 
@@ -62,8 +64,8 @@ def export_onnx(
         cfg: the model's config.
         model: in evaluation mode.
         out: the file; all weights are in it.
-        shape: an input's (N, C, H, W), to check on.
-        fixed: take inputs of this shape only, instead of any N, H and W.
+        shape: an input's (N, C, H, W), or (N, C, T, H, W), to check on.
+        fixed: take inputs of this shape only, instead of any N, T, H and W.
 
     Returns:
         The largest difference from torch, of the largest output, on ``shape`` and, unless
@@ -77,8 +79,8 @@ def export_onnx(
         raise UserError('the model is in training mode: call model.eval() before exporting it')
     network = ExportedNetwork(model, package_of(cfg)).eval()
     data = _graph(with_constant_ratios(network), shape, fixed)
-    n, c, h, w = shape
-    shapes = [shape] if fixed else [shape, (n + 1, c, h + 32, w + 64)]
+    n, c, *time, h, w = shape
+    shapes = [shape] if fixed else [shape, (n + 1, c, *(t + 8 for t in time), h + 32, w + 64)]
     differences = [_check(network, data, s) for s in shapes]
     difference = max(differences)
     if not difference <= TOLERANCE:
@@ -97,7 +99,8 @@ def export_onnx(
 @torch.no_grad()
 def _graph(network: nn.Module, shape: tuple[int, ...], fixed: bool) -> bytes:
     any_size = torch.export.Dim.DYNAMIC
-    axes = None if fixed else {'image': {0: any_size, 2: any_size, 3: any_size}}
+    free = dict.fromkeys((0, *range(2, len(shape))), any_size)
+    axes = None if fixed else {'image': free}
     if not fixed:
         shape = (max(shape[0], 2), *shape[1:])  # an axis of size 1 would be taken for a constant
     try:

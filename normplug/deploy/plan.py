@@ -22,7 +22,7 @@ __all__ = ['DeployPlan', 'make_plan']
 
 # In evaluation.
 _BATCH_NORMS = (PortableSyncBN, GhostBN, KN, PN)
-_NATIVE = {'bn': 'BatchNorm2d', 'in': 'InstanceNorm2d', 'ln': 'GroupNorm'}
+_NATIVE = {'bn': 'BatchNorm{}d', 'in': 'InstanceNorm{}d', 'ln': 'GroupNorm'}
 
 
 @dataclass
@@ -83,10 +83,11 @@ def make_plan(model: nn.Module, flow: Dataflow, must_fold: Iterable[str] = ()) -
             plan.kept[name] = f'{kind}, {why_not_folded}'
             plan.kinds[f'{kind} as before'] += 1
         else:
-            plan.norm_cfgs[name] = _norm_cfg(native, layer)
-            plan.kinds[f'{kind} → {_NATIVE[native]}'] += 1
+            axes = len(flow.shapes[layer][0]) - 2
+            plan.norm_cfgs[name] = _norm_cfg(native, layer, axes)
+            plan.kinds[f'{kind} → {_NATIVE[native].format(axes)}'] += 1
             if native == 'bn':
-                plan.kept[name] = f'BatchNorm2d, {why_not_folded}'
+                plan.kept[name] = f'{_NATIVE[native].format(axes)}, {why_not_folded}'
     _check_folded(plan, must_fold)
     return plan
 
@@ -111,8 +112,8 @@ def _native(layer: nn.Module, flow: Dataflow, references: References) -> tuple[s
         return 'linear', ''
     if not isinstance(layer, (SSN, *_BATCH_NORMS)):
         return None, 'which has no native layer'
-    if any(len(shape) != 4 for shape in flow.shapes[layer]):
-        return None, 'its input has other axes than (N, C, H, W)'
+    if {len(shape) for shape in flow.shapes[layer]} not in ({4}, {5}):
+        return None, 'its input has other axes than (N, C, H, W) or (N, C, T, H, W)'
     if isinstance(layer, _BATCH_NORMS):
         return 'bn', ''
     if not layer.is_decided():
@@ -123,21 +124,22 @@ def _native(layer: nn.Module, flow: Dataflow, references: References) -> tuple[s
     if mean != var:
         return None, f'mixed (mean by {mean}, variance by {var})'
     if layer.released_statistics and var != 'bn':
-        return None, 'released_statistics=True divides variances by H*W - 1'
+        return None, 'released_statistics=True divides variances by one less than the pixels'
     if var == 'in' and any(shape[2:].numel() == 1 for shape in flow.shapes[layer]):
         return None, 'instance norm of 1x1 maps, which InstanceNorm2d refuses'
     return var, ''
 
 
-def _norm_cfg(native: str, layer: BaseNorm) -> dict:
-    own = {'bn': dict(type='BN'), 'in': dict(type='IN', affine=True)}
+def _norm_cfg(native: str, layer: BaseNorm, axes: int) -> dict:
+    suffix = {2: '', 3: '3d'}[axes]
+    own = {'bn': dict(type=f'BN{suffix}'), 'in': dict(type=f'IN{suffix}', affine=True)}
     own['ln'] = dict(type='GN', num_groups=1)
     return {**own[native], 'eps': layer.eps}
 
 
 def _convolution(
     norm: nn.Module, flow: Dataflow, owners: Counter
-) -> tuple[nn.Conv2d | None, str | None]:
+) -> tuple[nn.Module | None, str | None]:
     """Return the convolution into which ``norm`` can be folded; else None and why not."""
     sources = set(flow.sources[norm])
     conv = sources.pop()

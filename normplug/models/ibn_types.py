@@ -32,6 +32,13 @@ def ibn_resnet_v1d(**kwargs) -> nn.Module:
 def _build(name: str, kwargs: dict) -> nn.Module:
     scope = DefaultScope.get_current_instance()
     scope = scope and scope.scope_name
+    if scope == 'mmaction':
+        raise ValueError(
+            f"type='{name}' is for {', '.join(_MODULES)}, not for mmaction. IBN-Net-a in 3D is "
+            "dict(type='NormPlacement', model_type='ResNet3d', norms=[dict("
+            "where='layer[1-3].*.conv1.bn', norm_cfg=dict(type='IBN'))]); the other entries of "
+            "ibn_cfg have no place in mmaction2's blocks"
+        )
     if scope not in _MODULES:
         raise ValueError(
             f"type='{name}' is there for {', '.join(_MODULES)}, but the default scope is "

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import logging
 import re
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -14,6 +16,7 @@ from torch import nn
 from normplug.checkpoint_file import check_exists, few, load
 from normplug.digits_record import other_digits
 from normplug.errors import UserError
+from normplug.quiet import quiet_logger
 from normplug.resume.find import last_whole_checkpoint
 from normplug.whitened import check_coordinates
 from normplug.whitened.foreign import names_in
@@ -215,8 +218,9 @@ def check_load_from(model: nn.Module, path: str, dataset: object = None) -> str:
 def check_pretrained(model: nn.Module, dataset: object = None) -> list[str]:
     """Check every ``init_cfg`` that names a local checkpoint, and return texts for the log.
 
-    Its type is Pretrained, or one that converts the file, as ReleasedPretrained does. Of the
-    ``pretrained`` of mmaction2's backbones, which fill themselves, it checks that it can be read.
+    Its type is Pretrained, or one that converts the file, as ReleasedPretrained does. Of
+    mmaction2's backbones it checks ``pretrained`` too: what fills those that inflate, and of the
+    others, which fill themselves, that it can be read.
 
     Args:
         model: to fill.
@@ -229,8 +233,13 @@ def check_pretrained(model: nn.Module, dataset: object = None) -> list[str]:
     texts = []
     for name, module in model.named_modules():
         pretrained = getattr(module, 'pretrained', None)
-        if isinstance(pretrained, str) and type(module).__module__.startswith('mmaction.'):
-            _check_readable(pretrained, '.'.join(filter(None, ('model', name, 'pretrained'))))
+        of_mmaction = type(module).__module__.startswith('mmaction.')
+        inflates = of_mmaction and hasattr(module, 'inflate_weights')
+        if isinstance(pretrained, str) and of_mmaction and '://' not in pretrained:
+            key = '.'.join(filter(None, ('model', name, 'pretrained')))
+            _check_readable(pretrained, key)
+            if inflates:
+                texts.append(_inflated(module, pretrained, key))
         init_cfgs = getattr(module, 'init_cfg', None) or []
         for init_cfg in [init_cfgs] if isinstance(init_cfgs, dict) else init_cfgs:
             path = init_cfg.get('checkpoint')
@@ -239,6 +248,12 @@ def check_pretrained(model: nn.Module, dataset: object = None) -> list[str]:
             key = '.'.join(filter(None, ('model', name, 'init_cfg.checkpoint')))
             kind = init_cfg.get('type')
             kind = WEIGHT_INITIALIZERS.get(kind) if isinstance(kind, str) else kind
+            if inflates:
+                check_exists(path, key)
+                if not hasattr(kind, 'convert'):
+                    _check_readable(path, key)
+                texts.append(_inflated(module, path, key))
+                continue
             if hasattr(kind, 'convert'):
                 texts.append(_converted(module, init_cfg, key))
                 continue
@@ -262,14 +277,40 @@ def check_pretrained(model: nn.Module, dataset: object = None) -> list[str]:
 
 
 def _check_readable(path: str, key: str) -> None:
-    if '://' in path:
-        return
     names = names_in(_state_dict(read_checkpoint(path, key)))
     if names:
         raise UserError(
             f'{key}: {path} has whitened weights ({few(names)}), which mmaction2 would copy as if '
             'they were plain: name the checkpoint of a network without conv_cfg'
         )
+
+
+def _inflated(module: nn.Module, path: str, key: str) -> str:
+    """Return the report of a network of mmaction2 that fills itself, with what stays as it is."""
+    twin = copy.deepcopy(module)
+    floats = {n: t for n, t in twin.state_dict().items() if t.is_floating_point()}
+    for value in floats.values():
+        value.fill_(torch.nan)  # what is NaN afterwards was not filled
+    try:
+        with quiet_logger(logging.ERROR):
+            twin.init_weights()
+    except (TypeError, ValueError) as error:
+        raise UserError(f'{key}: {error}') from error
+    state = twin.state_dict()
+    missing = tuple(name for name in floats if state[name].isnan().any())
+    used = tuple(name for name in floats if name not in missing)
+    if not used or (len(missing) and _must_fill(module)):
+        raise UserError(
+            f'{key}: {path} leaves {len(missing)} of {len(floats)} tensors of the network as they '
+            f'are ({few(missing)}): it must be of a 2D ResNet of the same depth, width and norm_cfg'
+        )
+    return _text(f'{key} {path}', LoadReport(used, missing, (), {}))
+
+
+def _must_fill(module: nn.Module) -> bool:
+    """Whether an initializer of released files fills it, which leave nothing out."""
+    kind = WEIGHT_INITIALIZERS.get((module.init_cfg or {}).get('type', ''))
+    return hasattr(kind, 'convert')
 
 
 def _converted(module: nn.Module, init_cfg: dict, key: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 
 from mmengine.config import Config
@@ -17,6 +18,9 @@ from .config_types import dicts_in, name_of
 from .types import keys_of_type
 
 __all__ = ['check_operators']
+
+# A class of mmaction2 that calls a function of mmcv.ops → the layer there that does.
+_CALLED = {'ResNetTIN': 'TINShift'}
 
 
 def check_operators(model: nn.Module, cfg: Config, phases: tuple[str, ...]) -> None:
@@ -36,8 +40,9 @@ def check_operators(model: nn.Module, cfg: Config, phases: tuple[str, ...]) -> N
     model.train('train' in phases)  # as the loop puts it: some layers stay in evaluation
     lacking = {}
     for path, layer in model.named_modules():
-        if any(kind.__module__.startswith('mmcv.ops.') for kind in type(layer).__mro__):
-            operators = missing_operators(type(layer), device, layer.training)
+        used = _used_by(layer)
+        if used is not None:
+            operators = missing_operators(used, device, layer.training)
             if operators:
                 lacking[_keys_of_layer(model, path, cfg), type(layer).__name__] = operators
     nms = vars(sys.modules['mmcv.ops.nms']) if 'mmcv.ops.nms' in sys.modules else {}
@@ -55,6 +60,15 @@ def check_operators(model: nn.Module, cfg: Config, phases: tuple[str, ...]) -> N
             for (key, name), operators in lacking.items()
         ]
         raise UserError('\n'.join([*lines, f'These compiled operators are missing: {ADVICE}']))
+
+
+def _used_by(layer: nn.Module) -> type | None:
+    """The class of mmcv.ops that a layer is, or whose function it calls; None if there is none."""
+    kinds = type(layer).__mro__
+    if any(kind.__module__.startswith('mmcv.ops.') for kind in kinds):
+        return type(layer)
+    called = next((_CALLED[k.__name__] for k in kinds if k.__name__ in _CALLED), None)
+    return called and getattr(importlib.import_module('mmcv.ops'), called)
 
 
 def _keys_of_layer(model: nn.Module, path: str, cfg: Config) -> str:

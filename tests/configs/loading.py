@@ -18,6 +18,7 @@ NEEDS = {
     'mask_rcnn': 'mmdet',
     'fcn': 'mmseg',
     'pretrain': 'mmpretrain',
+    'i3d': 'mmaction',
 }
 
 

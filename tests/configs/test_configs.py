@@ -13,6 +13,7 @@ from tests.configs import (
     rows_classification,
     rows_detection,
     rows_segmentation,
+    rows_video,
     rows_whitening,
 )
 from tests.configs.loading import CONFIGS, build, load
@@ -71,7 +72,7 @@ for norm, layer in {'syncbn': 'SyncBatchNorm', 'gn': 'GroupNorm', 'sn': 'SN'}.it
 
 # The rows of the published tables have tests of their own.
 ROWS = rows_detection.EXPECTED | rows_segmentation.EXPECTED | rows_classification.EXPECTED
-ROWS |= rows_whitening.EXPECTED | rows_batch_noise.EXPECTED
+ROWS |= rows_whitening.EXPECTED | rows_batch_noise.EXPECTED | rows_video.EXPECTED
 EXPECTED |= ROWS
 
 

@@ -5,11 +5,17 @@ from fnmatch import fnmatch
 import pytest
 from mmengine.config import Config
 
-from tests.configs import rows_batch_noise, rows_classification, rows_detection, rows_segmentation
+from tests.configs import (
+    rows_batch_noise,
+    rows_classification,
+    rows_detection,
+    rows_segmentation,
+    rows_video,
+)
 from tests.configs.loading import load
 from tests.configs.scales import differences, not_allowed
 
-ROWS = (rows_detection, rows_segmentation, rows_classification, rows_batch_noise)
+ROWS = (rows_detection, rows_segmentation, rows_classification, rows_batch_noise, rows_video)
 TWINS = [(full, digits, rows.WHITELIST) for rows in ROWS for full, digits in rows.TWINS.items()]
 
 

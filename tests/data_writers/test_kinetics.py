@@ -9,7 +9,7 @@ from normplug.data.clip import CLIP_CLASSES, ClipMaker, clip_settings
 from normplug.data.scene import SceneSettings
 
 av = pytest.importorskip('av')
-COUNTS = {'train': 16, 'val': 16}  # of 50 and 10 pictures: a quarter, and all, rounded up to 8
+COUNTS = {'train': 32, 'val': 16}  # of 50 and 10 pictures: half, and all, rounded up to 8
 
 
 def lines(path):

@@ -1,4 +1,4 @@
-"""Small trained networks of all three packages, as a config and a checkpoint; the tools."""
+"""Small trained networks of all packages, as a config and a checkpoint; the tools."""
 
 import importlib.util
 from pathlib import Path
@@ -70,6 +70,21 @@ def models(norm):
             backbone=backbone(norm),
             neck=dict(type='GlobalAveragePooling'),
             head=dict(type='LinearClsHead', num_classes=2, in_channels=16),
+        ),
+        'mmaction': dict(
+            type='Recognizer3D',
+            backbone=dict(
+                type='ResNet3d',
+                depth=18,
+                num_stages=2,
+                spatial_strides=(1, 2),
+                temporal_strides=(1, 1),
+                dilations=(1, 1),
+                out_indices=(1,),
+                base_channels=8,
+                norm_cfg=dict(type='BN3d' if norm == 'BN' else norm),
+            ),
+            cls_head=dict(type='I3DHead', num_classes=2, in_channels=16),
         ),
     }
 

@@ -18,6 +18,7 @@ from tests.deploy.conftest import models
 from tests.mm.norm_layers import norm_layers
 
 SHAPE = ('--shape', 2, 3, 64, 96)
+CLIPS = ('--shape', 2, 3, 8, 32, 48)
 
 
 def built(folder, scope):
@@ -32,16 +33,19 @@ def built(folder, scope):
 
 
 def outputs(cfg, model):
-    batch = random_batch(cfg, (2, 3, 96, 160), seed=9)  # no shape that the tool has checked on
+    # No shape that the tool has checked on.
+    shape = (2, 3, 12, 48, 80) if cfg.default_scope == 'mmaction' else (2, 3, 96, 160)
+    batch = random_batch(cfg, shape, seed=9)
     return run(cfg, model, batch)['outputs']
 
 
 @pytest.mark.parametrize('norm', ['SSN', 'PortableSyncBN', 'KN', 'PN', 'BN', 'IterNorm'])
-@pytest.mark.parametrize('scope', ['mmdet', 'mmseg', 'mmpretrain'])
+@pytest.mark.parametrize('scope', ['mmdet', 'mmseg', 'mmpretrain', 'mmaction'])
 def test_the_outputs_are_unchanged(scope, norm, trained, tool, capsys):
     network = trained(scope, norm)
     out = network.folder / 'deployed'
-    assert tool('deploy')(network.config, network.checkpoint, out, *SHAPE) == 0
+    shape = CLIPS if scope == 'mmaction' else SHAPE
+    assert tool('deploy')(network.config, network.checkpoint, out, *shape) == 0
     printed = capsys.readouterr().out
     assert 'outputs unchanged' in printed
     assert 'no test images' in printed
@@ -50,7 +54,8 @@ def test_the_outputs_are_unchanged(scope, norm, trained, tool, capsys):
     assert largest_difference(outputs(cfg, model), outputs(cfg, network.model)) < 1e-4
     left = norm_layers(model)
     if norm == 'SSN':
-        kinds = {'SSN', 'InstanceNorm2d', 'GroupNorm'}
+        axes = 3 if scope == 'mmaction' else 2
+        kinds = {'SSN', f'InstanceNorm{axes}d', 'GroupNorm'}
         assert kinds <= set(left.values())
         undecided = [n for n, m in network.model.named_modules() if isinstance(m, SSN)]
         assert f'{len(undecided) // 6} stay: SSN, undecided' in printed
@@ -125,6 +130,14 @@ def test_a_network_that_comes_out_different_is_refused(trained, tool, refused, m
     refused(network, tool('deploy'), argv, 'outputs of the deployed network differ by')
 
 
+def test_clips(trained, tool, refused):
+    network = trained('mmaction', 'BN')
+    argv = (network.config, network.checkpoint, network.folder / 'deployed')
+    refused(network, tool('deploy'), (*argv, *SHAPE), '--shape: positive numbers N C T H W')
+    argv = (*argv, '--cfg-options', 'model.type=Recognizer2D')
+    refused(network, tool('deploy'), argv, "'Recognizer2D'", 'this tool knows Recognizer3D')
+
+
 def test_wrong_files(trained, tool, refused, tmp_path):
     network = trained('mmpretrain', 'BN')
     main, out = tool('deploy'), tmp_path / 'deployed'
@@ -135,7 +148,7 @@ def test_wrong_files(trained, tool, refused, tmp_path):
     below = config / 'x'
     refused(network, main, (config, checkpoint, below, *SHAPE), 'OUT_DIR:', 'cannot be written')
     argv = (config, checkpoint, out, '--shape', 0, 3, 8, 8)
-    refused(network, main, argv, '--shape: four positive numbers')
+    refused(network, main, argv, '--shape: positive numbers N C H W')
     argv = (config, checkpoint, out, *SHAPE, '--fold', 'neck.*')
     refused(network, main, argv, '--fold neck.*: the model has no such norm layer')
     state = torch.load(checkpoint)['state_dict']

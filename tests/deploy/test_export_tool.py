@@ -18,13 +18,17 @@ SHAPE = (1, 3, 64, 96)
 
 
 def ends(network):
-    return network.config, network.checkpoint, network.folder / 'net.onnx', '--shape', *SHAPE
+    shape = (1, 3, 8, 32, 48) if network.scope == 'mmaction' else SHAPE
+    return network.config, network.checkpoint, network.folder / 'net.onnx', '--shape', *shape
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ('scope', 'norm'),
-    [('mmdet', 'SSN'), ('mmseg', 'SN'), ('mmpretrain', 'IBN'), ('mmdet', 'GW'), ('mmseg', 'SW')],
+    [
+        *(('mmdet', 'SSN'), ('mmseg', 'SN'), ('mmpretrain', 'IBN'), ('mmdet', 'GW')),
+        *(('mmseg', 'SW'), ('mmaction', 'SN')),
+    ],
 )
 def test_onnxruntime_gives_what_torch_gives(scope, norm, trained, tool, capsys):
     network = trained(scope, norm)
@@ -37,7 +41,8 @@ def test_onnxruntime_gives_what_torch_gives(scope, norm, trained, tool, capsys):
         'trained.py',
     ]
     session = onnxruntime.InferenceSession(path, providers=['CPUExecutionProvider'])
-    image = torch.randn(3, 3, 128, 160)  # no shape that the tool has checked on
+    # No shape that the tool has checked on.
+    image = torch.randn((3, 3, 12, 48, 80) if scope == 'mmaction' else (3, 3, 128, 160))
     got = session.run(None, {'image': image.numpy()})
     with torch.no_grad():
         want = ExportedNetwork(network.model, scope)(image)

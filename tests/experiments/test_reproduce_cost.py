@@ -41,6 +41,17 @@ def test_measured(capsys, monkeypatch):
     assert '- machine: ' in out
 
 
+def test_clips_are_counted(capsys, monkeypatch):
+    pytest.importorskip('mmaction')
+    monkeypatch.setitem(cost._SETS, 'kinetics', (1000, (32, 56, 56)))
+    assert cost.main_cost(['--tables', 'table6']) == 0
+    header, _, line, *_ = capsys.readouterr().out.splitlines()
+    row = dict(zip(_cells(header), _cells(line), strict=True))
+    # I3D: 43.5 GFLOP of multiply-adds forward at 32 frames of 256 pixels (mmaction2's zoo).
+    at_56 = 43.5e9 * (56 / 256) ** 2
+    assert float(row['TFLOP an image']) * 1e12 == pytest.approx(at_56 * 2 * 3, rel=0.1)
+
+
 def test_a_table_without_rows_at_full_scale_costs_nothing(capsys):
     assert cost.main_cost(['--tables', 'whitening-segmentation']) == 0
     assert '| whitening' not in capsys.readouterr().out

@@ -19,6 +19,7 @@ ROWS = [
 ]
 # Evaluator → what its metrics are called.
 PREFIX = {'CocoMetric': 'coco/', 'Accuracy': 'accuracy/', 'IoUMetric': '', 'CityscapesMetric': ''}
+PREFIX['AccMetric'] = 'acc/'
 
 
 def load(name):

@@ -6,6 +6,10 @@ import pytest
 import torch
 
 from normplug import NORMS
+from normplug.checkpoints import convert, read
+from normplug.errors import UserError
+from normplug.preflight.checkpoint import check_pretrained
+from tests.checkpoints.networks import released_state
 from tests.mm.norm_layers import all_types, build, image, norm_layers, own_layers, randomize, resnet
 
 pytest.importorskip('mmaction')
@@ -207,3 +211,87 @@ def test_group_norms_of_x3d_and_tsn(tmp_path):
     flat = trained_2d(cfg, channels=64)
     net = video_net(cfg, 'ResNet', pretrained=saved(flat.state_dict(), tmp_path))
     assert torch.equal(net.conv1.norm.weight, flat.gn1.weight)
+
+
+@pytest.mark.parametrize('prefix', [None, 'backbone.'], ids=['backbone', 'classifier'])
+@all_types
+def test_init_cfg_is_as_pretrained(norm_type, prefix, tmp_path):
+    flat = trained_2d({'type': norm_type})
+    state = {(prefix or '') + name: value for name, value in flat.state_dict().items()}
+    init_cfg = {'type': 'Pretrained', 'checkpoint': saved(state, tmp_path)}
+    deep = i3d({'type': norm_type}, init_cfg=init_cfg | ({'prefix': prefix} if prefix else {}))
+    assert_same_norms(flat, deep)
+    summed = deep.layer2[0].conv1.conv.weight.sum(2)
+    torch.testing.assert_close(summed, flat.layer2[0].conv1.weight)
+
+
+RELEASED = {'sn': {'type': 'SN', 'released_statistics': True}, 'ssn': {'type': 'SSN'}}
+
+
+@pytest.mark.parametrize('kind', [*RELEASED, 'ibn_a'])
+def test_init_cfg_takes_released_files(kind, tmp_path):
+    torch.save({'state_dict': released_state(kind, 18)}, tmp_path / 'released.pth')
+    init_cfg = {'type': 'ReleasedPretrained', 'checkpoint': str(tmp_path / 'released.pth')}
+    net = dict(type='ResNet3d', depth=18, base_channels=4, init_cfg=init_cfg)
+    if kind == 'ibn_a':
+        where = dict(where='layer[1-3].*.conv1.bn', norm_cfg=dict(type='IBN'))
+        net |= dict(type='NormPlacement', model_type='ResNet3d', norms=[where])
+    else:
+        net['norm_cfg'] = RELEASED[kind]
+    net = build(net, 'mmaction')
+    (text,) = check_pretrained(net)
+    assert text.startswith(f'model.init_cfg.checkpoint {tmp_path}/released.pth: ')
+    net.init_weights()
+    want = convert(read(str(tmp_path / 'released.pth')), 'backbone').state
+    norms = {name.rpartition('.')[0] for name in want if re.search(r'bn\d\.|downsample\.1\.', name)}
+    assert len(norms) == 20
+    for name in norms:
+        for key, value in net.get_submodule(twin(name)).state_dict().items():
+            if key != 'num_batches_tracked':
+                assert torch.equal(value, want[f'{name}.{key}']), f'{name}.{key}'
+    summed = net.layer1[0].conv1.conv.weight.sum(2)
+    torch.testing.assert_close(summed, want['layer1.0.conv1.weight'])
+
+
+def refused_by_the_check(net, message):
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    with pytest.raises(UserError) as told:
+        check_pretrained(net)
+    assert message in str(told.value)
+    assert str(told.value).startswith('model.')
+    for name, value in net.state_dict().items():
+        assert torch.equal(value, before[name]), name
+
+
+def test_what_does_not_fill_the_network_is_refused(tmp_path):
+    def net(channels=8, depth=18, **options):
+        cfg = dict(type='ResNet3d', depth=depth, base_channels=channels)
+        return build(cfg | dict(norm_cfg=dict(type='SN')) | options, 'mmaction')
+
+    path = saved(trained_2d({'type': 'SN'}).state_dict(), tmp_path)
+    init_cfg = {'type': 'Pretrained', 'checkpoint': path}
+    (text,) = check_pretrained(net(init_cfg=init_cfg))
+    assert text == f'model.init_cfg.checkpoint {path}: 140 of 140 tensors used'
+    assert len(check_pretrained(net(pretrained=path))) == 1
+    other = 'it must be of a 2D ResNet of the same depth, width and norm_cfg'
+    refused_by_the_check(net(channels=4, init_cfg=init_cfg), other)
+    refused_by_the_check(net(channels=4, pretrained=path), other)
+    refused_by_the_check(net(init_cfg=init_cfg | {'prefix': 'encoder.'}), "prefix='encoder.'")
+    refused_by_the_check(net(init_cfg=init_cfg, pretrained=path), 'set one of them to None')
+    torch.save({'state_dict': released_state('sn', 18)}, path)
+    released = {'type': 'ReleasedPretrained', 'checkpoint': path}
+    refused_by_the_check(net(4, init_cfg=released, pretrained2d=False), 'set pretrained2d=True')
+    # Most of a deeper network would be left at random.
+    refused_by_the_check(net(4, depth=34, init_cfg=released), 'tensors of the network as they are')
+    released['checkpoint'] = str(tmp_path / 'gone.pth')
+    refused_by_the_check(net(4, init_cfg=released), 'gone.pth')
+
+
+def test_ratios_that_a_checkpoint_does_not_have_are_reported(tmp_path):
+    path = saved(trained_2d({'type': 'BN'}).state_dict(), tmp_path)
+    init_cfg = {'type': 'Pretrained', 'checkpoint': path}
+    net = dict(type='ResNet3d', depth=18, base_channels=8, norm_cfg=dict(type='SN'))
+    with pytest.warns(UserWarning, match='checkpoint of another normalizer'):
+        (text,) = check_pretrained(build(net | dict(init_cfg=init_cfg), 'mmaction'))
+    assert '100 of 140 tensors used' in text
+    assert 'conv1.bn.mean_weight' in text

@@ -50,6 +50,15 @@ def test_layers_whose_operators_are_there_pass():
     check_operators(nn.Sequential(*layers), config({}), ('train', 'val'))
 
 
+def test_a_function_that_a_backbone_calls():
+    pytest.importorskip('mmaction')
+    from mmaction.models import ResNetTIN
+
+    model = nn.Sequential(ResNetTIN(50, num_segments=8))
+    needs = 'ResNetTIN needs tin_shift_backward, tin_shift_forward of mmcv.ops'
+    refused(model, config({'backbone': {'type': 'ResNetTIN'}}), ('train',), needs)
+
+
 NMS = {'test_cfg': {'rcnn': {'nms': {'type': 'nms_rotated', 'iou_thr': 0.1}}}}
 
 

@@ -36,13 +36,15 @@ from .tables import TABLES
 
 __all__ = ['main_cost']
 
-# Images of a training set, and the size of one in training: (height, width).
+# Images of a training set, and the size of one in training: (height, width). Of clips there are
+# frames too: (frames, height, width).
 _SETS = {
     'coco': (117266, (800, 1200)),  # with objects; the mean aspect ratio is about 3:2
     'ade20k': (20210, (450, 600)),
     'cityscapes': (2975, (713, 713)),
     'gta5': (12403, (512, 1024)),
     'imagenet': (1281167, (224, 224)),
+    'kinetics': (240436, (32, 224, 224)),  # the videos of mmaction2's list
 }
 _COLUMNS = ('table', 'config', 'TFLOP an image', 'images seen (million)', 'EFLOP', 'GPU-hours')
 _PROG = 'python -m normplug.experiments.reproduce.cost'
@@ -50,12 +52,12 @@ _MEASURED = ('images a step', 's a step', 'hours here')
 
 
 class _Job(NamedTuple):
-    """A training at full scale: its images' (height, width), and how many it sees."""
+    """A training at full scale: the size of its images or clips, and how many it sees."""
 
     table: str
     name: str
     cfg: Config
-    size: tuple[int, int]
+    size: tuple[int, ...]
     seen: float
 
 

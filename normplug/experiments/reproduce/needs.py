@@ -25,6 +25,7 @@ _SOURCES = {
     'cityscapes': 'Cityscapes: leftImg8bit and gtFine, from www.cityscapes-dataset.com '
     '(registration), with the maps of train ids (cityscapesscripts)',
     'gta': 'GTA5 ("Playing for Data"), from download.visinf.tu-darmstadt.de/data/from_games',
+    'kinetics400': 'Kinetics-400, from github.com/cvdfoundation/kinetics-dataset',
     'imagenet': 'ImageNet-1k (ILSVRC 2012), from www.image-net.org (registration)',
     'checkpoints/resnet50v1_sn': 'ImageNet models of SN that '
     'github.com/switchablenorms/Switchable-Normalization and SwitchNorm_Detection name, (8,2) and '

@@ -1,0 +1,14 @@
+# What a row of Table 6 has different at digits scale: ResNet-18 of half the width, whose kernels
+# reach over time in every second block, as at full scale.
+digits_model = dict(
+    backbone=dict(
+        depth=18,
+        base_channels=32,
+        inflate=((1, 1), (1, 0), (1, 0), (0, 1)),
+        init_cfg=dict(prefix='backbone.'),
+    ),
+    # No dropout: with it, few clips do not train the head (docs/lab/video.md).
+    cls_head=dict(num_classes=8, in_channels=256, dropout_ratio=0.0),
+)
+# As in the pretraining.
+digits_gn = dict(num_groups=8)
