@@ -46,7 +46,7 @@ CASES = {
     'IterNorm and GW': [
         ('IterNorm', (3, 8, 35), (2, 8, 60), BRAIN, True, 'train'),
         ('IterNorm', (3, 8, 150), (5, 8, 70), HALF, False, 'eval'),
-        ('IterNorm', (2, 8, 8300), (3, 8, 9001), SINGLE, False, 'train'),
+        ('IterNorm', (3, 8, 8300), (4, 8, 9001), SINGLE, False, 'train'),
         ('GW', (3, 8, 35), (2, 8, 60), HALF, False, 'train'),
         ('GW', (2, 8, 1001), (3, 8, 300), SINGLE, True, 'train'),
     ],
