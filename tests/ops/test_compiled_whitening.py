@@ -8,8 +8,8 @@ from normplug.norms import GW, SW
 from normplug.ops import compiled, fused
 from tests.cases import TOLERANCE, assert_same, random_input
 
-# Not IterNorm: Inductor 2.11 fails on its C++, fusing what depends on a condition on sizes. Its Triton
-# is written, compiled and interpreted in tests/gpu.
+# Not IterNorm: Inductor 2.11 fails on its C++, fusing what depends on a condition on sizes. Its
+# Triton is written, compiled and interpreted in tests/gpu.
 BUILDS = {
     'SW': lambda: SW(8, num_pergroup=2, sw_type=3),
     'GW': lambda: GW(8, num_groups=4),
