@@ -86,6 +86,9 @@ def mix(
         raise ValueError(f'{len(mean_ratios)} and {len(var_ratios)} ratios of {len(parts)} moments')
     # Expanded first, so that the gradients of all ratios are sums in one loop.
     shape = torch.broadcast_shapes(*(part.mean.shape for part in parts))
+    if parts[0].mean.dtype != torch.float64:  # on a GPU: first over each row, by blocks of its own
+        rows = *shape[:-1], 1
+        mean_ratios, var_ratios = ([r.expand(rows) for r in rs] for rs in (mean_ratios, var_ratios))
     means = [r * part.mean.expand(shape) for r, part in zip(mean_ratios, parts, strict=True)]
     variances = [r * part.var.expand(shape) for r, part in zip(var_ratios, parts, strict=True)]
     return Moments(reduce(add, means), reduce(add, variances))

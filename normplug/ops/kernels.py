@@ -25,9 +25,10 @@ from normplug.stats import Moments
 __all__ = ['affine', 'backward_input', 'backward_reduce', 'fits', 'moments', 'taken']
 
 _WIDEST = 16  # bytes of a load
-# Where pixels are innermost, by their class: channels and pixels at a time, pieces, whether a block
-# holds all. Channels_last, pieces make up for few rows.
-_TILES = (16, 64, 1, True), (4, 256, 1, True), (1, 1024, 1, False), (1, 2048, 8, False)
+# Where pixels are innermost, by their class: channels and pixels at a time, pieces, and how many
+# pixels a loop of known length takes. Of small maps a warp takes several rows: what a row's threads
+# have summed is added up in a few steps then. Channels_last, pieces make up for few rows.
+_TILES = (32, 16, 1, 64), (16, 32, 1, 0), (4, 256, 1, 0), (1, 1024, 1, 0), (1, 2048, 8, 0)
 _PIECES = 256, 64, 16
 
 
@@ -37,7 +38,7 @@ class Tile(NamedTuple):
     Attributes:
         rows, block: channels and pixels at a time.
         splits: pieces of the pixels.
-        once: whether a block holds all pixels.
+        whole: pixels at most, where a loop of known length takes all; else 0.
         last: whether channels are innermost, not pixels.
         aligned: every run of innermost values begins and ends at a multiple of so many.
     """
@@ -45,7 +46,7 @@ class Tile(NamedTuple):
     rows: int
     block: int
     splits: int
-    once: bool
+    whole: int
     last: bool
     aligned: int
 
@@ -71,7 +72,7 @@ def tile(x_n: Tensor, *others: Tensor) -> Tile:
         return Tile(*_TILES[pixel_class(pixels)], last, aligned)
     wanted = next((s for s in _PIECES if instances * channels * s <= 2**16), 1)
     most = next((s for s in _PIECES if pixels >= 32 * s), 1)
-    return Tile(64, 32, min(wanted, most), False, last, aligned)
+    return Tile(64, 16, min(wanted, most), 0, last, aligned)
 
 
 def taken(t_nc: Tensor, x_n: Tensor) -> Tensor:
@@ -82,20 +83,23 @@ def taken(t_nc: Tensor, x_n: Tensor) -> Tensor:
 def moments(x_n: Tensor, dtype: torch.dtype = torch.float64) -> Moments:
     """As :func:`normplug.ops.passes.moments`."""
     t, pixels = tile(x_n), x_n.shape[2]
+    if t.splits == 1:
+        mean_nc, var_nc = (x_n.new_empty(x_n.shape[:2], dtype=dtype) for _ in range(2))
+        _launch(_moments_kernel, t, x_n, (x_n, mean_nc, var_nc, None))
+        return Moments(mean_nc, var_nc)
     about, sums, squares = (_partial(x_n, t) for _ in range(3))
     _launch(_moments_kernel, t, x_n, (x_n, about, sums, squares))
     about, sums, squares = (part.to(dtype) for part in (about, sums, squares))
     centre_nc = about[0]
-    if t.splits > 1:  # all about one value
-        piece = _piece(t, pixels)
-        starts = piece * torch.arange(t.splits, device=x_n.device)
-        counts = (pixels - starts).clamp(0, piece).to(dtype)[:, None, None]
-        if dtype != torch.float64:  # which has digits enough if a part of x was far off
-            off = about - centre_nc
-            centre_nc = centre_nc + _total(sums + counts * off, dtype) / pixels
+    piece = _piece(t, pixels)  # all about one value
+    starts = piece * torch.arange(t.splits, device=x_n.device)
+    counts = (pixels - starts).clamp(0, piece).to(dtype)[:, None, None]
+    if dtype != torch.float64:  # which has digits enough if a part of x was far off
         off = about - centre_nc
-        squares = squares + off * (2 * sums + counts * off)
-        sums = sums + counts * off
+        centre_nc = centre_nc + _total(sums + counts * off, dtype) / pixels
+    off = about - centre_nc
+    squares = squares + off * (2 * sums + counts * off)
+    sums = sums + counts * off
     mean_nc, square_nc = (_total(part, dtype) / pixels for part in (sums, squares))
     return Moments(centre_nc + mean_nc, (square_nc - mean_nc.square()).clamp(min=0))
 
@@ -153,7 +157,7 @@ def _launch(
         *strides,
         ROWS=t.rows,
         BLOCK=t.block,
-        ONCE=t.once,
+        WHOLE=t.whole,
         LAST=t.last,
         ALIGNED=t.aligned,
         WIDE=tl.float64 if x_n.dtype == torch.float64 else tl.float32,
@@ -188,7 +192,7 @@ def _multiple(size, of: tl.constexpr, dtype: tl.constexpr):
 @triton.jit
 def _place(
     C, P, piece,
-    ROWS: tl.constexpr, ONCE: tl.constexpr, LAST: tl.constexpr, ALIGNED: tl.constexpr,
+    ROWS: tl.constexpr, WHOLE: tl.constexpr, LAST: tl.constexpr, ALIGNED: tl.constexpr,
 ):  # fmt: skip
     """Instance; channels, and which of them x has; where this program's pixels begin and end."""
     if LAST:
@@ -203,7 +207,7 @@ def _place(
     c = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
     start = tl.program_id(2) * piece
     stop = tl.minimum(start + piece, P)
-    if ONCE:
+    if WHOLE:
         start = 0
         stop = P
     elif not LAST:
@@ -227,10 +231,13 @@ def _moments_kernel(
     x_ptr, about_ptr, sum_ptr, square_ptr,
     C, P, piece, sn, sc, sp,
     ROWS: tl.constexpr, BLOCK: tl.constexpr,
-    ONCE: tl.constexpr, LAST: tl.constexpr, ALIGNED: tl.constexpr, WIDE: tl.constexpr,
+    WHOLE: tl.constexpr, LAST: tl.constexpr, ALIGNED: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
-    """Σ(x − about) and Σ(x − about)² of a piece, and what they are about."""
-    n, c, ok, C, start, stop = _place(C, P, piece, ROWS, ONCE, LAST, ALIGNED)
+    """Σ(x − about) and Σ(x − about)² of a piece, and what they are about.
+
+    Without memory for the squares: mean and variance, of the only piece.
+    """
+    n, c, ok, C, start, stop = _place(C, P, piece, ROWS, WHOLE, LAST, ALIGNED)
     p = tl.arange(0, BLOCK)
     at = _at(n, c, p, sn, sc, sp, LAST, ALIGNED)
     mask = ok[:, None] & (p < stop - start)[None, :]
@@ -242,16 +249,24 @@ def _moments_kernel(
         about = tl.sum(x, 1) * (1.0 / tl.maximum(tl.minimum(stop - start, BLOCK), 1))
     sums = tl.where(mask, x - about[:, None], 0.0)
     squares = sums * sums
-    for q in range(start + BLOCK, BLOCK if ONCE else stop, BLOCK):
+    for q in range(start + BLOCK, WHOLE if WHOLE else stop, BLOCK):
         mask = ok[:, None] & (p < stop - q)[None, :]
         x = tl.load(x_ptr + tl.full((), q, tl.int64) * sp + at, mask, 0.0).to(WIDE)
         d = tl.where(mask, x - about[:, None], 0.0)
         sums += d
         squares += d * d
     out = (tl.program_id(2).to(tl.int64) * tl.num_programs(0) + n) * C + c
-    tl.store(about_ptr + out, about, ok)
-    tl.store(sum_ptr + out, tl.sum(sums, 1), ok)
-    tl.store(square_ptr + out, tl.sum(squares, 1), ok)
+    total = tl.sum(sums, 1)
+    square = tl.sum(squares, 1)
+    if square_ptr is None:
+        OWN: tl.constexpr = about_ptr.dtype.element_ty
+        mean = total.to(OWN) / P
+        tl.store(about_ptr + out, about.to(OWN) + mean, ok)
+        tl.store(sum_ptr + out, tl.maximum(square.to(OWN) / P - mean * mean, 0.0), ok)
+    else:
+        tl.store(about_ptr + out, about, ok)
+        tl.store(sum_ptr + out, total, ok)
+        tl.store(square_ptr + out, square, ok)
 
 
 @triton.jit
@@ -259,17 +274,17 @@ def _affine_kernel(
     x_ptr, y_ptr, mean_ptr, scale_ptr, offset_ptr,
     C, P, piece, sn, sc, sp, yn, yc, yp,
     ROWS: tl.constexpr, BLOCK: tl.constexpr,
-    ONCE: tl.constexpr, LAST: tl.constexpr, ALIGNED: tl.constexpr, WIDE: tl.constexpr,
+    WHOLE: tl.constexpr, LAST: tl.constexpr, ALIGNED: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     """(x − mean) · scale + offset."""
-    n, c, ok, C, start, stop = _place(C, P, piece, ROWS, ONCE, LAST, ALIGNED)
+    n, c, ok, C, start, stop = _place(C, P, piece, ROWS, WHOLE, LAST, ALIGNED)
     mean = tl.load(mean_ptr + n * C + c, ok, 0.0).to(WIDE)[:, None]
     scale = tl.load(scale_ptr + n * C + c, ok, 0.0).to(WIDE)[:, None]
     offset = tl.load(offset_ptr + n * C + c, ok, 0.0).to(WIDE)[:, None]
     p = tl.arange(0, BLOCK)
     x_at = _at(n, c, p, sn, sc, sp, LAST, ALIGNED)
     y_at = _at(n, c, p, yn, yc, yp, LAST, ALIGNED)
-    for q in range(start, BLOCK if ONCE else stop, BLOCK):
+    for q in range(start, WHOLE if WHOLE else stop, BLOCK):
         mask = ok[:, None] & (p < stop - q)[None, :]
         x = tl.load(x_ptr + tl.full((), q, tl.int64) * sp + x_at, mask, 0.0).to(WIDE)
         tl.store(y_ptr + tl.full((), q, tl.int64) * yp + y_at, (x - mean) * scale + offset, mask)
@@ -280,17 +295,17 @@ def _sums_kernel(
     x_ptr, dy_ptr, mean_ptr, sum_ptr, product_ptr,
     C, P, piece, sn, sc, sp, dn, dc, dp,
     ROWS: tl.constexpr, BLOCK: tl.constexpr,
-    ONCE: tl.constexpr, LAST: tl.constexpr, ALIGNED: tl.constexpr, WIDE: tl.constexpr,
+    WHOLE: tl.constexpr, LAST: tl.constexpr, ALIGNED: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     """Σ dy and Σ dy · (x − mean) of a piece."""
-    n, c, ok, C, start, stop = _place(C, P, piece, ROWS, ONCE, LAST, ALIGNED)
+    n, c, ok, C, start, stop = _place(C, P, piece, ROWS, WHOLE, LAST, ALIGNED)
     mean = tl.load(mean_ptr + n * C + c, ok, 0.0).to(WIDE)[:, None]
     p = tl.arange(0, BLOCK)
     x_at = _at(n, c, p, sn, sc, sp, LAST, ALIGNED)
     dy_at = _at(n, c, p, dn, dc, dp, LAST, ALIGNED)
     sums = tl.zeros([ROWS, BLOCK], WIDE)
     products = tl.zeros([ROWS, BLOCK], WIDE)
-    for q in range(start, BLOCK if ONCE else stop, BLOCK):
+    for q in range(start, WHOLE if WHOLE else stop, BLOCK):
         mask = ok[:, None] & (p < stop - q)[None, :]
         x = tl.load(x_ptr + tl.full((), q, tl.int64) * sp + x_at, mask, 0.0).to(WIDE)
         dy = tl.load(dy_ptr + tl.full((), q, tl.int64) * dp + dy_at, mask, 0.0).to(WIDE)
@@ -306,10 +321,10 @@ def _input_kernel(
     x_ptr, dy_ptr, dx_ptr, mean_ptr, scale_ptr, slope_ptr, level_ptr,
     C, P, piece, sn, sc, sp, dn, dc, dp, yn, yc, yp,
     ROWS: tl.constexpr, BLOCK: tl.constexpr,
-    ONCE: tl.constexpr, LAST: tl.constexpr, ALIGNED: tl.constexpr, WIDE: tl.constexpr,
+    WHOLE: tl.constexpr, LAST: tl.constexpr, ALIGNED: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     """dy · scale + (x − mean) · slope + level."""
-    n, c, ok, C, start, stop = _place(C, P, piece, ROWS, ONCE, LAST, ALIGNED)
+    n, c, ok, C, start, stop = _place(C, P, piece, ROWS, WHOLE, LAST, ALIGNED)
     mean = tl.load(mean_ptr + n * C + c, ok, 0.0).to(WIDE)[:, None]
     scale = tl.load(scale_ptr + n * C + c, ok, 0.0).to(WIDE)[:, None]
     slope = tl.load(slope_ptr + n * C + c, ok, 0.0).to(WIDE)[:, None]
@@ -318,7 +333,7 @@ def _input_kernel(
     x_at = _at(n, c, p, sn, sc, sp, LAST, ALIGNED)
     dy_at = _at(n, c, p, dn, dc, dp, LAST, ALIGNED)
     dx_at = _at(n, c, p, yn, yc, yp, LAST, ALIGNED)
-    for q in range(start, BLOCK if ONCE else stop, BLOCK):
+    for q in range(start, WHOLE if WHOLE else stop, BLOCK):
         mask = ok[:, None] & (p < stop - q)[None, :]
         x = tl.load(x_ptr + tl.full((), q, tl.int64) * sp + x_at, mask, 0.0).to(WIDE)
         dy = tl.load(dy_ptr + tl.full((), q, tl.int64) * dp + dy_at, mask, 0.0).to(WIDE)

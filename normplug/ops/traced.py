@@ -30,14 +30,16 @@ __all__ = [
 Input = Tensor | int  # of compiled code
 
 _LONG = 4096  # pixels; on a CPU Inductor sums more by a slower loop that loses fewer digits
-# On a GPU: pixels of a channel, and channels of all instances, up to which code is alike; of large
-# maps in channels_last, the most channels of all instances that are cut into the most pieces.
-_PIXELS = 64, 256, 8192
+# On a GPU: pixels of a channel, and channels of all instances, up to which code is alike.
+_PIXELS = 64, 256, 2048, 8192
 _ROWS = 16384
-_FEW_ROWS = 256
-# What code for a GPU is tuned to, whatever sizes come first: instances and channels, of maps that
-# are cut into pieces, of others, and of many rows. So many that registers suffice.
-_TUNED_TO = (2, 128), (2, 512), (1024, 256)
+# What code for a GPU is tuned to, whatever sizes come first: instances and channels, of few rows
+# and of many. Told of more than 2048 channels, Inductor gives each instance a block of its own,
+# which sums them at once; with blocks of two instances registers do not suffice.
+_TUNED_TO = (2, 4096), (1024, 256)
+# By how much to divide those channels for large maps, whose kernels add up pieces of pixels too, in
+# float64, which takes two registers, and without batch moments, which divide a rule in two kernels.
+_FEWER = 32
 # By how much to divide those channels, in attempts to compile; 0 for the sizes that came first.
 TUNINGS = 1, 8, 0
 # Operators in one kernel, of many rows: more than that need more registers than there are.
@@ -89,7 +91,7 @@ def size_class(x_n: Tensor) -> tuple[int, bool]:
 
 
 def pixel_class(pixels: int) -> int:
-    """On a GPU: how many of the bounds between classes a number of pixels is above, 0 to 3."""
+    """On a GPU: how many of the bounds between classes a number of pixels is above, 0 to 4."""
     return sum(bool(pixels > bound) for bound in _PIXELS)
 
 
@@ -144,6 +146,8 @@ def trace(
         first, many = size_class(symbolic[0])
         options: dict[str, Any] = {'size_asserts': False}  # sizes and strides are those of our key
         if on_gpu(symbolic[0]):
+            # Small kernels that do not depend on each other become one launch.
+            options['combo_kernels'] = True
             if many:
                 options['max_fusion_size'] = _FUSED
         else:
@@ -156,11 +160,11 @@ def trace(
         graph = make_fx(flat, table, tracing_mode='symbolic')(*symbols, *symbolic)
         graph.shape_env = None  # Inductor's cache cannot hash it, and the inputs have it
         if tuning and on_gpu(symbolic[0]) and _is_of_a_norm(args, inputs):
-            n, c, *_ = symbolic[0].shape
-            # By kernels.tile, N·C of the next class is at most 1024: Inductor keeps so many values
-            # in the registers of as many threads as suit the size that it was told.
-            few = first == len(_PIXELS) and (symbolic[0].stride(1) != 1 or n * c <= _FEW_ROWS)
-            instances, channels = _TUNED_TO[2 if many else not few]
+            instances, channels = _TUNED_TO[many]
+            plan = next(arg for arg in args if isinstance(arg, Plan))
+            crowded = plan.dtype == torch.float64 or plan.batch_from is None
+            if crowded and first == len(_PIXELS) and not many:
+                channels //= _FEWER
             _tune_to(instances, channels // tuning, symbolic, shapes)
         yield Traced(graph, [*symbols, *symbolic], passed, options, mode, made[0])
 

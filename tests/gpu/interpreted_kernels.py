@@ -19,6 +19,8 @@ SHAPES = [
     (2, 3, 257),
     (1, 64, 40),
     (2, 8, 1050),
+    (1, 3, 2048),
+    (2, 1, 2049),
     (1, 3, 8191),
     (1, 1, 8192),
     (1, 2, 8193),
@@ -129,11 +131,11 @@ def test_other_strides(shape):
 def test_the_tile_of_another_class_is_right(pixels, last, monkeypatch):
     x, dy = (laid_out(torch.randn(2, 5, pixels), last) for _ in range(2))
     other = kernels.tile
-    shapes = [(64, 32, splits) for splits in (1, 16)] if last else [
-        (16, 64, 1), (4, 256, 1), (1, 1024, 1), (1, 2048, 8),
+    shapes = [(64, 16, splits) for splits in (1, 16)] if last else [
+        (32, 16, 1), (16, 32, 1), (4, 256, 1), (1, 1024, 1), (1, 2048, 8),
     ]  # fmt: skip
     for rows, block, splits in shapes:
-        tile = kernels.Tile(rows, block, splits, once=False, last=last, aligned=1)
+        tile = kernels.Tile(rows, block, splits, whole=0, last=last, aligned=1)
         monkeypatch.setattr(kernels, 'tile', lambda *_, tile=tile: tile)
         check(x, dy)
     monkeypatch.setattr(kernels, 'tile', other)

@@ -17,6 +17,7 @@ CLASSES = {
     'stem': [(2, 64, 268800), (3, 32, 16392)],
     'box head': [(1024, 256, 49), (700, 128, 25)],
     'mask head': [(256, 256, 196), (128, 512, 252)],
+    '50x84': [(2, 512, 4200), (4, 256, 2052)],
     '25x42': [(2, 512, 1050), (4, 256, 526)],
     'box head of few boxes': [(16, 256, 49), (40, 128, 25)],
 }
@@ -72,7 +73,7 @@ def test_the_graph_is_the_same_whichever_size_came_first(name):
 
 
 def test_size_class():
-    bounds = {1: 0, 64: 0, 65: 1, 256: 1, 257: 2, 8192: 2, 8193: 3}
+    bounds = {1: 0, 64: 0, 65: 1, 256: 1, 257: 2, 2048: 2, 2049: 3, 8192: 3, 8193: 4}
     for pixels, expected in bounds.items():
         assert size_class(torch.empty(1, 1, pixels)) == (expected, False)
         assert size_class(torch.empty(1, 1, 1, pixels)) == (expected, False)
