@@ -11,7 +11,9 @@ from mmengine.runner import CheckpointLoader
 
 from normplug.errors import UserError
 
-__all__ = ['CheckpointError', 'check_exists', 'few', 'load']
+__all__ = ['CheckpointError', 'check_exists', 'few', 'load', 'whitened_layers_in']
+
+_WHITENED = 'seen_in.cov'  # the state of every whitened layer has it, and of no other
 
 
 class CheckpointError(UserError, ValueError):
@@ -59,3 +61,9 @@ def few(names: Iterable[str], limit: int = 4) -> str:
     """The first names, and dots if there are more."""
     names = list(names)
     return ', '.join(names[:limit]) + (', ...' if len(names) > limit else '')
+
+
+def whitened_layers_in(state: Iterable[str]) -> list[str]:
+    """Return the names of the whitened layers that a state dict is from."""
+    marked = [key for key in state if f'.{key}'.endswith(f'.{_WHITENED}')]
+    return [key.removesuffix(_WHITENED).rstrip('.') for key in marked]

@@ -24,6 +24,7 @@ from types import ModuleType
 from mmengine.registry import WEIGHT_INITIALIZERS
 from torch import Tensor, nn
 
+from normplug.checkpoint_file import CheckpointError, few, whitened_layers_in
 from normplug.compat.on_import import on_import
 from normplug.norms import BaseNorm
 
@@ -137,9 +138,15 @@ def _by_init_cfg(method: Callable) -> Callable:
 
     @functools.wraps(method)
     def wrapped(self: nn.Module, pretrained: str | None = None) -> None:
-        init_cfg = self.init_cfg
-        if not isinstance(init_cfg, dict) or 'checkpoint' not in init_cfg:
+        found = self.init_cfg or []
+        found = [found] if isinstance(found, dict) else found
+        if not any('checkpoint' in part for part in found):
             return method(self, pretrained)
+        if len(found) > 1:
+            raise ValueError(
+                'init_cfg: mmaction2 fills such a network from one file: keep that entry alone'
+            )
+        (init_cfg,) = found
         if pretrained or self.pretrained:
             raise ValueError(
                 f'pretrained={pretrained or self.pretrained!r} and init_cfg both name a '
@@ -165,6 +172,11 @@ def _start(init_cfg: dict, inflates: bool) -> str:
     initializer = WEIGHT_INITIALIZERS.build(options)
     path = options['checkpoint']
     if not hasattr(initializer, 'backbone_state'):
+        if not inflates and init_cfg.get('prefix'):
+            raise ValueError(
+                'init_cfg.prefix: with pretrained2d=False mmaction2 loads the file as it is; save '
+                f'what is below {init_cfg["prefix"]!r} to a file of its own'
+            )
         return path
     if not inflates:
         raise ValueError(f'init_cfg: {path} is of a 2D network: set pretrained2d=True')
@@ -184,6 +196,11 @@ def _read_as_torchvision(module: ModuleType, rename: Callable[[str], str] = str)
         else:
             state = mmengines(filename, *args, **kwargs)
         state = state.get('state_dict', state)
+        if whitened := whitened_layers_in(state):
+            raise CheckpointError(
+                f'{filename} has whitened weights ({few(whitened)}), which mmaction2 would copy as '
+                'if they were plain: name the checkpoint of a network without conv_cfg'
+            )
         # A whole classifier, as mmpretrain trains it, has more than a backbone.
         prefix = 'backbone.' if any(name.startswith('backbone.') for name in state) else ''
         names = {name: _of_torchvision(name.removeprefix(prefix)) for name in state}

@@ -35,8 +35,8 @@ MOTIONS = {
     'rising': ('height', -1),
     'shrinking': ('side', -1),
 }
-# Few, as each class needs many clips, and unlike: a network that starts from 10 digits tells these
-# two in its first epochs, and has the motion to learn (docs/lab/video.md).
+# Few, as each class needs many clips, and unlike, so that the motion is left to learn
+# (docs/lab/video.md).
 DIGITS = (1, 0)
 # As folders of Kinetics, in the order of the alphabet, which numbers them.
 CLIP_CLASSES = tuple(f'{CLASSES[digit]}_{motion}' for digit in DIGITS for motion in MOTIONS)

@@ -25,7 +25,7 @@ from .onnx_graph import check_installed, export_onnx
 __all__ = ['main_deploy', 'main_export']
 
 _SHAPES = [(2, 3, 64, 96), (1, 3, 129, 97), (1, 3, 224, 224)]
-_CLIPS = [(2, 3, 8, 64, 96), (1, 3, 17, 65, 49), (1, 3, 16, 64, 64)]
+_CLIPS = [(2, 3, 8, 64, 96), (1, 3, 24, 65, 49), (1, 3, 16, 64, 64)]  # SlowFast takes eights
 
 
 def main_deploy(argv: Sequence[str] | None = None, prog: str = 'tools/deploy.py') -> int:

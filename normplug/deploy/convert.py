@@ -91,7 +91,7 @@ def _first_run(cfg: Config, model: nn.Module, batch: Batch) -> dict:
         shape = tuple(batch.inputs.shape)
         raise UserError(
             f'the model fails on an input of {shape}: {error}\n'
-            'If it takes others only, name one of them: --shape N C H W'
+            f'If it takes others only, name one of them: --shape N C {"T " * (len(shape) == 5)}H W'
         ) from error
 
 

@@ -126,7 +126,7 @@ def _native(layer: nn.Module, flow: Dataflow, references: References) -> tuple[s
     if layer.released_statistics and var != 'bn':
         return None, 'released_statistics=True divides variances by one less than the pixels'
     if var == 'in' and any(shape[2:].numel() == 1 for shape in flow.shapes[layer]):
-        return None, 'instance norm of 1x1 maps, which InstanceNorm2d refuses'
+        return None, 'instance norm of 1x1 maps, which InstanceNorm refuses'
     return var, ''
 
 

@@ -99,7 +99,8 @@ class PN(BaseNorm):
     Training on running statistics can diverge: a step that makes activations grow is not undone by
     the statistics, which follow too late. So where, in a channel, the batch's mean square about μ_P
     (over all virtual batches) is more than ``limit`` (σ_P² + eps), that batch is normalized by its
-    own statistics there, with gradient. Likewise with noise='var', where σ_B is below σ_P/10.
+    own statistics there, with gradient. Likewise with noise='var' of the batch, where σ_B is below
+    σ_P/10.
 
     Args:
         num_features: C.

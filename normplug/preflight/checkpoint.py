@@ -13,13 +13,12 @@ from mmengine.model import BaseModule
 from mmengine.registry import WEIGHT_INITIALIZERS
 from torch import nn
 
-from normplug.checkpoint_file import check_exists, few, load
+from normplug.checkpoint_file import check_exists, few, load, whitened_layers_in
 from normplug.digits_record import other_digits
 from normplug.errors import UserError
 from normplug.quiet import quiet_logger
 from normplug.resume.find import last_whole_checkpoint
 from normplug.whitened import check_coordinates
-from normplug.whitened.foreign import names_in
 
 __all__ = [
     'LoadReport',
@@ -234,12 +233,12 @@ def check_pretrained(model: nn.Module, dataset: object = None) -> list[str]:
     for name, module in model.named_modules():
         pretrained = getattr(module, 'pretrained', None)
         of_mmaction = type(module).__module__.startswith('mmaction.')
-        inflates = of_mmaction and hasattr(module, 'inflate_weights')
+        inflates = of_mmaction and hasattr(module, '_inflate_weights')  # ResNet3d's, not Swin's
         if isinstance(pretrained, str) and of_mmaction and '://' not in pretrained:
             key = '.'.join(filter(None, ('model', name, 'pretrained')))
-            _check_readable(pretrained, key)
+            told = other_digits(_read_plain(pretrained, key).get('meta'), dataset)
             if inflates:
-                texts.append(_inflated(module, pretrained, key))
+                texts.append(_inflated(module, pretrained, key, told))
         init_cfgs = getattr(module, 'init_cfg', None) or []
         for init_cfg in [init_cfgs] if isinstance(init_cfgs, dict) else init_cfgs:
             path = init_cfg.get('checkpoint')
@@ -250,9 +249,11 @@ def check_pretrained(model: nn.Module, dataset: object = None) -> list[str]:
             kind = WEIGHT_INITIALIZERS.get(kind) if isinstance(kind, str) else kind
             if inflates:
                 check_exists(path, key)
-                if not hasattr(kind, 'convert'):
-                    _check_readable(path, key)
-                texts.append(_inflated(module, path, key))
+                released = hasattr(kind, 'convert')  # such files leave nothing out
+                told = ''
+                if not released:
+                    told = other_digits(_read_plain(path, key).get('meta'), dataset)
+                texts.append(_inflated(module, path, key, told, must_fill=released))
                 continue
             if hasattr(kind, 'convert'):
                 texts.append(_converted(module, init_cfg, key))
@@ -276,16 +277,20 @@ def check_pretrained(model: nn.Module, dataset: object = None) -> list[str]:
     return texts
 
 
-def _check_readable(path: str, key: str) -> None:
-    names = names_in(_state_dict(read_checkpoint(path, key)))
+def _read_plain(path: str, key: str) -> dict:
+    checkpoint = read_checkpoint(path, key)
+    names = whitened_layers_in(_state_dict(checkpoint))
     if names:
         raise UserError(
             f'{key}: {path} has whitened weights ({few(names)}), which mmaction2 would copy as if '
             'they were plain: name the checkpoint of a network without conv_cfg'
         )
+    return checkpoint
 
 
-def _inflated(module: nn.Module, path: str, key: str) -> str:
+def _inflated(
+    module: nn.Module, path: str, key: str, told: str = '', must_fill: bool = False
+) -> str:
     """Return the report of a network of mmaction2 that fills itself, with what stays as it is."""
     twin = copy.deepcopy(module)
     floats = {n: t for n, t in twin.state_dict().items() if t.is_floating_point()}
@@ -294,23 +299,17 @@ def _inflated(module: nn.Module, path: str, key: str) -> str:
     try:
         with quiet_logger(logging.ERROR):
             twin.init_weights()
-    except (TypeError, ValueError) as error:
+    except (RuntimeError, TypeError, ValueError) as error:
         raise UserError(f'{key}: {error}') from error
     state = twin.state_dict()
     missing = tuple(name for name in floats if state[name].isnan().any())
     used = tuple(name for name in floats if name not in missing)
-    if not used or (len(missing) and _must_fill(module)):
+    if not used or (missing and must_fill):
         raise UserError(
             f'{key}: {path} leaves {len(missing)} of {len(floats)} tensors of the network as they '
             f'are ({few(missing)}): it must be of a 2D ResNet of the same depth, width and norm_cfg'
         )
-    return _text(f'{key} {path}', LoadReport(used, missing, (), {}))
-
-
-def _must_fill(module: nn.Module) -> bool:
-    """Whether an initializer of released files fills it, which leave nothing out."""
-    kind = WEIGHT_INITIALIZERS.get((module.init_cfg or {}).get('type', ''))
-    return hasattr(kind, 'convert')
+    return _text(f'{key} {path}', LoadReport(used, missing, (), {}), told)
 
 
 def _converted(module: nn.Module, init_cfg: dict, key: str) -> str:

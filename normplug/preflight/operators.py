@@ -67,7 +67,8 @@ def _used_by(layer: nn.Module) -> type | None:
     kinds = type(layer).__mro__
     if any(kind.__module__.startswith('mmcv.ops.') for kind in kinds):
         return type(layer)
-    called = next((_CALLED[k.__name__] for k in kinds if k.__name__ in _CALLED), None)
+    of_mmaction = (kind for kind in kinds if kind.__module__.startswith('mmaction.'))
+    called = next((_CALLED[k.__name__] for k in of_mmaction if k.__name__ in _CALLED), None)
     return called and getattr(importlib.import_module('mmcv.ops'), called)
 
 

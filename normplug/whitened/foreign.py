@@ -13,20 +13,13 @@ import mmengine.runner
 import mmengine.runner.checkpoint
 from torch import Tensor, nn
 
-from normplug.checkpoint_file import CheckpointError, few
+from normplug.checkpoint_file import CheckpointError, few, whitened_layers_in
 from normplug.compat.on_import import on_import
 from normplug.models.wrappers import unwrapped
 from normplug.whitened.base import WhitenedLayer
 from normplug.whitened.plain import plain_layer
 
-__all__ = ['check_coordinates', 'install', 'names_in']
-
-_MARK = 'seen_in.cov'  # the state of every whitened layer has it, and of no other
-
-
-def names_in(state: Mapping[str, Any]) -> list[str]:
-    """Return the names of the whitened layers that a state dict is from."""
-    return [key.removesuffix(_MARK).rstrip('.') for key in state if f'.{key}'.endswith(f'.{_MARK}')]
+__all__ = ['check_coordinates', 'install']
 
 
 def check_coordinates(
@@ -45,7 +38,7 @@ def check_coordinates(
     Raises:
         CheckpointError: a layer is plain, or whitened in another way.
     """
-    names = names_in(state)
+    names = whitened_layers_in(state)
     if not names:
         return
     layers = dict(unwrapped(model).named_modules(remove_duplicate=False))
@@ -55,7 +48,10 @@ def check_coordinates(
         if isinstance(layer, WhitenedLayer):
             differs = layer.differs_from(state, f'{name}.' if name else '')
         else:
-            differs = isinstance(getattr(layer, 'weight', None), Tensor)
+            own = getattr(layer, 'weight', None)
+            theirs = state.get(f'{name}.weight' if name else 'weight')
+            # One of another shape, as a new head's, is not loaded.
+            differs = isinstance(own, Tensor) and getattr(theirs, 'shape', None) == own.shape
         if differs:
             wrong[name] = type(layer).__name__
     if wrong:
@@ -71,7 +67,7 @@ def check_coordinates(
 def install() -> None:
     """Check what mm loads, and let mmcv's functions see W; calling it again changes nothing."""
     for module in (mmengine.runner, mmengine.runner.checkpoint):
-        if not hasattr(module.load_state_dict, '__wrapped__'):
+        if not hasattr(module.load_state_dict, 'checks_coordinates'):
             module.load_state_dict = _checked(module.load_state_dict)
     on_import('mmcv.cnn.utils.fuse_conv_bn', _fuse_plain_layers)
     on_import('mmcv.cnn.bricks.conv_module', _run_as_they_are)
@@ -83,6 +79,7 @@ def _checked(load: Callable) -> Callable:
         check_coordinates(module, state_dict)
         load(module, state_dict, *args, **kwargs)
 
+    load_state_dict.checks_coordinates = True
     return load_state_dict
 
 

@@ -32,6 +32,7 @@ OPTIONS = (
     *('model.backbone.base_channels=8', 'model.cls_head.in_channels=64'),
     *('model.backbone.init_cfg.checkpoint=2d.pth', 'train_dataloader.batch_size=4'),
     *('train_cfg.val_interval=1', 'default_hooks.checkpoint.interval=1'),
+    'model.cls_head.dropout_ratio=0.5',
 )
 
 

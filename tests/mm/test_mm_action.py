@@ -7,6 +7,7 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DefaultScope
 
 from normplug import NORMS, get_backend, link_kalman, set_backend
+from normplug.checkpoint_file import CheckpointError
 from normplug.errors import UserError
 from normplug.norms import KN
 from normplug.preflight.checkpoint import check_pretrained
@@ -220,3 +221,5 @@ def test_a_pretrained_of_whitened_layers_is_refused_by_its_key(tmp_path):
     model = small_i3d('SN', pretrained=str(path))
     with pytest.raises(UserError, match=r'model\.backbone\.pretrained: .*2d\.pth has whitened.*0'):
         check_pretrained(model)
+    with pytest.raises(CheckpointError, match='2d.pth has whitened weights'):
+        model.backbone.init_weights()  # where nothing checks before

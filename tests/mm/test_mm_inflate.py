@@ -1,5 +1,6 @@
 """mmaction2's backbones start from 2D checkpoints with their norms as they are (`pretrained=`)."""
 
+import json
 import re
 
 import pytest
@@ -278,6 +279,9 @@ def test_what_does_not_fill_the_network_is_refused(tmp_path):
     refused_by_the_check(net(channels=4, pretrained=path), other)
     refused_by_the_check(net(init_cfg=init_cfg | {'prefix': 'encoder.'}), "prefix='encoder.'")
     refused_by_the_check(net(init_cfg=init_cfg, pretrained=path), 'set one of them to None')
+    refused_by_the_check(net(init_cfg=[init_cfg, dict(type='Kaiming')]), 'keep that entry alone')
+    of_classifier = init_cfg | {'prefix': 'backbone.'}
+    refused_by_the_check(net(init_cfg=of_classifier, pretrained2d=False), 'a file of its own')
     torch.save({'state_dict': released_state('sn', 18)}, path)
     released = {'type': 'ReleasedPretrained', 'checkpoint': path}
     refused_by_the_check(net(4, init_cfg=released, pretrained2d=False), 'set pretrained2d=True')
@@ -287,11 +291,33 @@ def test_what_does_not_fill_the_network_is_refused(tmp_path):
     refused_by_the_check(net(4, init_cfg=released), 'gone.pth')
 
 
-def test_ratios_that_a_checkpoint_does_not_have_are_reported(tmp_path):
+@pytest.mark.parametrize('named_by', ['init_cfg', 'a list', 'pretrained'])
+def test_ratios_that_a_checkpoint_does_not_have_are_reported(named_by, tmp_path):
     path = saved(trained_2d({'type': 'BN'}).state_dict(), tmp_path)
     init_cfg = {'type': 'Pretrained', 'checkpoint': path}
     net = dict(type='ResNet3d', depth=18, base_channels=8, norm_cfg=dict(type='SN'))
+    if named_by == 'pretrained':
+        net['pretrained'] = path
+    else:
+        net['init_cfg'] = init_cfg if named_by == 'init_cfg' else [init_cfg]
     with pytest.warns(UserWarning, match='checkpoint of another normalizer'):
-        (text,) = check_pretrained(build(net | dict(init_cfg=init_cfg), 'mmaction'))
+        (text,) = check_pretrained(build(net, 'mmaction'))
     assert '100 of 140 tensors used' in text
     assert 'conv1.bn.mean_weight' in text
+
+
+@pytest.mark.parametrize('named_by', ['init_cfg', 'pretrained'])
+def test_a_pretraining_on_other_digits_is_told(named_by, tmp_path):
+    made = {'format': 'classification', 'version': 1, 'seed': 0, 'scene': {'light': {}}}
+    state = trained_2d({'type': 'SN'}).state_dict()
+    path = saved({'state_dict': state, 'meta': {'digits': made}}, tmp_path)
+    named = {'init_cfg': {'type': 'Pretrained', 'checkpoint': path}, 'pretrained': path}
+    net = build(
+        dict(type='ResNet3d', depth=18, base_channels=8, norm_cfg=dict(type='SN'))
+        | {named_by: named[named_by]},
+        'mmaction',
+    )
+    for seed, told in ((0, False), (3, True)):
+        (tmp_path / 'digits.json').write_text(json.dumps(made | {'seed': seed}))
+        (text,) = check_pretrained(net, {'data_root': str(tmp_path)})
+        assert ('seed 0, not 3' in text) == told

@@ -1,13 +1,16 @@
 """Whitened layers as ``conv_cfg`` of mm models."""
 
+import functools
+
 import mmengine.runner
 import pytest
 import torch
 from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner import load_checkpoint
 
+from normplug import whitened
 from normplug.checkpoint_file import CheckpointError
-from normplug.whitened import WhitenedLayer, Whitener, WNNConv, whitened_layers
+from normplug.whitened import WhitenedLayer, Whitener, WNNConv, WNNLinear, whitened_layers
 from tests.deploy.conftest import whiten
 from tests.mm.norm_layers import image, norm_layers, randomize, resnet
 
@@ -120,6 +123,35 @@ def test_whitened_weights_for_other_layers_are_refused(conv_cfg, ddp, tmp_path):
     assert after.keys() == before.keys()
     if conv_cfg is None:
         assert torch.equal(after['conv1.weight'], before['conv1.weight'])
+
+
+def test_a_new_head_in_place_of_a_whitened_one_is_no_reason():
+    """mm leaves a weight of another shape out."""
+
+    def net(head):
+        return torch.nn.ModuleDict({'body': WNNConv(3, 4, 3), 'head': head})
+
+    theirs, model = net(WNNLinear(4, 7)), net(torch.nn.Linear(4, 2))
+    mmengine.runner.load_state_dict(model, theirs.state_dict())
+    assert torch.equal(model['body'].weight, theirs['body'].weight)
+    with pytest.raises(CheckpointError, match='head'):
+        mmengine.runner.load_state_dict(net(torch.nn.Linear(4, 7)), theirs.state_dict())
+
+
+def test_loading_is_checked_behind_others_changes_of_it(monkeypatch):
+    loads = mmengine.runner.checkpoint.load_state_dict.__wrapped__
+
+    @functools.wraps(loads)
+    def others(*args, **kwargs):
+        loads(*args, **kwargs)
+
+    others.__dict__.pop('checks_coordinates', None)
+    monkeypatch.setattr(mmengine.runner.checkpoint, 'load_state_dict', others)
+    whitened.install()
+    with pytest.raises(CheckpointError, match='whitened weights'):
+        mmengine.runner.checkpoint.load_state_dict(
+            torch.nn.Conv2d(3, 4, 3), WNNConv(3, 4, 3).state_dict()
+        )
 
 
 def test_whitened_weights_load_where_they_belong(tmp_path):

@@ -1,8 +1,8 @@
 # Table 6's pipelines on digits that move: `python tools/make_digits.py --formats kinetics`.
 #
 # 16 frames at interval 4 span as many frames of a video as 32 at interval 2 at full scale. Pictures
-# of 64x64 pixels are scaled to 48. A crop leaves out a ninth of the side at most, so that the digit
-# stays in it. The flip does no harm (docs/video.md).
+# of 64x64 pixels are scaled to 48. A crop leaves out a ninth of the side at most, so that most of
+# the digit stays in it. The flip does no harm (docs/video.md).
 _base_ = './kinetics_i3d-rows.py'
 
 data_root = 'work_dirs/data/digits/kinetics/'

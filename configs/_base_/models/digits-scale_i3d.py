@@ -1,5 +1,5 @@
 # What a row of Table 6 has different at digits scale: ResNet-18 of half the width, whose kernels
-# reach over time in every second block, as at full scale.
+# reach over time in every second block but for stage 1, as at full scale.
 digits_model = dict(
     backbone=dict(
         depth=18,
