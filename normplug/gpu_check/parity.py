@@ -25,11 +25,12 @@ _BOX_HEAD, _STEM = (512, 256, 7, 7), (2, 64, 200, 336)
 
 # Each is run from the first to the last and the other way round, from no compiled code: what is
 # made for the first size is right for the others, or is not used for them. Code differs below and
-# above 64, 256 and 8192 pixels; a mean over one instance, or one pixel, is a case of its own.
+# above 64, 256, 2048 and 8192 pixels; a mean over one instance, or one pixel, is a case of its own.
 _ORDERS: dict[str, Sequence[Shape]] = {
     'tiny': ((2, 16, 1, 1), (1, 16, 9, 9), (0, 16, 9, 9), (1, 16, 1, 1), (3, 15, 5, 3)),
     'near 64 pixels': ((2, 8, 7, 9), (2, 8, 8, 8), (2, 8, 5, 13)),
     'near 256 pixels': ((2, 8, 15, 17), (2, 8, 16, 16), (2, 8, 1, 257)),
+    'near 2048 pixels': ((2, 8, 23, 89), (2, 8, 32, 64), (2, 8, 3, 683)),
     'near 8192 pixels': ((2, 3, 1, 8191), (2, 3, 64, 128), (2, 3, 3, 2731)),
     'box head, stem': (_BOX_HEAD, _STEM),
 }

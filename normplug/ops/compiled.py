@@ -22,6 +22,7 @@ __all__ = ['CompilationError', 'call', 'count', 'forget']
 
 _MOST_GRAPHS = 256  # of one step; norm types, arguments, dtypes and layouts need some dozens
 _MOST_SIZES = 4096
+_SMALL = 2**20  # values, of which a copy costs nothing beside a compilation
 
 Step = Callable[..., tuple]
 
@@ -173,7 +174,14 @@ def _try_out(graph: _Graph, inputs: Sequence[Input]) -> None:
     written again.
     """
     full = inputs[0].shape
-    copies = [t.clone() if isinstance(t, Tensor) and t.shape != full else t for t in inputs]
+
+    def copied(t: Input) -> Input:
+        # A running matrix may have the very shape of a small x. What has gaps or is expanded no
+        # step writes, and a copy of it would have other strides than the code is given.
+        small = isinstance(t, Tensor) and (t.shape != full or t.numel() <= _SMALL)
+        return t.clone() if small and t.is_contiguous() else t
+
+    copies = [copied(t) for t in inputs]
     sizes = sizes_of(inputs)
     graph.function([*(sizes[place] for place in graph.passed), *copies])
 

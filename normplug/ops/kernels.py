@@ -243,7 +243,7 @@ def _moments_kernel(
     mask = ok[:, None] & (p < stop - start)[None, :]
     x = tl.load(x_ptr + start.to(tl.int64) * sp + at, mask, 0.0).to(WIDE)
     # The mean of the piece's first block; of few pixels, the first.
-    if BLOCK <= 64 and not LAST:
+    if WHOLE > 0 and not LAST:
         about = tl.load(x_ptr + n * sn + c * sc + start.to(tl.int64) * sp, ok, 0.0).to(WIDE)
     else:
         about = tl.sum(x, 1) * (1.0 / tl.maximum(tl.minimum(stop - start, BLOCK), 1))
@@ -262,7 +262,8 @@ def _moments_kernel(
         OWN: tl.constexpr = about_ptr.dtype.element_ty
         mean = total.to(OWN) / P
         tl.store(about_ptr + out, about.to(OWN) + mean, ok)
-        tl.store(sum_ptr + out, tl.maximum(square.to(OWN) / P - mean * mean, 0.0), ok)
+        var = square.to(OWN) / P - mean * mean
+        tl.store(sum_ptr + out, tl.where(var < 0.0, 0.0, var), ok)  # NaN stays, as in clamp
     else:
         tl.store(about_ptr + out, about, ok)
         tl.store(sum_ptr + out, total, ok)

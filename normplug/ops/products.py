@@ -48,4 +48,7 @@ def _has_linear() -> bool:
 
 @cache
 def _is_built() -> bool:
-    return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, '_linear_pointwise')
+    # Where AVX-512 is not the question, nothing says that oneDNN is faster.
+    wide = torch.backends.cpu.get_cpu_capability() == 'AVX512'
+    there = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, '_linear_pointwise')
+    return wide and there

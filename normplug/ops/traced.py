@@ -120,7 +120,8 @@ def trace(
         step: see :func:`normplug.ops.compiled.call`.
         args: its arguments.
         inputs: those of them that the graph takes.
-        tuning: of ``TUNINGS``. Code for a GPU is the same for whatever sizes come first, unless 0.
+        tuning: of ``TUNINGS``. Unless 0, code for a GPU is the same for whatever sizes come first;
+            not that of whitening, whose number of channels is a constant.
     """
     # Imported here: with Inductor they take seconds, which an eager process need not wait.
     from torch._inductor.decomposition import select_decomp_table
@@ -146,8 +147,9 @@ def trace(
         first, many = size_class(symbolic[0])
         options: dict[str, Any] = {'size_asserts': False}  # sizes and strides are those of our key
         if on_gpu(symbolic[0]):
-            # Small kernels that do not depend on each other become one launch.
-            options['combo_kernels'] = True
+            # Small kernels that do not depend on each other become one launch. Not in the last
+            # attempt: torch 2.11 fails on some that sum over a symbolic size with a bound.
+            options['combo_kernels'] = tuning != TUNINGS[-1]
             if many:
                 options['max_fusion_size'] = _FUSED
         else:

@@ -116,7 +116,7 @@ def backward_input(
             dx_p = matrix_p @ _as_rows(dy_p * scale_p) + slope_p @ _centred(x_p, centre_p)
         else:  # both products are one
             number, groups, size, *rest = x_p.shape
-            both_p = torch.empty((number, groups, 2 * size, *rest), dtype=centre.dtype)
+            both_p = centre.new_empty((number, groups, 2 * size, *rest))
             torch.mul(dy_p, scale_p, out=both_p[:, :, :size])
             torch.sub(x_p, centre_p[..., None, None], out=both_p[:, :, size:])
             maps_p = torch.cat((matrix_p.expand_as(slope_p), slope_p), -1)
@@ -146,7 +146,7 @@ def _products(
         x_c = torch.sub(
             x_p.transpose(2, 3),
             centre_p[:, :, None, :, None],
-            out=torch.empty(dy_p.transpose(2, 3).shape, dtype=centre_p.dtype),
+            out=centre_p.new_empty(dy_p.transpose(2, 3).shape),
         )
     return dy_p.sum(-1), piece.product(dy_p.transpose(2, 3), x_c.mT)
 

@@ -25,7 +25,7 @@ def run(module, *arguments, **environment):
 
 # Forward and backward of each case.
 @pytest.mark.slow
-@pytest.mark.parametrize(('cases', 'steps'), [('scales', 12), ('SW', 10), ('IterNorm and GW', 10)])
+@pytest.mark.parametrize(('cases', 'steps'), [('scales', 12), ('SW', 12), ('IterNorm and GW', 10)])
 def test_as_plain_torch(tmp_path, cases, steps):
     run('written_code', tmp_path / 'cases.pickle', cases)
     rows = run('interpreted_code', tmp_path / 'cases.pickle', TRITON_INTERPRET='1')

@@ -39,6 +39,7 @@ CASES = {
         ('SW', (3, 8, 35), (2, 8, 60), SINGLE, False, 'train'),
         ('SW', (3, 8, 150), (5, 8, 70), HALF, True, 'train'),
         ('SW', (2, 8, 1001), (3, 8, 300), BRAIN, False, 'train'),
+        ('SW', (2, 8, 2100), (3, 8, 3000), SINGLE, False, 'train'),
         ('SW', (2, 8, 8300), (3, 8, 9001), SINGLE, True, 'train'),
         ('SW', (3, 8, 35), (2, 8, 60), BRAIN, True, 'eval'),
     ],

@@ -221,5 +221,5 @@ def test_a_pretrained_of_whitened_layers_is_refused_by_its_key(tmp_path):
     model = small_i3d('SN', pretrained=str(path))
     with pytest.raises(UserError, match=r'model\.backbone\.pretrained: .*2d\.pth has whitened.*0'):
         check_pretrained(model)
-    with pytest.raises(CheckpointError, match='2d.pth has whitened weights'):
+    with pytest.raises(CheckpointError, match=r'2d\.pth has whitened weights'):
         model.backbone.init_weights()  # where nothing checks before

@@ -1,5 +1,7 @@
 """Whitening by compiled steps, as on a GPU, of C++ here: the mechanism, not the code."""
 
+from contextlib import contextmanager
+
 import pytest
 import torch
 
@@ -25,20 +27,44 @@ def trained(layer, x, dy):
     return {'y': y.detach(), 'dx': x.grad, **grads, **layer.state_dict()}
 
 
+@pytest.fixture
+def as_on_a_gpu(monkeypatch):
+    """Within it, steps are compiled, and what is new is tried out."""
+
+    @contextmanager
+    def patched():
+        with monkeypatch.context() as patch:
+            patch.setattr(fused, 'on_gpu', lambda x: True)
+            patch.setattr(compiled, 'on_gpu', lambda x: True)
+            yield
+
+    set_backend('compiled')
+    return patched
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize('name', BUILDS)
-def test_compiled_as_on_a_gpu(monkeypatch, name):
+def test_compiled_as_on_a_gpu(as_on_a_gpu, name):
     torch.manual_seed(0)
     eager = BUILDS[name]()
     layer = BUILDS[name]()
-    set_backend('compiled')
     before = compiled.count()
     for shape in [(3, 8, 6, 5), (5, 8, 7, 8)]:
         x, dy = random_input(shape, seed=1), random_input(shape, seed=2)
         want = trained(eager, x, dy)
-        with monkeypatch.context() as patch:
-            patch.setattr(fused, 'on_gpu', lambda x: True)
-            patch.setattr(compiled, 'on_gpu', lambda x: True)  # what is new is tried out
+        with as_on_a_gpu():
             got = trained(layer, x, dy)
         assert_same(got, want, TOLERANCE[torch.float32])
         assert compiled.count() == before + 2
+
+
+@pytest.mark.slow
+def test_a_running_matrix_of_the_shape_of_x_moves_once(as_on_a_gpu):
+    """Trying new code out gives it copies of what is not x."""
+    torch.manual_seed(0)
+    eager, layer = (SW(4, num_pergroup=4, sw_type=2) for _ in range(2))
+    x, dy = random_input((1, 4, 2, 2), seed=1), random_input((1, 4, 2, 2), seed=2)
+    want = trained(eager, x, dy)
+    with as_on_a_gpu():
+        got = trained(layer, x, dy)
+    assert_same(got, want, TOLERANCE[torch.float32])

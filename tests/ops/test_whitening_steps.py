@@ -80,7 +80,7 @@ def test_pieces_of_every_size(monkeypatch, name, values, layout):
     assert_same(results(ours, x, plan, params), want, 1e-11)
 
 
-@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason='a torch without oneDNN')
+@pytest.mark.skipif(not products._has_linear(), reason='no oneDNN, or no AVX-512')
 @pytest.mark.parametrize('layout', [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize('values', [6 * 7, 6 * 40, 3 * 6 * 40], ids=str)
 @all_rules
