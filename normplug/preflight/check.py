@@ -16,6 +16,7 @@ from .disk import check_disk
 from .model import build_checked_model
 from .operators import check_operators
 from .packages import check_packages
+from .pretrained import check_pretrained
 from .settings import check_settings
 from .types import check_types
 
@@ -70,7 +71,7 @@ def _check_checkpoints(cfg: Config, mode: str, phases: tuple[str, ...]) -> list[
         warnings.simplefilter('always')  # each layer warns; the log gets each message once
         check_disk(cfg, model)
         dataset = cfg.train_dataloader
-        notes = ckpt.check_pretrained(model, dataset)
+        notes = check_pretrained(model, dataset)
         if cfg.get('resume'):
             ckpt.check_resume(model, path)
         elif path:

@@ -6,7 +6,7 @@ from mmengine.registry import MODELS, DefaultScope
 
 from normplug.checkpoints import CheckpointError, convert, read
 from normplug.launch import UserError
-from normplug.preflight.checkpoint import check_pretrained
+from normplug.preflight.pretrained import check_pretrained
 from tests.checkpoints.networks import assert_same_tensors, classifier, released_state, resnet
 
 SN = {'type': 'SN', 'released_statistics': True}

@@ -10,7 +10,7 @@ from normplug import NORMS, get_backend, link_kalman, set_backend
 from normplug.checkpoint_file import CheckpointError
 from normplug.errors import UserError
 from normplug.norms import KN
-from normplug.preflight.checkpoint import check_pretrained
+from normplug.preflight.pretrained import check_pretrained
 from normplug.whitened import WNNConv
 from tests.mm.norm_layers import (
     all_types,

@@ -9,7 +9,7 @@ import torch
 from normplug import NORMS
 from normplug.checkpoints import convert, read
 from normplug.errors import UserError
-from normplug.preflight.checkpoint import check_pretrained
+from normplug.preflight.pretrained import check_pretrained
 from tests.checkpoints.networks import released_state
 from tests.mm.norm_layers import all_types, build, image, norm_layers, own_layers, randomize, resnet
 
