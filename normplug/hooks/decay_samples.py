@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Mapping
 from math import inf
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -12,7 +12,6 @@ from torch import Tensor
 from normplug.errors import UnsuitableModelError, UserError
 from normplug.norms import BaseNorm
 from normplug.norms.base import is_number
-from normplug.reports.runs import read_scalars
 
 __all__ = ['samples_of_layers']
 
@@ -32,20 +31,14 @@ def samples_of_layers(samples: Samples, layers: Mapping[str, BaseNorm]) -> Tenso
         A number as it is, else M of σ_B and of μ_B by channel, (2, ΣC), float64.
 
     Raises:
-        UserError: the work dir has no such records.
+        UserError: the file is not there or not of tools/plot_batch_noise.py.
         UnsuitableModelError: a layer has no such numbers of at least 1.
     """
     if is_number(samples):
         return samples
-    found, where = samples, 'of samples'
+    found, where = samples, 'in samples'
     if isinstance(samples, str):
-        measured, where = read_scalars(Path(samples), 'batch_noise'), f'in {samples}'
-        if not measured:
-            raise UserError(
-                f'GammaDecayHook: samples: {samples} has no */vis_data/scalars.json with records '
-                "of BatchNoiseHook: train with custom_hooks=[dict(type='BatchNoiseHook')] first"
-            )
-        found = measured[max(measured)]
+        found, where = _last_measurement(samples), f'in {samples}'
     columns = []
     for name, layer in layers.items():
         row = {} if f'{name}/call_2' in found else found.get(name, {})
@@ -59,3 +52,20 @@ def samples_of_layers(samples: Samples, layers: Mapping[str, BaseNorm]) -> Tenso
             )
         columns.append(torch.tensor(numbers).double()[:, None].expand(2, layer.num_features))
     return torch.cat(columns, 1)
+
+
+def _last_measurement(path: str) -> dict[str, dict[str, float]]:
+    try:
+        with open(path, encoding='utf-8', newline='') as file:
+            rows = list(csv.DictReader(file))
+        last = max(int(row['iteration']) for row in rows)
+        return {
+            row['layer']: {name: float(row[name]) for name in _NAMES if row[name]}
+            for row in rows
+            if int(row['iteration']) == last
+        }
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f'GammaDecayHook: samples: {path} is no batch_noise.csv ({type(error).__name__}: '
+            f'{error}): tools/plot_batch_noise.py writes it of a run with BatchNoiseHook'
+        ) from error

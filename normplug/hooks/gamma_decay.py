@@ -56,8 +56,8 @@ class GammaDecayHook(Hook):
         samples: M, at least 1: the number of independent samples in a batch whose noise is meant;
             32 for that of batches of 32 images. The pixels of an image are not independent. Or what
             :class:`BatchNoiseHook` measured, for each layer: ``std_samples`` is M of the first
-            term, ``mean_samples`` that of the second. Given as the work dir of the run that has the
-            records, of which the last measurement is taken, or as
+            term, ``mean_samples`` that of the second. Given as the path of the ``batch_noise.csv``
+            of tools/plot_batch_noise.py, of which the last measurement is taken, or as
             ``{layer: dict(std_samples=…, mean_samples=…)}``.
         scale: of the strength; from 0.
         momentum: weight of a new step in the averages, in (0, 1].
@@ -76,7 +76,7 @@ class GammaDecayHook(Hook):
             statistics, one of them whitens (GW, SW, IterNorm), or no optimizer trains its γ;
             ``samples`` lacks a layer; the model is compiled as a whole; a resumed checkpoint is of
             other layers.
-        UserError: the work dir has no records of BatchNoiseHook.
+        UserError: the file of ``samples`` is not there or is no such file.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class GammaDecayHook(Hook):
                 samples,
                 isinstance(samples, (str, Mapping))
                 or (is_number(samples) and 1 <= samples < finite),
-                "from 1, or the work dir or the numbers of BatchNoiseHook's records",
+                'from 1, or the path or the rows of a batch_noise.csv',
             ),
             ('scale', scale, is_number(scale) and 0 <= scale < finite, 'from 0'),
             ('momentum', momentum, is_number(momentum) and 0 < momentum <= 1, 'in (0, 1]'),

@@ -13,6 +13,7 @@ import normplug
 from normplug.errors import UnsuitableModelError, UserError
 from normplug.hooks import GammaDecayHook
 from normplug.norms import IBN, SN, SW
+from normplug.reports.plot_batch_noise import main_plot_batch_noise
 from tests.cases import random_input
 from tests.hooks import tiny_training as tiny
 from tests.hooks.decay_training import (
@@ -97,20 +98,26 @@ def test_layers_without_batch_statistics_are_left_out(caplog):
 MEASURED = {'norm': {'std_samples': 20.0, 'mean_samples': 50.0, 'images': 4}, 'other': {}}
 
 
-def logged(folder, step, layers):
-    record = {f'batch_noise/{n}/{q}': v for n, row in layers.items() for q, v in row.items()}
-    (folder / 'now/vis_data').mkdir(parents=True, exist_ok=True)
-    with (folder / 'now/vis_data/scalars.json').open('a') as file:
-        file.write(json.dumps({**record, 'step': step}) + '\n')
+def csv_of(folder, measured):
+    """What tools/plot_batch_noise.py writes of a run."""
+    (folder / 'now/vis_data').mkdir(parents=True)
+    lines = [
+        {f'batch_noise/{n}/{q}': v for n, row in layers.items() for q, v in row.items()}
+        | {'step': step}
+        for step, layers in measured.items()
+    ]
+    path = folder / 'now/vis_data/scalars.json'
+    path.write_text('\n'.join(map(json.dumps, lines)))
+    assert main_plot_batch_noise([str(folder)]) == 0
+    return str(folder / 'batch_noise.csv')
 
 
 @pytest.mark.parametrize('of_run', [False, True])
 def test_the_samples_of_each_term_as_they_were_measured(tmp_path, of_run):
     samples = MEASURED
     if of_run:
-        logged(tmp_path, 0, {'norm': {'std_samples': 3.0, 'mean_samples': 3.0}})
-        logged(tmp_path, 500, MEASURED)
-        samples = str(tmp_path)
+        first = {'norm': {'std_samples': 3.0, 'mean_samples': 3.0}}
+        samples = csv_of(tmp_path, {0: first, 500: MEASURED})
     hook = GammaDecayHook(samples)
     Training(Net(independent()), hook).step(*batch(5, 0))
     fisher, curvature = hook._decays[0].estimate.means
@@ -134,9 +141,15 @@ def test_samples_that_a_layer_has_not_got(measured, told):
     assert not model.norm.sample_grad_hooks
 
 
-def test_a_run_without_records(tmp_path):
-    with pytest.raises(UserError, match=f'samples: {tmp_path} has no .*BatchNoiseHook'):
-        GammaDecayHook(str(tmp_path)).before_train(runner_of(Net(independent())))
+@pytest.mark.parametrize(
+    'text', [None, '', 'layer,std_samples\nnorm,3\n', 'iteration,layer\n1,x\n']
+)
+def test_a_file_of_something_else(tmp_path, text):
+    path = tmp_path / 'batch_noise.csv'
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(UserError, match=f'samples: {path} is no batch_noise.csv.*BatchNoiseHook'):
+        GammaDecayHook(str(path)).before_train(runner_of(Net(independent())))
 
 
 def test_several_optimizers():
@@ -163,7 +176,7 @@ def test_several_optimizers():
     ('options', 'message'),
     [
         ({'samples': 0.5}, 'samples must be a number from 1, .*got 0.5'),
-        ({'samples': [8, 8]}, r'samples must be a number from 1, or the work dir.* got \[8, 8\]'),
+        ({'samples': [8, 8]}, r'samples must be a number from 1, or the path.* got \[8, 8\]'),
         ({'samples': float('nan')}, 'samples must be a number from 1, .*got nan'),
         ({'scale': -1}, 'scale must be a number from 0, got -1'),
         ({'momentum': 0}, r'momentum must be a number in \(0, 1\], got 0'),
