@@ -354,6 +354,7 @@ def test_errors_of_the_command_line(capsys, tmp_path, monkeypatch):
 
     assert '--rows: no row XX; there are "BN*/-"' in told('table3', '--rows', 'XX')
     assert '--seeds must be at least 1' in told('table3', '--seeds', '0')
+    assert '--data digits: these rows are at the other scale, --data real' in told('practice-trees')
     with pytest.raises(SystemExit, match='2'):
         main_reproduce(['table3', '--cfg-options', 'lr'])
     assert "--cfg-options: 'lr' is not KEY=VALUE" in capsys.readouterr().err
