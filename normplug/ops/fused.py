@@ -144,7 +144,8 @@ def normalize(
         y, filtered, stored = output.y_n, output[1:3], output.running
     else:
         y, *more = _Normalize.apply(x, plan, running, reducer, *params)
-        filtered, stored = more[:2], more[2:]
+        *stored, mean, var = more
+        filtered = mean, var
         if stored:
             store(running, Tracked(*stored))
     return Normalized(y, None if plan.filter is None else Moments(*filtered))
@@ -179,7 +180,8 @@ class _Normalize(torch.autograd.Function):
             torch.autograd.graph.increment_version(running)  # compiled code writes unnoticed
         if y is None:
             y = _shaped(out.y_n, x)
-        return y, out.filtered_mean, out.filtered_var, *stored
+        # What may be None is last: Dynamo (torch 2.11) drops it, and then marks by the old places.
+        return y, *stored, out.filtered_mean, out.filtered_var
 
     @staticmethod
     def backward(ctx, dy, *others):
@@ -188,7 +190,7 @@ class _Normalize(torch.autograd.Function):
         plan, reducer = ctx.plan, ctx.reducer
         instance = Moments(mean_nc, var_nc)
         batch = None if batch_mean is None else Moments(batch_mean, batch_var)
-        to_filtered = None if plan.filter is None else Moments(*others[:2])
+        to_filtered = None if plan.filter is None else Moments(*others[-2:])
         if not torch.compiler.is_compiling() and torch.is_grad_enabled():  # create_graph=True
             cotangents = dy, *(to_filtered or ())
             needed = needs_dx, *needed

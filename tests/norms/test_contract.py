@@ -5,8 +5,10 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from normplug.norms import SN, IterNorm
 from tests.cases import (
     TOLERANCE,
+    Case,
     all_cases,
     all_shapes,
     assert_same,
@@ -210,11 +212,22 @@ def test_momentum_none_is_the_plain_average(case):
 
 @all_cases
 def test_compiles_as_one_graph(case):
+    # What travels from KN to KN is no argument of the layer: the compiler goes around it.
+    check_compiled(case, fullgraph='kn' not in case.name)
+
+
+@pytest.mark.parametrize(
+    'case', [Case('sn', SN), Case('iternorm', IterNorm)], ids=lambda case: case.name
+)
+def test_compiles_for_any_size(case):
+    check_compiled(case, fullgraph=True, dynamic=True)
+
+
+def check_compiled(case, **options):
     layer = built(case, 4)
     twin = copy_of(case, layer)
     torch.compiler.reset()  # every case counts as a recompilation of the one forward; 8 may
-    # What travels from KN to KN is no argument of the layer: the compiler goes around it.
-    compiled = torch.compile(layer, fullgraph='kn' not in case.name, backend='aot_eager')
+    compiled = torch.compile(layer, backend='aot_eager', **options)
     x, dy = random_input((2, 4, 5, 3)), random_input((2, 4, 5, 3), seed=2)
     want = run(twin, x, dy)
     got = run(compiled, x, dy)
