@@ -131,6 +131,13 @@ def resized(
 
 def code_of(step: Callable, args: Sequence[Any], tuning: int = 1) -> str:
     """What Inductor writes for a GPU."""
+    return code_and_guards_of(step, args, tuning)[0]
+
+
+def code_and_guards_of(
+    step: Callable, args: Sequence[Any], tuning: int = 1
+) -> tuple[str, Callable[[Sequence[Any]], bool]]:
+    """What Inductor writes for a GPU, and whether it may be called with given inputs."""
     import torch._inductor.codecache as codecache
     from torch._dispatch.python import enable_python_dispatcher
     from torch._guards import TracingContext, tracing
@@ -177,11 +184,12 @@ def code_of(step: Callable, args: Sequence[Any], tuning: int = 1) -> str:
             except Exception:  # WrittenError, as Inductor wraps it
                 if not codes:
                     raise
-            assert t.guards()(inputs), 'the code does not take what it was made of'
+            fits = t.guards()
+            assert fits(inputs), 'the code does not take what it was made of'
     finally:
         steps.on_gpu = traced.on_gpu = real
         codecache.PyCodeCache.load_by_key_path, codecache.PyCodeCache.load = loaders
-    return codes[0]
+    return codes[0], fits
 
 
 def launches(code: str) -> int:
@@ -239,8 +247,9 @@ def _told(cubin: bytes, *command: str) -> str:
 
 
 def loads_widely(cubin: bytes) -> bool:
-    """Whether there are loads of 16 bytes."""
-    return 'LDG.E.128' in _told(cubin, 'nvdisasm', '-c')
+    """Whether there are loads of 16 bytes, and none of 2."""
+    code = _told(cubin, 'nvdisasm', '-c')
+    return 'LDG.E.128' in code and 'LDG.E.U16' not in code
 
 
 def spilled(cubin: bytes) -> int:
