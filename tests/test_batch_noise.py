@@ -110,11 +110,16 @@ LAWS = {
 }
 
 
-def simulated_excess(draw, samples, gamma, batches):
-    """E[L(ĥ)] − E[L(h̄)] of a logistic unit, softplus(ĥ) − y ĥ with y ~ Bernoulli(sigmoid(h̄))."""
+def simulated_excess(draw, samples, gamma, batches, of_var=1.0, of_mean=1.0):
+    """E[L(ĥ)] − E[L(h̄)] of a logistic unit, softplus(ĥ) − y ĥ with y ~ Bernoulli(sigmoid(h̄)).
+
+    The batch has shares of the variance and of the mean that ĥ is normalized by; the rest of them
+    is the population's, 1 and 0.
+    """
     rng = np.random.default_rng(2)
     h = draw(rng, (batches, samples))
-    noisy = gamma * (h - h.mean(1, keepdims=True)) / h.std(1, keepdims=True)
+    var = of_var * h.var(1, keepdims=True) + 1 - of_var
+    noisy = gamma * (h - of_mean * h.mean(1, keepdims=True)) / var**0.5
     clean = gamma * h
     target = 1 / (1 + np.exp(-clean))  # the mean of y
 
@@ -146,3 +151,15 @@ def test_the_regularizer_is_the_excess_loss(law, samples, theory, tolerance):
     regularizer = strength.item() * gamma**2
     assert regularizer == pytest.approx(theory, rel=0.04)
     assert excess == pytest.approx(regularizer, rel=tolerance)
+
+
+@pytest.mark.parametrize('law', LAWS)
+@pytest.mark.parametrize(('of_var', 'of_mean'), [(0.4, 0.0), (0.5, 0.3)])
+def test_of_a_mixture_the_regularizer_has_the_squares_of_the_batchs_shares(law, of_var, of_mean):
+    kurtosis, draw = LAWS[law]
+    gamma, samples = 1.5, 256
+    excess, unit, target = simulated_excess(draw, samples, gamma, 2**12, of_var, of_mean)
+    curvature = target * (1 - target)
+    first = (kurtosis + 2) / (8 * samples) * (curvature * unit**2).mean()
+    second = curvature.mean() / (2 * samples)
+    assert excess == pytest.approx((of_var**2 * first + of_mean**2 * second) * gamma**2, rel=0.05)

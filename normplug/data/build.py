@@ -4,8 +4,8 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ __all__ = [
     'Format',
     'build_digits',
     'description',
+    'written_whole',
 ]
 
 # Increase it when the same settings give different files.
@@ -201,6 +202,22 @@ def _is_there(folder: Path, record: dict, force: bool, log: Callable[[str], None
     )
 
 
+@contextmanager
+def written_whole(folder: Path) -> Iterator[Path]:
+    """Give an empty folder to fill; it takes the place of ``folder`` if nothing was raised."""
+    partial = folder.with_name(f'.{folder.name}.partial-{os.getpid()}')
+    replaced = folder.with_name(f'.{folder.name}.replaced-{os.getpid()}')
+    partial.mkdir()
+    try:
+        yield partial
+        if folder.exists():
+            folder.rename(replaced)
+        partial.rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
 def _build(
     folder: Path,
     form: Format,
@@ -211,17 +228,8 @@ def _build(
     start = time.perf_counter()
     maker = form.maker(form.adapt(settings.scene), settings.seed)
     counts = {'train': settings.train, 'val': settings.val}
-    partial = folder.with_name(f'.{folder.name}.partial-{os.getpid()}')
-    replaced = folder.with_name(f'.{folder.name}.replaced-{os.getpid()}')
-    partial.mkdir()
-    try:
+    with written_whole(folder) as partial:
         form.write(partial, maker, counts)
         (partial / RECORD).write_text(json.dumps(record, indent=2) + '\n', encoding='utf-8')
-        if folder.exists():
-            folder.rename(replaced)
-        partial.rename(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    shutil.rmtree(replaced, ignore_errors=True)
     seconds = time.perf_counter() - start
     log(f'{record["format"]}: written in {seconds:.1f} s, {folder}')

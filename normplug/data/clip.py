@@ -4,11 +4,11 @@ What a motion changes runs through its range again and again, from a phase that 
 So at each moment height and size of the digit are distributed alike in all motions, and one frame
 tells the digit alone. No motion becomes another in a mirror, so that clips may be flipped.
 
-Legend: T = `FRAMES`, H = W = `SceneSettings.size`.
+Legend: T = `ClipSettings.frames`, H = W = `ClipSettings.size`.
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
@@ -17,12 +17,10 @@ from .scans import CLASSES, SPLITS
 from .scene import LUMA, Maker, SceneSettings, cover, draw_colour, expose
 
 __all__ = [
-    'CLIP_CLASSES',
-    'DIGITS',
-    'FRAMES',
     'MOTIONS',
     'Clip',
     'ClipMaker',
+    'ClipSettings',
     'Track',
     'clip_settings',
     'make_track',
@@ -35,34 +33,49 @@ MOTIONS = {
     'rising': ('height', -1),
     'shrinking': ('side', -1),
 }
-# Few, as each class needs many clips, and unlike, so that the motion is left to learn
-# (docs/lab/video.md).
-DIGITS = (1, 0)
-# As folders of Kinetics, in the order of the alphabet, which numbers them.
-CLIP_CLASSES = tuple(f'{CLASSES[digit]}_{motion}' for digit in DIGITS for motion in MOTIONS)
-# 32 frames at interval 2 span 64: there are 17 places for them.
-FRAMES = 80
-# Frames until a motion begins anew.
-PERIOD = (40.0, 72.0)
-# How far the photograph moves within a clip, as a share of the crop's side.
-PAN = 0.05
 COLOURS = 50
 # Clips are drawn apart from pictures, and their light apart from the rest.
 CLIP_STREAM, LIGHT_STREAM = 2, 1
 
 
-def clip_settings(settings: SceneSettings) -> SceneSettings:
-    """One digit in pictures of half the side, which is even, as the codec asks."""
+@dataclass(frozen=True)
+class ClipSettings(SceneSettings):
+    """How clips look and move, beside what `SceneSettings` says of a picture.
+
+    Of the latter, `digits`, `empty`, `min_visible` and `min_area` have no meaning here: a clip has
+    one digit, of which the border cuts off a little at most. `side` and `centre` are the ranges
+    that the motions run through.
+
+    Attributes:
+        numerals: the digits that are shown. Few, as each class needs many clips, and unlike, so
+            that the motion is left to learn (docs/lab/video.md).
+        frames: of a clip. Of 80, 32 at interval 2 span 64: there are 17 places for them.
+        period: frames until a motion begins anew.
+        pan: how far the photograph moves within a clip, as a share of the crop's side.
+    """
+
+    digits: tuple[int, int] = (1, 1)
+    empty: float = 0.0
+    side: tuple[float, float] = (0.3, 0.6)
+    centre: tuple[float, float] = (0.25, 0.75)
+    numerals: tuple[int, ...] = (1, 0)
+    frames: int = 80
+    period: tuple[float, float] = (40.0, 72.0)
+    pan: float = 0.05
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Their names, as folders of Kinetics, in the order of the alphabet, which numbers them."""
+        return tuple(f'{CLASSES[digit]}_{motion}' for digit in self.numerals for motion in MOTIONS)
+
+
+def clip_settings(settings: SceneSettings) -> ClipSettings:
+    """Those of clips beside pictures of these: half the side, which is even, as the codec asks."""
     low, high = settings.crop
-    return replace(
-        settings,
-        size=settings.size // 4 * 2,
-        digits=(1, 1),
-        empty=0.0,
-        side=(0.3, 0.6),
-        centre=(0.25, 0.75),
-        crop=(low // 2, high // 2),
-    )
+    own = ClipSettings.__annotations__
+    kept = {key: value for key, value in vars(settings).items() if key not in own}
+    kept.update(size=settings.size // 4 * 2, crop=(low // 2, high // 2))
+    return ClipSettings(**kept)
 
 
 @dataclass(frozen=True)
@@ -86,7 +99,7 @@ class Clip:
 
     Attributes:
         frames: (T, H, W, 3) uint8, RGB.
-        label: index into `CLIP_CLASSES`.
+        label: index into `ClipSettings.classes`.
         scan: which of scikit-learn's scans the digit is.
         track: where it is.
     """
@@ -97,31 +110,30 @@ class Clip:
     track: Track
 
 
-def make_track(rng: np.random.Generator, motion: str, settings: SceneSettings) -> Track:
+def make_track(rng: np.random.Generator, motion: str, settings: ClipSettings) -> Track:
     """Draw a track; the draws are the same for all motions.
 
     x moves a little whatever the motion.
     """
-    phases = dict(zip(('height', 'side'), rng.random(2)[:, None].repeat(FRAMES, 1), strict=True))
+    drawn = rng.random(2)[:, None].repeat(settings.frames, 1)
+    phases = dict(zip(('height', 'side'), drawn, strict=True))
     start, end = rng.uniform(*settings.centre, 2)
     changed, direction = MOTIONS[motion]
-    passed = direction * np.arange(FRAMES) / rng.uniform(*PERIOD)
+    passed = direction * np.arange(settings.frames) / rng.uniform(*settings.period)
     phases[changed] = (phases[changed] + passed) % 1
     low, high = settings.centre
     smallest, largest = settings.side
     return Track(
-        x=np.linspace(start, end, FRAMES),
+        x=np.linspace(start, end, settings.frames),
         y=low + (high - low) * phases['height'],
         side=smallest * (largest / smallest) ** phases['side'],
     )
 
 
 class ClipMaker(Maker):
-    """Makes clips.
+    """Makes clips."""
 
-    Of the settings, `digits`, `empty`, `min_visible` and `min_area` have no meaning here: a clip
-    has one digit, of which the border cuts off a little at most.
-    """
+    settings: ClipSettings
 
     def clip(self, split: str, index: int) -> Clip:
         """Make a clip. The classes take turns.
@@ -132,9 +144,9 @@ class ClipMaker(Maker):
         settings, material = self.settings, self._materials[split]
         place = [self.seed, SPLITS.index(split), index, CLIP_STREAM]
         rng = np.random.default_rng(place)
-        label = index % len(CLIP_CLASSES)
+        label = index % len(settings.classes)
         digit, motion = divmod(label, len(MOTIONS))
-        scan = rng.choice(material.by_class[DIGITS[digit]])
+        scan = rng.choice(material.by_class[settings.numerals[digit]])
         angle = math.radians(rng.uniform(-settings.rotation, settings.rotation))
         track = make_track(rng, tuple(MOTIONS)[motion], settings)
         image = _moving_photograph(rng, material.photos, settings)
@@ -150,24 +162,24 @@ class ClipMaker(Maker):
 
 
 def _moving_photograph(
-    rng: np.random.Generator, photos: tuple[np.ndarray, ...], settings: SceneSettings
+    rng: np.random.Generator, photos: tuple[np.ndarray, ...], settings: ClipSettings
 ) -> np.ndarray:
     """A crop that moves straight over one photograph, (T, H, W, 3) float32 in [0, 1]."""
     photo = photos[rng.integers(len(photos))]
     side = rng.integers(*settings.crop, endpoint=True)
     room = np.array(photo.shape[1::-1]) - side
-    shift = np.clip(rng.uniform(-PAN, PAN, 2) * side, -room, room)
+    shift = np.clip(rng.uniform(-settings.pan, settings.pan, 2) * side, -room, room)
     start = rng.uniform(np.maximum(-shift, 0), room - np.maximum(shift, 0))
     if rng.random() < 0.5:
         photo = photo[:, ::-1]
     whole = Image.fromarray(np.ascontiguousarray(photo))
     frames, size = [], (settings.size, settings.size)
-    for x, y in start + np.linspace(0, 1, FRAMES)[:, None] * shift:
+    for x, y in start + np.linspace(0, 1, settings.frames)[:, None] * shift:
         box = (x, y, x + side, y + side)
         frames.append(np.asarray(whole.resize(size, Image.Resampling.BICUBIC, box)))
     # As one tall picture: there is a table to make for each call.
     tall = expose(Image.fromarray(np.concatenate(frames)), settings)
-    return tall.reshape(FRAMES, *size, 3)
+    return tall.reshape(settings.frames, *size, 3)
 
 
 def _contrasting_colour(

@@ -14,7 +14,7 @@ from PIL import Image
 
 from normplug.errors import UserError
 
-from .clip import CLIP_CLASSES, FRAMES, Clip, ClipMaker
+from .clip import Clip, ClipMaker
 
 __all__ = ['IMAGES_PER_CLIP', 'write_rawframes', 'write_videos']
 
@@ -42,7 +42,7 @@ def write_videos(folder: Path, maker: ClipMaker, counts: Mapping[str, int]) -> N
             _encode((folder / f'videos_{split}' / f'{name}.mp4'), clip.frames)
             lines.append(f'{name}.mp4 {clip.label}')
         _write_lines(folder / f'kinetics400_{split}_list_videos.txt', lines)
-    _write_lines(folder / 'label_map.txt', CLIP_CLASSES)
+    _write_lines(folder / 'label_map.txt', maker.settings.classes)
 
 
 def write_rawframes(folder: Path, maker: ClipMaker, counts: Mapping[str, int]) -> None:
@@ -58,17 +58,18 @@ def write_rawframes(folder: Path, maker: ClipMaker, counts: Mapping[str, int]) -
             frames.mkdir(parents=True)
             for number, frame in enumerate(clip.frames, 1):
                 Image.fromarray(frame).save(frames / f'img_{number:05d}.jpg', quality=95)
-            lines.append(f'{name} {FRAMES} {clip.label}')
+            lines.append(f'{name} {maker.settings.frames} {clip.label}')
         _write_lines(folder / f'kinetics400_{split}_list_rawframes.txt', lines)
-    _write_lines(folder / 'label_map.txt', CLIP_CLASSES)
+    _write_lines(folder / 'label_map.txt', maker.settings.classes)
 
 
 def _clips(maker: ClipMaker, split: str, count: int) -> Iterator[tuple[str, Clip]]:
     """(Class folder and name, clip) of a split."""
-    classes = len(CLIP_CLASSES)
-    for index in range(math.ceil(count / IMAGES_PER_CLIP[split] / classes) * classes):
+    classes = maker.settings.classes
+    each = math.ceil(count / IMAGES_PER_CLIP[split] / len(classes))
+    for index in range(each * len(classes)):
         clip = maker.clip(split, index)
-        yield f'{CLIP_CLASSES[clip.label]}/{index:05d}_scan{clip.scan:04d}', clip
+        yield f'{classes[clip.label]}/{index:05d}_scan{clip.scan:04d}', clip
 
 
 def _write_lines(path: Path, lines: tuple[str, ...] | list[str]) -> None:

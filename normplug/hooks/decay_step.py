@@ -20,7 +20,8 @@ class DecayStep:
     Args:
         wrapper: of the optimizer.
         estimate: of these layers.
-        samples, scale: see :class:`normplug.hooks.GammaDecayHook`.
+        samples: see :meth:`DecayEstimate.strength`.
+        scale: see :class:`normplug.hooks.GammaDecayHook`.
 
     Attributes:
         estimate: of F_γ, E[A''] and ρ.
@@ -29,9 +30,14 @@ class DecayStep:
     """
 
     def __init__(
-        self, wrapper: OptimWrapper, estimate: DecayEstimate, samples: float, scale: float
+        self,
+        wrapper: OptimWrapper,
+        estimate: DecayEstimate,
+        samples: Tensor | float,
+        scale: float,
     ) -> None:
-        self.estimate, self._samples, self._scale = estimate, samples, scale
+        self.estimate, self._scale = estimate, scale
+        self._samples = torch.as_tensor(samples).to(estimate.means)
         self._wrapper = wrapper
         self._weights = [layer.weight for layer in estimate.layers.values()]
         self._one = torch.ones((), device=self._weights[0].device)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from math import isfinite
 from typing import Any
@@ -15,6 +15,7 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 
 from normplug.errors import UnsuitableModelError
+from normplug.hooks.decay_samples import samples_of_layers
 from normplug.hooks.decay_step import DecayStep, wrappers_of
 from normplug.hooks.of_runner import hook_of
 from normplug.models.wrappers import unwrapped
@@ -38,6 +39,11 @@ class GammaDecayHook(Hook):
     unscaled (AMP), clipped, accumulated and averaged over ranks. The published strength is
     ``scale=1``. ``weight_decay`` stays what it is.
 
+    ζ is of batch statistics. Channels without any (IBN's under instance norm) have none, and layers
+    without any (SN of using_bn=False) are left out. In SN and SSN the noise is that of BN's share:
+    the ratio squared times either term, that of variances the first, that of means the second. KN
+    predicts from statistics of the same batch, and counts as batch norm.
+
     F_γ is the mean over images of (dL_j/dγ)², which backward has at hand. The loss must be a mean
     over the images of a rank. In the heads of a two-stage detector "images" are RoIs. F_γ and
     E[A''] are averaged over the steps; ρ, the excess kurtosis of the layer's input, is 0 until its
@@ -48,7 +54,11 @@ class GammaDecayHook(Hook):
 
     Args:
         samples: M, at least 1: the number of independent samples in a batch whose noise is meant;
-            32 for that of batches of 32 images. The pixels of an image are not independent.
+            32 for that of batches of 32 images. The pixels of an image are not independent. Or what
+            :class:`BatchNoiseHook` measured, for each layer: ``std_samples`` is M of the first
+            term, ``mean_samples`` that of the second. Given as the path of the ``batch_noise.csv``
+            of tools/plot_batch_noise.py, of which the last measurement is taken, or as
+            ``{layer: dict(std_samples=…, mean_samples=…)}``.
         scale: of the strength; from 0.
         momentum: weight of a new step in the averages, in (0, 1].
         curvature: E[A''(h̄)], the second derivative of a sample's loss by its normalized value.
@@ -62,14 +72,16 @@ class GammaDecayHook(Hook):
 
     Raises:
         ValueError: an argument is out of range.
-        UnsuitableModelError: the model has no such layer, all are frozen, one of them whitens (GW,
-            SW, IterNorm), or no optimizer trains its γ; the model is compiled as a whole; a resumed
-            checkpoint is of other layers.
+        UnsuitableModelError: the model has no such layer, all are frozen or without batch
+            statistics, one of them whitens (GW, SW, IterNorm), or no optimizer trains its γ;
+            ``samples`` lacks a layer; the model is compiled as a whole; a resumed checkpoint is of
+            other layers.
+        UserError: the file of ``samples`` is not there or is no such file.
     """
 
     def __init__(
         self,
-        samples: float,
+        samples: float | str | Mapping[str, Mapping[str, float]],
         scale: float = 1.0,
         momentum: float = 0.01,
         curvature: str = 'fisher',
@@ -79,7 +91,13 @@ class GammaDecayHook(Hook):
     ) -> None:
         finite = float('inf')
         for name, value, good, needed in (
-            ('samples', samples, is_number(samples) and 1 <= samples < finite, 'from 1'),
+            (
+                'samples',
+                samples,
+                isinstance(samples, (str, Mapping))
+                or (is_number(samples) and 1 <= samples < finite),
+                'from 1, or the path or the rows of a batch_noise.csv',
+            ),
             ('scale', scale, is_number(scale) and 0 <= scale < finite, 'from 0'),
             ('momentum', momentum, is_number(momentum) and 0 < momentum <= 1, 'in (0, 1]'),
         ):
@@ -139,10 +157,11 @@ class GammaDecayHook(Hook):
         self._decays = []
         try:
             for wrapper, own in wrappers:
+                samples = samples_of_layers(self.samples, own)
                 estimate = DecayEstimate(
                     own, self.momentum, self.curvature, partial(_loss_factor, wrapper)
                 )
-                self._decays.append(DecayStep(wrapper, estimate, self.samples, self.scale))
+                self._decays.append(DecayStep(wrapper, estimate, samples, self.scale))
             if resumed:
                 self._load(resumed)
         except Exception:  # whatever it is: no hook may stay on the layers and the optimizers
@@ -175,6 +194,19 @@ class GammaDecayHook(Hook):
                 f'GammaDecayHook: {whitening} is a {type(found[whitening]).__name__}; the theory '
                 'is of norms of variances, not of whitening: restrict the hook by its option layers'
             )
+        noisy = {n: m for n, m in found.items() if m.batch_from is not None}
+        if not noisy:
+            raise UnsuitableModelError(
+                f'GammaDecayHook: none of the {len(found)} norms takes statistics of a batch, of '
+                'whose noise the decay is; remove the hook, or set using_bn=True (SN, SSN) or a '
+                'ratio below 1 (IBN) in norm_cfg'
+            )
+        if len(noisy) < len(found):
+            runner.logger.info(
+                f'GammaDecayHook: {len(found) - len(noisy)} of {len(found)} norms have no batch '
+                'statistics and are left out'
+            )
+        found = noisy
         trained = {n: m for n, m in found.items() if m.weight.requires_grad}
         if not trained:
             raise UnsuitableModelError(

@@ -106,7 +106,10 @@ def teacher_report(model: nn.Module, mean_teacher: Hook | None = None) -> str | 
 
 
 def population_report(model: nn.Module) -> list[str]:
-    """Return a line for each way in which PN layers of ``model`` begin to use the population."""
+    """Return a line for each way in which PN layers of ``model`` begin to use the population.
+
+    And one for those that draw σ_B by a kurtosis that nothing estimates.
+    """
     starts: Counter[str] = Counter()
     for layer in model.modules():
         if not (isinstance(layer, PN) and layer.training and layer.moves_statistics):
@@ -114,10 +117,20 @@ def population_report(model: nn.Module) -> list[str]:
         if layer.is_batch_norm:
             starts["noise='both' is batch norm"] += 1
             continue
+        if hasattr(layer, 'kurtosis') and not layer.is_estimated:
+            starts[
+                f'noise={layer.noise!r}, samples={layer.samples:g}: nothing estimates the '
+                "kurtosis, which stays the checkpoint's, or 0, a Gaussian's: add "
+                "dict(type='PopulationHook') to custom_hooks"
+            ] += 1
         seen, warmup = int(layer.num_batches_tracked), layer.warmup
         then = f'the {layer.population} population'
         if seen >= warmup:
-            starts[f'{then} from the start, {seen} batches counted'] += 1
+            unknown = seen == 0 and layer.population == 'running'
+            starts[
+                f'{then} from the start, {seen} batches counted'
+                + unknown * ', so of mean 0 and variance 1: set warmup of norm_cfg'
+            ] += 1
         else:
             starts[
                 f'statistics of the batch for the first {warmup - seen} batches, then {then}'
@@ -180,7 +193,8 @@ def _type_name(layer: nn.Module) -> str:
 class NormReportHook(Hook):
     """Log, once a training has begun, the norm layers by type and state.
 
-    Says for how many batches PN layers normalize by the batch. Warns if a part with
+    Says for how many batches PN layers normalize by the batch, and where nothing estimates the
+    kurtosis of the noise that they draw. Warns if a part with
     ``norm_eval=True`` or ``partial_bn=True`` has normalizers of this package: mm's models apply
     them to torch's batch norms only. Says the same of ``sync_bn`` and of mmpretrain's
     ``PreciseBNHook``. Warns of a semi-supervised teacher whose norms do not get the statistics of

@@ -179,9 +179,9 @@ def _scaled(
     """Scale (1, g, d, k), if any, and add a level (n, g, d, k or 1): into ``out_p``, or as x is."""
     if out_p is not None:
         t_p, level_p = t_p.view(out_p.shape), level_p.unsqueeze(-1)
-        if scale_p is None:
-            return torch.add(t_p, level_p, out=out_p)
-        return torch.addcmul(level_p, t_p, scale_p.unsqueeze(-1), out=out_p)
+        if scale_p is not None:
+            t_p.mul_(scale_p.unsqueeze(-1))  # addcmul of two broadcast tensors is no vector code
+        return torch.add(t_p, level_p, out=out_p)
     # In x's shape before the last operator: y may be no view, see fused._shaped.
     spatial = (1,) * (x_n.dim() - 2)
     width = x_n.shape[1] // (t_p.shape[1] * t_p.shape[2])

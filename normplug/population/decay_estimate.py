@@ -12,6 +12,7 @@ from normplug.batch_noise import decay_strength
 from normplug.dist import group_reducer
 from normplug.forward_hooks import HookOfOriginal
 from normplug.norms import BaseNorm
+from normplug.norms.switchable import SwitchableNorm
 from normplug.ops import mean_sigmoid
 from normplug.population.central_moments import CentralMoments
 from normplug.population.input_moments import InputMoments
@@ -61,6 +62,16 @@ class DecayEstimate:
         self.means = torch.zeros_like(self.gradients.sums)
         self.steps = torch.zeros_like(self.means)
         self.kurtosis = torch.zeros_like(self.means[0])
+        places = torch.arange(sum(self.gradients.sizes)).split(self.gradients.sizes)
+        self._shares = torch.zeros_like(self.means)
+        self._mixing: list[tuple[slice, SwitchableNorm]] = []
+        for layer, place in zip(own, places, strict=True):
+            if layer.batch_from is None:
+                continue
+            first, end = int(place[0]), int(place[-1]) + 1
+            self._shares[:, first + layer.batch_from : end] = 1
+            if isinstance(layer, SwitchableNorm):
+                self._mixing.append((slice(first, end), layer))
 
     def begin_iteration(self, with_inputs: bool) -> None:
         """Watch what the layers compute, from here to :meth:`end_iteration`.
@@ -115,9 +126,27 @@ class DecayEstimate:
         self.kurtosis = torch.where(total.count > 0, total.kurtosis(), self.kurtosis)
         self.inputs.clear()
 
-    def strength(self, samples: float) -> Tensor:
-        """Return ζ, (ΣC,): see :func:`normplug.batch_noise.decay_strength`."""
-        return decay_strength(*self.means, self.kurtosis, samples)
+    @torch.no_grad()
+    def shares(self) -> Tensor:
+        """Return how much of a channel's variance, and of its mean, is the batch's now, (2, ΣC).
+
+        0 in channels without batch statistics, BN's ratio in SN and SSN, else 1.
+        """
+        shares = self._shares.clone() if self._mixing else self._shares
+        for place, layer in self._mixing:
+            mean, var = layer.ratios()
+            shares[:, place] = torch.stack((var[-1], mean[-1])).to(shares.dtype).unsqueeze(1)
+        return shares
+
+    def strength(self, samples: Tensor | float) -> Tensor:
+        """Return ζ, (ΣC,): see :func:`normplug.batch_noise.decay_strength`.
+
+        A share w of the batch in σ or μ makes its noise w times as large: w² times the term.
+
+        Args:
+            samples: M; or (2, ΣC), that of σ_B and that of μ_B.
+        """
+        return decay_strength(*self.means, self.kurtosis, *(samples / self.shares().square()))
 
     def by_layer(self, of_channels: Tensor) -> dict[str, Tensor]:
         """(..., ΣC) as (..., C) by the name of the layer."""

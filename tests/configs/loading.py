@@ -19,6 +19,7 @@ NEEDS = {
     'fcn': 'mmseg',
     'pretrain': 'mmpretrain',
     'i3d': 'mmaction',
+    'practice': 'mmdet',
 }
 
 

@@ -35,6 +35,13 @@ for _images in (2, 1):
     DETECTORS['pn', _images] = None
     DETECTORS |= {(f'pn-decay-m{m}', _images): m for m in (_images, 32)}
 
+
+def on_coco(row: str, images: int) -> str:
+    """The config at full scale, at so many images per GPU."""
+    suffix = '' if images == 2 else '_b1'
+    return f'faster_rcnn/faster-rcnn_r50_fpn_{row}{suffix}_1x_coco.py'
+
+
 FULL = {name: f'imagenet/resnet50_{name}_8xb32_imagenet.py' for name in ('pn', 'pn-decay')}
 
 # Config → {part of the model: {norm type: layers}}; a part that is not named has no norm.
@@ -42,6 +49,8 @@ EXPECTED: dict[str, dict[str, dict[str, int]]] = {
     **{classifier(row): {'backbone': {norm: 20}} for row, (norm, *_) in CLASSIFIERS.items()},
     **{detector(row, images): {'backbone': {'PN': 20}} for row, images in DETECTORS},
     **{name: {'backbone': {'PN': 53}} for name in FULL.values()},
+    **{on_coco(row, images): {'backbone': {'PN': 53}} for row, images in DETECTORS},
+    **{on_coco('bn', images): {'backbone': {'BatchNorm2d': 53}} for images in (2, 1)},
 }
 
 # At full scale → at digits scale.

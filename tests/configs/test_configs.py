@@ -12,6 +12,7 @@ from tests.configs import (
     rows_batch_noise,
     rows_classification,
     rows_detection,
+    rows_practice,
     rows_segmentation,
     rows_video,
     rows_whitening,
@@ -73,6 +74,7 @@ for norm, layer in {'syncbn': 'SyncBatchNorm', 'gn': 'GroupNorm', 'sn': 'SN'}.it
 # The rows of the published tables have tests of their own.
 ROWS = rows_detection.EXPECTED | rows_segmentation.EXPECTED | rows_classification.EXPECTED
 ROWS |= rows_whitening.EXPECTED | rows_batch_noise.EXPECTED | rows_video.EXPECTED
+ROWS |= rows_practice.EXPECTED
 EXPECTED |= ROWS
 
 

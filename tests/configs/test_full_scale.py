@@ -56,9 +56,9 @@ def write_coco(folder, split, sizes):
 
 @pytest.mark.slow
 def test_mask_rcnn_of_table_4_trains_on_files_of_cocos_form(tmp_path):
-    """Of the size too: ResNet-50 at 800x1333; from scratch, with 1 image a batch."""
+    """Of the size too: ResNet-50 at 800x1333; from scratch, one step, then the evaluation."""
     pytest.importorskip('mmdet')
-    write_coco(tmp_path / 'data/coco', 'train2017', [(640, 427), (480, 640)])
+    write_coco(tmp_path / 'data/coco', 'train2017', [(640, 427)])
     write_coco(tmp_path / 'data/coco', 'val2017', [(640, 480)])
     config = ROOT / 'configs/mask_rcnn/mask-rcnn_r50_fpn_sn-sn_2x_coco.py'
     options = ['train_cfg.max_epochs=1', 'train_dataloader.batch_size=1']
@@ -78,9 +78,8 @@ def test_mask_rcnn_of_table_4_trains_on_files_of_cocos_form(tmp_path):
     assert process.returncode == 0, process.stdout[-2000:] + process.stderr[-2000:]
     (scalars,) = (tmp_path / 'run').glob('*/vis_data/scalars.json')
     lines = [json.loads(line) for line in scalars.read_text().splitlines()]
-    losses = [line['loss'] for line in lines if 'loss' in line]
-    assert len(losses) == 2
-    assert all(np.isfinite(losses))
+    (loss,) = [line['loss'] for line in lines if 'loss' in line]
+    assert np.isfinite(loss)
     # The warm-up's first iteration, for 16 images.
     assert lines[0]['lr'] == pytest.approx(0.02 / 3)
     assert (tmp_path / 'run/epoch_1.pth').exists()

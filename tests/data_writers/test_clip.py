@@ -6,19 +6,12 @@ from scipy.stats import ks_2samp
 from sklearn.datasets import load_digits
 
 from normplug.data import clip
-from normplug.data.clip import (
-    CLIP_CLASSES,
-    DIGITS,
-    FRAMES,
-    MOTIONS,
-    ClipMaker,
-    clip_settings,
-    make_track,
-)
+from normplug.data.clip import MOTIONS, ClipMaker, clip_settings, make_track
 from normplug.data.scene import SceneSettings
 
 SETTINGS = clip_settings(SceneSettings(size=96))
 DARK = replace(SETTINGS, light=None)
+CLASSES, FRAMES = SETTINGS.classes, SETTINGS.frames
 REVERSED = {
     'falling': 'rising',
     'rising': 'falling',
@@ -39,14 +32,14 @@ def tracks():
 
 
 def test_classes_are_pairs_numbered_as_the_folders_are():
-    assert list(CLIP_CLASSES) == sorted(CLIP_CLASSES)
-    assert len(CLIP_CLASSES) == 8
+    assert list(CLASSES) == sorted(CLASSES)
+    assert len(CLASSES) == 8
     target, maker = load_digits().target, ClipMaker(SETTINGS, 0)
     names = {0: 'zero', 1: 'one'}
     for index in range(9):
         made = maker.clip('val', index)
         assert made.label == index % 8
-        assert CLIP_CLASSES[made.label].startswith(names[target[made.scan]])
+        assert CLASSES[made.label].startswith(names[target[made.scan]])
 
 
 def test_no_moment_tells_the_motion(tracks):
@@ -104,7 +97,7 @@ def test_the_pixels_move_as_the_label_says(monkeypatch, index):
     # The ink's centre and area are not the scan's, but change as its centre and side do.
     assert np.abs(height - made.track.y * 48).max() < 3
     assert np.ptp(side / made.track.side) < 0.25 * np.mean(side / made.track.side)
-    motion = CLIP_CLASSES[made.label].partition('_')[2]
+    motion = CLASSES[made.label].partition('_')[2]
     measured = {
         'falling': height, 'rising': -height, 'growing': side, 'shrinking': -side,
     }[motion]  # fmt: skip
@@ -173,4 +166,3 @@ def test_sides_are_even_and_half():
         32,
         64,
     ]
-    assert set(DIGITS) == {0, 1}

@@ -1,3 +1,4 @@
+import json
 import re
 from collections import Counter
 
@@ -5,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from normplug.data.clip import CLIP_CLASSES, ClipMaker, clip_settings
+from normplug.data.clip import ClipMaker, clip_settings
 from normplug.data.scene import SceneSettings
 
 av = pytest.importorskip('av')
@@ -26,7 +27,7 @@ def maker():
 
 
 @pytest.mark.parametrize('split', COUNTS)
-def test_the_list_has_each_video_once_and_its_class(digits, split):
+def test_the_list_has_each_video_once_and_its_class(digits, maker, split):
     root = digits / 'kinetics'
     listed = lines(root / f'kinetics400_{split}_list_videos.txt')
     videos = root / f'videos_{split}'
@@ -35,9 +36,14 @@ def test_the_list_has_each_video_once_and_its_class(digits, split):
         path.relative_to(videos).as_posix() for path in videos.rglob('*.*')
     }
     classes = (root / 'label_map.txt').read_text().splitlines()
-    assert classes == list(CLIP_CLASSES)
+    assert classes == list(maker.settings.classes)
     assert all(classes[int(label)] == name.partition('/')[0] for name, label in listed)
     assert set(Counter(label for _, label in listed).values()) == {COUNTS[split] // 8}
+
+
+def test_the_record_says_what_the_clips_show(digits):
+    scene = json.loads((digits / 'kinetics/digits.json').read_text())['scene']
+    assert (scene['numerals'], scene['frames'], scene['pan']) == ([1, 0], 80, 0.05)
 
 
 def test_the_splits_share_no_scan(digits):

@@ -18,6 +18,7 @@ from mmengine.runner import CheckpointLoader
 from normplug.data.build import DigitsSettings
 from normplug.data.scene import SceneSettings
 from normplug.errors import UserError
+from normplug.experiments.reproduce.cli import _folder, main_reproduce
 from normplug.experiments.reproduce.jobs import Job, Settings, plan
 from normplug.experiments.reproduce.launchers import Launcher, make_launcher
 from normplug.experiments.reproduce.needs import check_needs
@@ -312,13 +313,13 @@ def heeds_sigint():
 
 @pytest.mark.slow
 @pytest.mark.usefixtures('heeds_sigint')
-def test_ctrl_c_ends_all_and_the_same_command_goes_on(tmp_path):
+def test_ctrl_c_ends_all_and_the_same_command_goes_on(tmp_path, capsys):
     """One tiny row from the command line: interrupted, resumed, skipped, reported."""
     options = ['train_cfg.max_epochs=2', 'train_dataloader.dataset.indices=64']
-    command = [sys.executable, 'tools/reproduce.py', 'comparison', '--rows', 'BN (256, 32)']
-    command += ['--seeds', '1', '--work-dir', str(tmp_path), '--cfg-options', *options]
-    env = {**os.environ, 'NORMPLUG_BACKEND': 'eager', 'OMP_NUM_THREADS': '1'}
-    process = subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True)
+    argv = ['comparison', '--rows', 'BN (256, 32)', '--seeds', '1', '--work-dir', str(tmp_path)]
+    argv += ['--cfg-options', *options]
+    command = [sys.executable, 'tools/reproduce.py', *argv]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     (pattern,) = ['digits/imagenet/*/seed0/train']
     deadline = time.monotonic() + 120
     while not list(tmp_path.glob(f'{pattern}/last_checkpoint')):
@@ -330,22 +331,22 @@ def test_ctrl_c_ends_all_and_the_same_command_goes_on(tmp_path):
     assert 'interrupted' in process.stderr.read()
     (folder,) = tmp_path.glob(pattern)
 
-    again = subprocess.run(command, env=env, capture_output=True, text=True)
-    assert again.returncode == 0, again.stderr
-    assert '0 of 1 jobs are finished' in again.stderr
+    # From here on nothing has to end a process: the command runs in this one.
+    code, again = main_reproduce(argv), capsys.readouterr()
+    assert code == 0, again.err
+    assert '0 of 1 jobs are finished' in again.err
     if (folder / 'epoch_2.pth').exists():
         assert 'resumed' in (folder / LOG).read_text()
-    assert 'BN (256, 32)' in again.stdout
+    assert 'BN (256, 32)' in again.out
     assert (tmp_path / 'digits/comparison.png').exists()
 
-    skipped = subprocess.run(command, env=env, capture_output=True, text=True)
-    assert '1 of 1 jobs are finished' in skipped.stderr
-    assert skipped.stdout == again.stdout
+    assert main_reproduce(argv) == 0
+    skipped = capsys.readouterr()
+    assert '1 of 1 jobs are finished' in skipped.err
+    assert skipped.out == again.out
 
 
 def test_errors_of_the_command_line(capsys, tmp_path, monkeypatch):
-    from normplug.experiments.reproduce.cli import main_reproduce
-
     monkeypatch.setattr('normplug.experiments.reproduce.needs._download', lambda path: None)
 
     def told(*argv):
@@ -354,6 +355,7 @@ def test_errors_of_the_command_line(capsys, tmp_path, monkeypatch):
 
     assert '--rows: no row XX; there are "BN*/-"' in told('table3', '--rows', 'XX')
     assert '--seeds must be at least 1' in told('table3', '--seeds', '0')
+    assert '--data digits: these rows are at the other scale, --data real' in told('practice-trees')
     with pytest.raises(SystemExit, match='2'):
         main_reproduce(['table3', '--cfg-options', 'lr'])
     assert "--cfg-options: 'lr' is not KEY=VALUE" in capsys.readouterr().err
@@ -366,8 +368,6 @@ def test_errors_of_the_command_line(capsys, tmp_path, monkeypatch):
 
 
 def test_a_work_dir_is_the_same_however_it_is_written(tmp_path, monkeypatch):
-    from normplug.experiments.reproduce.cli import _folder
-
     monkeypatch.chdir(tmp_path)
     written = ('runs/x', './runs/x/', f'{tmp_path}/runs/x', 'runs/../runs/x')
     assert {_folder(path) for path in written} == {Path('runs/x')}

@@ -7,7 +7,7 @@ import torch
 from mmengine.optim import OptimWrapper
 from torch import nn
 
-from normplug.norms import SN, GhostBN
+from normplug.norms import PN, SN, GhostBN
 from tests.cases import random_input
 
 LR, SAMPLES = 0.5, 8
@@ -35,8 +35,8 @@ class Net(nn.Module):
 
 
 def independent():
-    """A norm in which an image has nothing to do with others: as with population statistics."""
-    return SN(4, using_bn=False)
+    """A norm in which an image has nothing to do with others: by a population that stays."""
+    return PN(4, momentum=0.0, warmup=0, limit=float('inf'))
 
 
 class Scaled(OptimWrapper):

@@ -174,6 +174,17 @@ def test_inputs_that_are_not_finite_do_not_count():
     torch.testing.assert_close(kurtosis[2], kurtosis_by_numpy([inputs[0], inputs[2]])[2])
 
 
+def test_a_constant_channel_has_the_kurtosis_of_a_gaussian():
+    hook, model = GammaDecayHook(SAMPLES, kurtosis_batches=1), Net(independent())
+    with torch.no_grad():
+        model.conv.weight[1] = 0
+    want = squares_by_loop(model, *batch(3, 0))
+    Training(model, hook).step(*batch(3, 0))
+    estimate, found = hook._decays[0].estimate, hook.strengths()['norm']
+    assert (estimate.kurtosis == 0).tolist() == [False, True, False, False]
+    torch.testing.assert_close(found, zeta(*want, estimate.kurtosis))
+
+
 def test_inputs_computed_again_do_not_count():
     hook = GammaDecayHook(SAMPLES, kurtosis_batches=2)
     model = Net(independent())

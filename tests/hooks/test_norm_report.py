@@ -79,7 +79,7 @@ def test_how_pn_begins():
     loaded.num_batches_tracked.fill_(150)
     model = nn.Sequential(
         PN(4), PN(4), loaded, PN(4, noise='both'), PN(4, population='estimated', warmup=7),
-        PN(4).eval(), PN(4, frozen=True), SN(4),
+        PN(4).eval(), PN(4, frozen=True), SN(4), PN(4, warmup=0),
     )  # fmt: skip
     assert population_report(model) == [
         'PN: 2 layers: statistics of the batch for the first 100 batches, '
@@ -88,8 +88,22 @@ def test_how_pn_begins():
         "PN: 1 layers: noise='both' is batch norm",
         'PN: 1 layers: statistics of the batch for the first 7 batches, '
         'then the estimated population',
+        'PN: 1 layers: the running population from the start, 0 batches counted, so of mean 0 and '
+        'variance 1: set warmup of norm_cfg',
     ]
     assert population_report(nn.BatchNorm2d(4)) == []
+
+
+def test_drawn_noise_without_an_estimate_of_its_kurtosis_is_told():
+    noises = [{'noise': noise, 'samples': 2} for noise in ('mean', 'var', 'both', 'both')]
+    layers = [PN(4, **noise) for noise in noises]
+    layers[-1].is_estimated = True
+    told = [line for line in population_report(nn.Sequential(*layers)) if 'kurtosis' in line]
+    assert told == [
+        f'PN: 1 layers: noise={noise!r}, samples=2: nothing estimates the kurtosis, which stays '
+        "the checkpoint's, or 0, a Gaussian's: add dict(type='PopulationHook') to custom_hooks"
+        for noise in ('var', 'both')
+    ]
 
 
 class Backbone(nn.Sequential):

@@ -110,12 +110,11 @@ def test_auto_scale_lr(project, train, refuses):
 
 @pytest.mark.slow
 def test_exit_code_of_the_process(project):
+    """After an error; of one that trains to its end, see test_launch_distributed.py."""
     root = Path(__file__).parents[2]
     path = os.pathsep.join([str(root), str(Path(__file__).parent)])
     command = [sys.executable, str(root / 'tools/train.py'), project.write_config()]
     env = {**os.environ, 'PYTHONPATH': path}
-    done = subprocess.run(command, env=env, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
     (project.data / 'val.json').unlink()
     done = subprocess.run(command, env=env, capture_output=True, text=True)
     assert done.returncode == 2

@@ -8,7 +8,7 @@ from mmengine.model import BaseModule, constant_init
 from torch import nn
 
 from normplug import NORMS
-from tests.mm.norm_layers import all_scopes, all_types, own_layers, randomize, resnet
+from tests.mm.norm_layers import SCOPES, all_types, own_layers, randomize, resnet
 
 ConvModule = pytest.importorskip('mmcv.cnn').ConvModule
 
@@ -35,9 +35,13 @@ def test_conv_module_starts_its_norm_at_one_and_zero(norm_type):
     assert torch.equal(module.bn.bias, torch.zeros(4))
 
 
-@all_scopes
-@all_types
-@all_frozen
+@pytest.mark.parametrize(
+    ('norm_type', 'scope', 'frozen'),
+    [
+        *((norm_type, 'mmdet', False) for norm_type in sorted(NORMS)),
+        *(('SN', scope, True) for scope in SCOPES),
+    ],
+)
 def test_zero_init_residual(norm_type, scope, frozen):
     net = resnet({'type': norm_type, 'frozen': frozen}, scope, zero_init_residual=True)
     net.init_weights()

@@ -20,6 +20,7 @@ from tests.mm.norm_layers import (
     own_layers,
     randomize,
     resnet,
+    two_types,
 )
 
 cnn = pytest.importorskip('mmcv.cnn')
@@ -73,7 +74,7 @@ def test_fuse_conv_bn_folds_batch_norms_beside_ours(norm_type):
         torch.testing.assert_close(fused(image()), before)
 
 
-@all_types
+@two_types
 @pytest.mark.parametrize('convert', [convert_sync_batchnorm, revert_sync_batchnorm])
 def test_conversions_of_sync_batch_norm_leave_ours_alone(norm_type, convert):
     net = network(norm_type)
@@ -97,7 +98,7 @@ def test_efficient_conv_bn_eval_of_a_conv_module_leaves_ours_alone(norm_type):
         assert torch.equal(module(image()), plain(image()))
 
 
-@all_types
+@two_types
 def test_efficient_conv_bn_eval_of_a_model_leaves_ours_alone(norm_type):
     model = nn.ModuleDict({'backbone': network(norm_type)})
     before = features(model['backbone'])
@@ -106,7 +107,7 @@ def test_efficient_conv_bn_eval_of_a_model_leaves_ours_alone(norm_type):
 
 
 @all_scopes
-@all_types
+@two_types
 def test_norm_eval_does_not_touch_ours(norm_type, scope):
     net = resnet({'type': norm_type}, scope, norm_eval=True, frozen_stages=-1)
     net.train()

@@ -9,13 +9,13 @@ from normplug import SN
 from normplug.running import in_recomputation
 from tests.cases import all_cases, built
 from tests.mm.norm_layers import (
-    all_types,
     buffers_of,
     has_counted,
     image,
     own_layers,
     randomize,
     resnet,
+    two_types,
 )
 
 both_modes = pytest.mark.parametrize('use_reentrant', [True, False])
@@ -61,7 +61,7 @@ def step(net):
 
 @pytest.mark.filterwarnings('ignore:torch.utils.checkpoint')
 @pytest.mark.parametrize('scope', ['mmdet', 'mmseg', 'mmpretrain'])
-@all_types
+@two_types
 def test_resnet_with_cp(norm_type, scope):
     options = {'norm_eval': False, 'out_indices': (0, 1, 2, 3)}
     plain = randomize(resnet({'type': norm_type}, scope, **options))

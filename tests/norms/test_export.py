@@ -28,13 +28,20 @@ def exported(layer, x, strict=False):
 
 @both_modes
 @all_cases
-def test_torch_export_at_any_size(case, strict):
+def test_torch_export_of_plain_float32_operators_at_any_size(case, strict):
     layer = built(case, 4).eval()
     program = exported(layer, random_input(TRACED), strict)
     for shape in [TRACED, *OTHER_SHAPES]:
         x = random_input(shape, seed=3)
         got, want = {'y': program.module()(x)}, {'y': layer(x)}
         assert_same(got, want, TOLERANCE[torch.float32])
+    for node in program.graph.nodes:
+        assert not isinstance(node.target, torch._ops.HigherOrderOperator), node
+        if isinstance(node.target, torch._ops.OpOverload):
+            assert node.target.namespace == 'aten', node
+        value = node.meta.get('val')
+        if isinstance(value, torch.Tensor):
+            assert value.dtype != torch.float64, node
 
 
 @pytest.mark.parametrize('name', ['sn', 'sw', 'iternorm', 'gw'])
@@ -45,19 +52,6 @@ def test_torch_export_with_one_named_size(name, axis):
     program = torch.export.export(layer, (random_input(TRACED),), dynamic_shapes=named)
     x = random_input((2, 4, *(9 if at == axis else TRACED[at] for at in (2, 3))), seed=3)
     assert_same({'y': program.module()(x)}, {'y': layer(x)}, TOLERANCE[torch.float32])
-
-
-@both_modes
-@all_cases
-def test_the_graph_has_plain_operators_in_float32(case, strict):
-    program = exported(built(case, 4).eval(), random_input(TRACED), strict)
-    for node in program.graph.nodes:
-        assert not isinstance(node.target, torch._ops.HigherOrderOperator), node
-        if isinstance(node.target, torch._ops.OpOverload):
-            assert node.target.namespace == 'aten', node
-        value = node.meta.get('val')
-        if isinstance(value, torch.Tensor):
-            assert value.dtype != torch.float64, node
 
 
 @pytest.mark.parametrize('dtype', [torch.float16, torch.float64])

@@ -124,13 +124,12 @@ def test_mmdet_trains_tests_and_infers(project):
 
 
 @pytest.mark.slow
-def test_mmseg_trains_tests_and_infers(project):
+def test_mmseg_trains_and_infers(project):
     pytest.importorskip('mmseg')
     pytest.importorskip('sklearn')
     config = project.write('segmentor.py', SEGMENTOR)
-    train, test = (project.tool('mmseg', name) for name in ('train.py', 'test.py'))
-    project.normplug('run', train, config, '--work-dir', 'labels')
-    out = project.normplug('run', test, config, 'labels/iter_2.pth', '--work-dir', 'labels_test')
+    train = project.tool('mmseg', 'train.py')
+    out = project.normplug('run', train, config, '--work-dir', 'labels')  # which evaluates
     assert 0 <= metric(out, 'mIoU') <= 100
     out = project.normplug('run', project.write('infer_labels.py', INFER_LABELS))
     assert 'norm SN SN\n' in out

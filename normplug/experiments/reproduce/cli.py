@@ -165,6 +165,19 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _chosen(args: argparse.Namespace) -> dict[Table, tuple[Row, ...]]:
+    """The rows of the command line, by their tables.
+
+    Raises:
+        UserError: there is no such row, or none at the scale of --data.
+    """
+    chosen = _named(args)
+    if not any(row.at(args.data) for rows in chosen.values() for row in rows):
+        other = 'real' if args.data == 'digits' else 'digits'
+        raise UserError(f'--data {args.data}: these rows are at the other scale, --data {other}')
+    return chosen
+
+
+def _named(args: argparse.Namespace) -> dict[Table, tuple[Row, ...]]:
     tables = list(TABLES.values()) if args.table == 'all' else [TABLES[args.table]]
     if not args.rows:
         return {table: table.rows for table in tables}

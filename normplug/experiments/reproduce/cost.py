@@ -109,7 +109,7 @@ def _jobs(tables: Sequence[str]) -> Iterator[_Job]:
         row = [r for r in own if not {'kn', '64xb4'} & set(r.real.config.split('_'))][-1]
         cfg = load_config(find_config(f'normplug::{row.real.config}.py'))
         images, size = _SETS[row.real.config.rpartition('_')[2]]
-        if table.name in ('ibn-gta5', 'isw-gta5'):
+        if table.name == 'ibn-gta5':
             size = _SETS['gta5'][1]
         name = row.real.config.rpartition('/')[2]
         yield _Job(table.name, name, cfg, size, _seen(cfg, images))

@@ -20,6 +20,7 @@ __all__ = ['check_needs']
 
 # A part of a path → where it can be had. docs/real_data.md says how each is laid out.
 _SOURCES = {
+    'data/real/': 'python tools/fetch_real.py',
     'coco': 'COCO 2017: train2017, val2017 and annotations, from cocodataset.org',
     'ADEChallengeData2016': 'ADE20K (SceneParsing), from sceneparsing.csail.mit.edu',
     'cityscapes': 'Cityscapes: leftImg8bit and gtFine, from www.cityscapes-dataset.com '

@@ -1,0 +1,18 @@
+# What the detectors of the tables `practice` have in common, over mmdet's R-CNNs with FPN: ImageNet
+# weights of style 'caffe' (tools/fetch_real.py), smaller anchors and fewer proposals for tiles of
+# 256 pixels; batch norms in training mode, and nothing frozen but what a row says.
+practice_model = dict(
+    data_preprocessor=dict(mean=[103.939, 116.779, 123.68], std=[1.0, 1.0, 1.0], bgr_to_rgb=False),
+    backbone=dict(
+        frozen_stages=-1,
+        norm_eval=False,
+        style='caffe',
+        init_cfg=dict(checkpoint='data/real/resnet50.pth'),
+    ),
+    rpn_head=dict(anchor_generator=dict(scales=[6])),
+    train_cfg=dict(
+        rpn_proposal=dict(nms_pre=500, max_per_img=300),
+        rcnn=dict(sampler=dict(num=128)),
+    ),
+    test_cfg=dict(rpn=dict(nms_pre=500, max_per_img=300)),
+)

@@ -1,0 +1,13 @@
+# Detectors of trees, of the table `practice-trees`, 2 images a batch.
+_base_ = [
+    'mmdet::_base_/models/faster-rcnn_r50_fpn.py',
+    '../models/practice.py',
+    '../datasets/practice_trees.py',
+    '../schedules/practice.py',
+    'mmdet::_base_/default_runtime.py',
+    '../runtime.py',
+]
+
+model = dict(**_base_.practice_model, roi_head=dict(bbox_head=dict(num_classes=1)))
+default_hooks = dict(checkpoint=dict(type='ResumableCheckpointHook'), logger=dict(interval=10))
+randomness = dict(seed=0)

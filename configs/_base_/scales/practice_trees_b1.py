@@ -1,0 +1,8 @@
+# The same at 1 image a batch: as many images, half the learning rate, a warm-up of as many images.
+_base_ = './practice_trees.py'
+
+train_dataloader = dict(batch_size=1)
+optim_wrapper = dict(optimizer=dict(lr=5e-5))
+param_scheduler = _base_.param_scheduler
+param_scheduler[0].update(end=80)
+auto_scale_lr = dict(base_batch_size=1)

@@ -1,0 +1,3 @@
+# Table of batch noise, trained BN at 1 image per GPU, at full scale, from ImageNet weights with BN
+# (torchvision).
+_base_ = ['../_base_/rows/faster-rcnn_bn.py', '../_base_/scales/coco_faster-rcnn_b1.py']

@@ -1,0 +1,7 @@
+# IBN-a of the table `practice-trees`, trees, 2 images a batch.
+_base_ = [
+    '../_base_/rows/practice_ibn-a.py',
+    '../_base_/scales/practice_trees.py',
+]
+
+model = dict(backbone=_base_.backbone)

@@ -1,0 +1,8 @@
+# KN of the table `practice-cells`, cells, 2 images a batch.
+_base_ = [
+    '../_base_/rows/practice_kn.py',
+    '../_base_/scales/practice_cells.py',
+]
+
+model = dict(backbone=_base_.backbone)
+custom_hooks = [*_base_.custom_hooks, *_base_.row_hooks]

@@ -1,0 +1,7 @@
+# SN of the table `practice-cells`, cells, 1 image a batch.
+_base_ = [
+    '../_base_/rows/practice_sn.py',
+    '../_base_/scales/practice_cells_b1.py',
+]
+
+model = dict(backbone=_base_.backbone)
