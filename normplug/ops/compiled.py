@@ -192,6 +192,8 @@ def _made(step: Step, args: Sequence[Any], inputs: Sequence[Input]) -> _Graph:
     for tuning in TUNINGS if gpu else TUNINGS[-1:]:
         try:
             graph = _compile(step, args, inputs, tuning)
+            if not graph.fits(inputs):  # launched all the same, it could write anywhere
+                raise RuntimeError('the compiler relied on a size that is another one')
             if gpu:
                 _try_out(graph, inputs)
         except torch.OutOfMemoryError:  # says nothing of the code
@@ -200,8 +202,7 @@ def _made(step: Step, args: Sequence[Any], inputs: Sequence[Input]) -> _Graph:
             if tuning == TUNINGS[-1]:
                 raise
         else:
-            if graph.fits(inputs):  # else Inductor relied on a size that it was tuned to
-                break
+            break
     return graph
 
 

@@ -27,9 +27,11 @@ __all__ = ['affine', 'backward_input', 'backward_reduce', 'fits', 'moments', 'ta
 _WIDEST = 16  # bytes of a load
 # Where pixels are innermost, by their class: channels and pixels at a time, pieces, and how many
 # pixels a loop of known length takes. Of small maps a warp takes several rows: what a row's threads
-# have summed is added up in a few steps then. Channels_last, pieces make up for few rows.
+# have summed is added up in a few steps then. Channels_last, pieces make up for few rows; of maps
+# that are no larger than _TALL, a block of more warps does, because pieces take launches to add up.
 _TILES = (32, 16, 1, 64), (16, 32, 1, 0), (4, 256, 1, 0), (1, 1024, 1, 0), (1, 2048, 8, 0)
-_PIECES = 256, 64, 16
+_WHOLE, _TALL, _PIECE = (64, 16), (16, 256), (32, 32)
+_PIECES = 128, 32, 8
 
 
 class Tile(NamedTuple):
@@ -41,6 +43,7 @@ class Tile(NamedTuple):
         whole: pixels at most, where a loop of known length takes all; else 0.
         last: whether channels are innermost, not pixels.
         aligned: every run of innermost values begins and ends at a multiple of so many.
+        warps: of a program.
     """
 
     rows: int
@@ -49,6 +52,7 @@ class Tile(NamedTuple):
     whole: int
     last: bool
     aligned: int
+    warps: int = 4
 
 
 def fits(x_n: Tensor) -> bool:
@@ -68,11 +72,15 @@ def tile(x_n: Tensor, *others: Tensor) -> Tile:
     wide = _WIDEST // x_n.element_size()
     runs = [t.stride(axis) for t in (x_n, *others) for axis in range(3) if axis != inner]
     aligned = wide if all(run % wide == 0 for run in (x_n.shape[inner], *runs)) else 1
+    kind, rows = pixel_class(pixels), instances * channels
     if not last:
-        return Tile(*_TILES[pixel_class(pixels)], last, aligned)
-    wanted = next((s for s in _PIECES if instances * channels * s <= 2**16), 1)
-    most = next((s for s in _PIECES if pixels >= 32 * s), 1)
-    return Tile(64, 16, min(wanted, most), 0, last, aligned)
+        return Tile(*_TILES[kind], last, aligned)
+    if kind == 2 and rows <= 2**14:
+        return Tile(*_TALL, 1, 0, last, aligned, 16)
+    wanted = next((s for s in _PIECES if rows * s <= 2**15), 1)
+    most = next((s for s in _PIECES if pixels >= 64 * s), 1)
+    splits = min(wanted, most)
+    return Tile(*(_PIECE if splits > 1 else _WHOLE), splits, 0, last, aligned)
 
 
 def taken(t_nc: Tensor, x_n: Tensor) -> Tensor:
@@ -161,7 +169,7 @@ def _launch(
         LAST=t.last,
         ALIGNED=t.aligned,
         WIDE=tl.float64 if x_n.dtype == torch.float64 else tl.float32,
-        num_warps=4,
+        num_warps=t.warps,
     )
 
 
@@ -227,6 +235,14 @@ def _at(n, c, p, sn, sc, sp, LAST: tl.constexpr, ALIGNED: tl.constexpr):
 
 
 @triton.jit
+def _from(q, sp, LAST: tl.constexpr, ALIGNED: tl.constexpr):
+    """The offset of pixel q."""
+    if LAST:
+        sp = _multiple(sp, ALIGNED, tl.int64)
+    return tl.full((), q, tl.int64) * sp
+
+
+@triton.jit
 def _moments_kernel(
     x_ptr, about_ptr, sum_ptr, square_ptr,
     C, P, piece, sn, sc, sp,
@@ -241,17 +257,17 @@ def _moments_kernel(
     p = tl.arange(0, BLOCK)
     at = _at(n, c, p, sn, sc, sp, LAST, ALIGNED)
     mask = ok[:, None] & (p < stop - start)[None, :]
-    x = tl.load(x_ptr + start.to(tl.int64) * sp + at, mask, 0.0).to(WIDE)
+    x = tl.load(x_ptr + _from(start, sp, LAST, ALIGNED) + at, mask, 0.0).to(WIDE)
     # The mean of the piece's first block; of few pixels, the first.
     if WHOLE > 0 and not LAST:
-        about = tl.load(x_ptr + n * sn + c * sc + start.to(tl.int64) * sp, ok, 0.0).to(WIDE)
+        about = tl.load(x_ptr + n * sn + c * sc + _from(start, sp, LAST, ALIGNED), ok, 0.0).to(WIDE)
     else:
         about = tl.sum(x, 1) * (1.0 / tl.maximum(tl.minimum(stop - start, BLOCK), 1))
     sums = tl.where(mask, x - about[:, None], 0.0)
     squares = sums * sums
     for q in range(start + BLOCK, WHOLE if WHOLE else stop, BLOCK):
         mask = ok[:, None] & (p < stop - q)[None, :]
-        x = tl.load(x_ptr + tl.full((), q, tl.int64) * sp + at, mask, 0.0).to(WIDE)
+        x = tl.load(x_ptr + _from(q, sp, LAST, ALIGNED) + at, mask, 0.0).to(WIDE)
         d = tl.where(mask, x - about[:, None], 0.0)
         sums += d
         squares += d * d
@@ -287,8 +303,8 @@ def _affine_kernel(
     y_at = _at(n, c, p, yn, yc, yp, LAST, ALIGNED)
     for q in range(start, WHOLE if WHOLE else stop, BLOCK):
         mask = ok[:, None] & (p < stop - q)[None, :]
-        x = tl.load(x_ptr + tl.full((), q, tl.int64) * sp + x_at, mask, 0.0).to(WIDE)
-        tl.store(y_ptr + tl.full((), q, tl.int64) * yp + y_at, (x - mean) * scale + offset, mask)
+        x = tl.load(x_ptr + _from(q, sp, LAST, ALIGNED) + x_at, mask, 0.0).to(WIDE)
+        tl.store(y_ptr + _from(q, yp, LAST, ALIGNED) + y_at, (x - mean) * scale + offset, mask)
 
 
 @triton.jit
@@ -308,8 +324,8 @@ def _sums_kernel(
     products = tl.zeros([ROWS, BLOCK], WIDE)
     for q in range(start, WHOLE if WHOLE else stop, BLOCK):
         mask = ok[:, None] & (p < stop - q)[None, :]
-        x = tl.load(x_ptr + tl.full((), q, tl.int64) * sp + x_at, mask, 0.0).to(WIDE)
-        dy = tl.load(dy_ptr + tl.full((), q, tl.int64) * dp + dy_at, mask, 0.0).to(WIDE)
+        x = tl.load(x_ptr + _from(q, sp, LAST, ALIGNED) + x_at, mask, 0.0).to(WIDE)
+        dy = tl.load(dy_ptr + _from(q, dp, LAST, ALIGNED) + dy_at, mask, 0.0).to(WIDE)
         sums += dy
         products += dy * (x - mean)
     out = (tl.program_id(2).to(tl.int64) * tl.num_programs(0) + n) * C + c
@@ -336,7 +352,7 @@ def _input_kernel(
     dx_at = _at(n, c, p, yn, yc, yp, LAST, ALIGNED)
     for q in range(start, WHOLE if WHOLE else stop, BLOCK):
         mask = ok[:, None] & (p < stop - q)[None, :]
-        x = tl.load(x_ptr + tl.full((), q, tl.int64) * sp + x_at, mask, 0.0).to(WIDE)
-        dy = tl.load(dy_ptr + tl.full((), q, tl.int64) * dp + dy_at, mask, 0.0).to(WIDE)
+        x = tl.load(x_ptr + _from(q, sp, LAST, ALIGNED) + x_at, mask, 0.0).to(WIDE)
+        dy = tl.load(dy_ptr + _from(q, dp, LAST, ALIGNED) + dy_at, mask, 0.0).to(WIDE)
         dx = dy * scale + ((x - mean) * slope + level)
-        tl.store(dx_ptr + tl.full((), q, tl.int64) * yp + dx_at, dx, mask)
+        tl.store(dx_ptr + _from(q, yp, LAST, ALIGNED) + dx_at, dx, mask)

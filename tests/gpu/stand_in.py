@@ -253,8 +253,9 @@ def _told(cubin: bytes, *command: str) -> str:
 
 
 def loads_widely(cubin: bytes) -> bool:
-    """Whether there are loads of 16 bytes."""
-    return 'LDG.E.128' in _told(cubin, 'nvdisasm', '-c')
+    """Whether there are loads of 16 bytes, and none of 2."""
+    code = _told(cubin, 'nvdisasm', '-c')
+    return 'LDG.E.128' in code and 'LDG.E.U16' not in code
 
 
 def spilled(cubin: bytes) -> int:

@@ -214,21 +214,33 @@ def test_a_first_launch_moves_running_statistics_once(gpu):
         assert torch.equal(t, twin.state_dict()[name]), name
 
 
-def test_code_that_the_compiler_fails_on_is_tried_with_smaller_blocks(gpu, monkeypatch):
-    """Triton 3.6 cannot compile the sums of SyncSSN in the blocks that suit other steps."""
+@pytest.mark.parametrize('fault', ['compiler', 'launch', 'guards'])
+def test_code_that_fails_is_made_again_with_smaller_blocks(gpu, monkeypatch, fault):
+    """Triton 3.6 cannot compile the sums of SyncSSN in the blocks that suit other steps.
+
+    A device may refuse combined kernels. Code that does not admit its own sizes is never launched.
+    """
     gpu(lambda step, args, values: step(*args))
-    works, asked = code._compile, []
+    works, asked, refused = code._compile, [], []
+
+    def refuse(values):
+        refused.append(values)
+        raise RuntimeError('too many resources requested for launch')
 
     def picky(step, args, inputs, tuning):
         asked.append(tuning)
-        if tuning == 1:
+        graph = works(step, args, inputs, tuning)
+        if tuning != 1:
+            return graph
+        if fault == 'compiler':
             raise RuntimeError('PassManager::run failed')
-        return works(step, args, inputs, tuning)
+        return graph._replace(function=refuse, fits=lambda _: fault != 'guards')
 
     monkeypatch.setattr(code, '_compile', picky)
     normplug.set_backend('compiled')
     SN(4)(torch.randn(2, 4, 3, 3))
     assert asked == [1, 8]
+    assert len(refused) == (fault == 'launch')
 
 
 def test_out_of_memory_is_no_fault_of_the_code(gpu):
