@@ -19,7 +19,6 @@ from tests.gpu.written_code import case
 from normplug import norms  # isort: skip
 from normplug.ops import traced  # isort: skip
 
-# Newton's iterations are products of small matrices, the same in every class.
 LAYERS = {
     'SW': partial(norms.SW, 6, num_pergroup=2),
     'SW of all': partial(norms.SW, 6, num_pergroup=2, sw_type=5),
@@ -29,31 +28,44 @@ LAYERS = {
 # Two of each class of pixels: that of the map, and that for which the code was made.
 PIXELS = (35, 60), (70, 150), (300, 1001), (2100, 3000), (8300, 9001)
 FEW = 8  # rows of a map, in place of 16384, from which on it has many
-SINGLE, HALF, BRAIN = torch.float32, torch.float16, torch.bfloat16
-FORMS = [(d, last) for last in (False, True) for d in (SINGLE, HALF, BRAIN)]
+# Layer, Newton's iterations, class of pixels, whether rows are many, mode. SW in every class, the
+# others, whose passes are those of SW, in some. Iterations are alike in every class.
+CASES = [
+    *(('SW', 1, pixels, many, 'train') for pixels in range(len(PIXELS)) for many in (False, True)),
+    ('SW of all', 3, 0, False, 'train'),
+    ('SW of all', 1, 1, False, 'eval'),
+    ('IterNorm', 3, 0, False, 'train'),
+    ('IterNorm', 1, 2, True, 'train'),
+    ('IterNorm', 1, 3, False, 'eval'),
+    ('GW', 3, 0, False, 'train'),
+    ('GW', 1, 4, True, 'train'),
+]
+FORMS = cycle(
+    (dtype, last)
+    for last in (False, True)
+    for dtype in (torch.float32, torch.float16, torch.bfloat16)
+)
 
 
-def rows(name: str) -> Iterator[tuple]:
-    """The steps of a norm in every class, in each dtype and layout, and evaluation.
-
-    The passes of IterNorm and GW are those of SW: these see many rows in every other class.
-    """
-    forms, build = cycle(FORMS), LAYERS[name]
-    if name != 'SW of all':
-        for place, (pixels, others) in enumerate(PIXELS):
-            for many in (False, True) if name == 'SW' else (place % 2 == 1,):
-                with mock.patch.object(traced, '_ROWS', FEW if many else traced._ROWS):
-                    yield from case(build(T=1), (2, 6, pixels), (4, 6, others), *next(forms))
+def rows(
+    name: str, iterations: int, pixels: int, many: bool, mode: str, dtype: torch.dtype, last: bool
+) -> Iterator[tuple]:
+    """The steps of a norm at one size, by code made for another of that class."""
+    layer = LAYERS[name](T=iterations)
+    if mode == 'eval':
+        layer(torch.randn(2, 6, 35, 1))  # its running statistics move
+        layer.eval()
+    if many and not pixels:
         # Rows as many as are, of few pixels: the interpreter takes one program after the other.
-        yield from case(build(T=1), (2800, 6, 2), (2900, 6, 5), SINGLE, False)
-    if name != 'SW':
-        layer = build(T=3)
-        yield from case(layer, (2, 6, 35), (4, 6, 60), SINGLE, False)
-        if layer.batch_from is not None:  # whose running statistics have moved
-            yield from case(layer.eval(), (2, 6, 35), (4, 6, 60), SINGLE, False)
+        yield from case(layer, (2800, 6, 2), (2900, 6, 5), dtype, last)
+        return
+    own, others = PIXELS[pixels]
+    with mock.patch.object(traced, '_ROWS', FEW if many else traced._ROWS):
+        yield from case(layer, (2, 6, own), (4, 6, others), dtype, last)
 
 
 if __name__ == '__main__':
-    for name in sys.argv[1:] or LAYERS:
-        for row in rows(name):
-            check(*row)
+    for row_of, form in zip(CASES, FORMS, strict=False):
+        if row_of[0] in (sys.argv[1:] or LAYERS):
+            for row in rows(*row_of, *form):
+                check(*row)
