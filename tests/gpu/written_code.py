@@ -50,7 +50,9 @@ def case(
 ) -> Iterator[tuple]:
     """Code made for one size, the inputs of another, and what plain torch makes of them."""
     torch.manual_seed(0)
-    x = (torch.randn(*shape, 1) * 2 + 1).to(dtype)
+    # Of images that differ: else the gradient of a ratio is a difference of almost equal values.
+    spread = torch.linspace(1, 3, shape[0]).reshape(-1, 1, 1, 1)
+    x = (torch.randn(*shape, 1) * spread + spread).to(dtype)
     if last:
         x = x.to(memory_format=torch.channels_last)
     mode = 'train' if layer.training else 'eval'
