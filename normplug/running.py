@@ -110,7 +110,9 @@ def moved(tracked: Tracked, how: Tracking, batch: Moments, count: int | Tensor) 
         count: values per channel in the batch, over all ranks; a tensor () after a collective.
     """
     # NaN and infinity survive a sum, and a float64 sum of float32 statistics does not overflow.
-    ok = torch.isfinite(batch.mean.sum() + batch.var.sum()) & (count >= (1 if how.pooled else 2))
+    # Times 0 they are NaN, which is no count. (A condition on the count apart from that would be a
+    # symbol to the compiler; Inductor's C++ of torch 2.11 fails on some.)
+    ok = (batch.mean.sum() + batch.var.sum()) * 0 + count >= (1 if how.pooled else 2)
     num_batches = tracked.num_batches + ok.to(tracked.num_batches.dtype)
     var = batch.var
     if how.unbiased:
