@@ -12,7 +12,6 @@ from tests.gpu import stand_in  # isort: split
 # After the stand-in: what normplug imports binds functions of torch.cuda.
 from normplug import norms
 from normplug.bench.linked_kn import LinkedKN
-from normplug.ops.reduced import merge_step
 from normplug.ops.traced import TUNINGS
 
 
@@ -26,7 +25,8 @@ class TwoRanks:
         return own
 
 
-def main(name: str, size: str, dtype: str, last: str, train: str) -> None:
+def main(case: str) -> None:
+    name, size, dtype, last, train = case.split(',')
     torch.manual_seed(0)
     n, c, pixels = (int(part) for part in size.split('x'))
     kind = LinkedKN if name == 'KN' else getattr(norms, name)
@@ -35,11 +35,12 @@ def main(name: str, size: str, dtype: str, last: str, train: str) -> None:
     if name.startswith('Sync'):
         layer.reducer = TwoRanks
     for step, args in stand_in.steps_of(layer, torch.randn(2, c, 4, 4)).items():
-        if step is merge_step:  # of what the ranks gathered, which has no pixels
+        if step.__name__ == 'merge_step':  # of what the ranks gathered, which has no pixels
             big = args
         else:
             big = stand_in.resized(args, (n, c, pixels), getattr(torch, dtype), last == 'last')
-        print(json.dumps({'step': step.__name__, **first_that_compiles(step, big, capabilities)}))
+        found = first_that_compiles(step, big, capabilities)
+        print(json.dumps({'case': case, 'step': step.__name__, **found}), flush=True)
 
 
 def first_that_compiles(step, args, capabilities):
@@ -68,5 +69,4 @@ def first_that_compiles(step, args, capabilities):
 
 if __name__ == '__main__':
     for case in sys.argv[1:]:
-        print(json.dumps({'case': case}), flush=True)
-        main(*case.split(','))
+        main(case)

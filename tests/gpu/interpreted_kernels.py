@@ -10,21 +10,18 @@ from normplug.ops import kernels, passes
 from normplug.precision import working_dtype
 from tests.cases import TOLERANCE
 
+# In each class of pixels, at its bounds; channels that fill no tile, and more than one.
 SHAPES = [
-    *((2, 3, pixels) for pixels in (1, 5, 63, 64, 65)),
-    (3, 8, 49),
+    *((2, 3, pixels) for pixels in (1, 5, 64, 65)),
     (1, 70, 49),
-    (2, 1, 255),
+    (1, 64, 40),
     (1, 3, 256),
     (2, 3, 257),
-    (1, 64, 40),
     (2, 8, 1050),
     (1, 3, 2048),
-    (2, 1, 2049),
-    (1, 3, 8191),
+    (1, 3, 2049),
     (1, 1, 8192),
     (1, 2, 8193),
-    (1, 1, 16401),
 ]
 DTYPES = [torch.float32, torch.float16, torch.bfloat16, torch.float64]
 
@@ -80,15 +77,14 @@ def test_sizes(shape, last):
 
 
 @pytest.mark.parametrize('last', [False, True], ids=['contiguous', 'channels_last'])
-@pytest.mark.parametrize('shape', [(2, 8, 64), (2, 3, 301)], ids=['aligned', 'not aligned'])
 @pytest.mark.parametrize('dtype', DTYPES[1:], ids=str)
-def test_dtypes(dtype, shape, last):
-    x, dy = (laid_out(torch.randn(shape).to(dtype), last) for _ in range(2))
+def test_dtypes(dtype, last):
+    x, dy = (laid_out(torch.randn(2, 8, 64).to(dtype), last) for _ in range(2))
     check(x, dy)
 
 
 @pytest.mark.parametrize('last', [False, True], ids=['contiguous', 'channels_last'])
-@pytest.mark.parametrize('shape', [(2, 3, 49), (2, 3, 1050), (1, 2, 9000)], ids=str)
+@pytest.mark.parametrize('shape', [(2, 3, 49), (2, 3, 1050), (1, 2, 8193)], ids=str)
 def test_a_large_mean_costs_no_digits_that_the_reference_keeps(shape, last):
     x = laid_out((torch.randn(shape, dtype=torch.float64) + 1e3).float(), last)
     exact = x.double()
@@ -112,9 +108,9 @@ def test_pieces_in_float32(last):
     assert (var / exact.var(2, correction=0) - 1).abs().max() < 2e-6
 
 
-@pytest.mark.parametrize('shape', [(2, 8, 64), (2, 3, 301)], ids=['aligned', 'not aligned'])
-def test_other_strides(shape):
+def test_other_strides():
     """A gradient that was expanded, a slice of channels, an output of other strides."""
+    shape = 2, 8, 64
     x = torch.randn(shape)
     expanded = torch.randn(*shape[:2], 1).expand(shape)
     check(x, expanded)
@@ -127,7 +123,7 @@ def test_other_strides(shape):
 
 
 @pytest.mark.parametrize('last', [False, True], ids=['contiguous', 'channels_last'])
-@pytest.mark.parametrize('pixels', [5, 49, 257, 1050])
+@pytest.mark.parametrize('pixels', [49, 1050])
 def test_the_tile_of_another_class_is_right(pixels, last, monkeypatch):
     x, dy = (laid_out(torch.randn(2, 5, pixels), last) for _ in range(2))
     other = kernels.tile

@@ -170,7 +170,7 @@ def step_times(step, args):
 def made(step, args, graphs):
     """Code of the first tuning that compiles, its kernels and its guards; added to ``graphs``."""
     for tuning in traced.TUNINGS:
-        code, fits = stand_in.code_and_guards_of(step, args, tuning)
+        code, _, fits = stand_in.written(step, args, tuning)
         tuners = stand_in.tuners_of(code, Path(tempfile.mkdtemp(dir=_folder.name))).values()
         try:
             for tuner in tuners:

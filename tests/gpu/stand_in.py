@@ -10,7 +10,7 @@ import types
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -129,15 +129,21 @@ def resized(
     return pytree.tree_map(one, args)
 
 
+class Written(NamedTuple):
+    """What Inductor writes for a GPU: see :class:`normplug.ops.compiled._Graph`."""
+
+    code: str
+    passed: Sequence[int]
+    fits: Callable[[Sequence[Any]], bool]
+
+
 def code_of(step: Callable, args: Sequence[Any], tuning: int = 1) -> str:
     """What Inductor writes for a GPU."""
-    return code_and_guards_of(step, args, tuning)[0]
+    return written(step, args, tuning).code
 
 
-def code_and_guards_of(
-    step: Callable, args: Sequence[Any], tuning: int = 1
-) -> tuple[str, Callable[[Sequence[Any]], bool]]:
-    """What Inductor writes for a GPU, and whether it may be called with given inputs."""
+def written(step: Callable, args: Sequence[Any], tuning: int = 1) -> Written:
+    """What Inductor writes for a GPU, and what it takes."""
     import torch._inductor.codecache as codecache
     from torch._dispatch.python import enable_python_dispatcher
     from torch._guards import TracingContext, tracing
@@ -189,7 +195,7 @@ def code_and_guards_of(
     finally:
         steps.on_gpu = traced.on_gpu = real
         codecache.PyCodeCache.load_by_key_path, codecache.PyCodeCache.load = loaders
-    return codes[0], fits
+    return Written(codes[0], t.passed, fits)
 
 
 def launches(code: str) -> int:
@@ -270,8 +276,13 @@ def narrow(code: str, folder: Path, capability: int) -> list[str]:
 
 def always_spill(code: str, folder: Path, capability: int) -> dict[str, int]:
     """The kernels of the code that spill in every configuration, and at least how many bytes."""
-    least = {
-        name: min(spilled(cubin_of(tuner, config, capability)) for config in tuner.configs)
-        for name, tuner in tuners_of(code, folder).items()
-    }
-    return {name: size for name, size in least.items() if size}
+    least = {}
+    for name, tuner in tuners_of(code, folder).items():
+        sizes = []
+        for config in tuner.configs:
+            sizes.append(spilled(cubin_of(tuner, config, capability)))
+            if not sizes[-1]:
+                break
+        else:
+            least[name] = min(sizes)
+    return least

@@ -23,10 +23,14 @@ def run(module, *arguments, **environment):
     return done.stdout.splitlines()
 
 
-# Forward and backward of each case.
 @pytest.mark.slow
-@pytest.mark.parametrize(('cases', 'steps'), [('scales', 12), ('SW', 12), ('IterNorm and GW', 10)])
-def test_as_plain_torch(tmp_path, cases, steps):
-    run('written_code', tmp_path / 'cases.pickle', cases)
+def test_scales_as_plain_torch(tmp_path):
+    run('written_code', tmp_path / 'cases.pickle')
     rows = run('interpreted_code', tmp_path / 'cases.pickle', TRITON_INTERPRET='1')
-    assert len(rows) == steps
+    assert len(rows) == 2 * 6  # forward and backward
+
+
+@pytest.mark.slow
+def test_whitening_as_plain_torch_in_every_class():
+    rows = run('interpreted_whitening', TRITON_INTERPRET='1')
+    assert len(rows) == 2 * 15

@@ -1,11 +1,12 @@
 """Writes code for a GPU, and what it must compute; test_gpu_interpreter.py starts this.
 
-In a process of its own: Triton either compiles or interprets.
+In a process of its own: Triton either compiles or interprets, and Inductor reads our kernels as
+they are compiled.
 """
 
 import pickle
 import sys
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -19,39 +20,14 @@ from normplug import norms
 from normplug.bench.linked_kn import LinkedKN
 from normplug.ops import compiled, traced
 
-LAYERS = {
-    'KN': LinkedKN,
-    'SW': partial(norms.SW, num_pergroup=2, sw_type=5),
-    'IterNorm': partial(norms.IterNorm, num_channels=4),
-    'GW': partial(norms.GW, num_groups=4),
-}
-SINGLE, HALF, BRAIN = torch.float32, torch.float16, torch.bfloat16
+SINGLE, HALF = torch.float32, torch.float16
 ODD = 2, 6, 35
-# Name, (N, C, P), those that the code was made for, dtype, whether channels are innermost, mode.
-CASES = {
-    'scales': [
-        *((name, ODD, ODD, SINGLE, False, 'train') for name in ('SN', 'SSN', 'IBN', 'KN')),
-        ('SN', (3, 8, 35), (2, 8, 60), HALF, True, 'train'),
-        ('SN', (2, 3, 8300), (4, 3, 9000), SINGLE, False, 'train'),
-    ],
-    # In each class of pixels; thousands of images take the interpreter minutes.
-    'SW': [
-        ('SW', (3, 8, 35), (2, 8, 60), SINGLE, False, 'train'),
-        ('SW', (3, 8, 150), (5, 8, 70), HALF, True, 'train'),
-        ('SW', (2, 8, 1001), (3, 8, 300), BRAIN, False, 'train'),
-        ('SW', (2, 8, 2100), (3, 8, 3000), SINGLE, False, 'train'),
-        ('SW', (2, 8, 8300), (3, 8, 9001), SINGLE, True, 'train'),
-        ('SW', (3, 8, 35), (2, 8, 60), BRAIN, True, 'eval'),
-    ],
-    # Whose passes are those of SW.
-    'IterNorm and GW': [
-        ('IterNorm', (3, 8, 35), (2, 8, 60), BRAIN, True, 'train'),
-        ('IterNorm', (3, 8, 150), (5, 8, 70), HALF, False, 'eval'),
-        ('IterNorm', (3, 8, 8300), (4, 8, 9001), SINGLE, False, 'train'),
-        ('GW', (3, 8, 35), (2, 8, 60), HALF, False, 'train'),
-        ('GW', (2, 8, 1001), (3, 8, 300), SINGLE, True, 'train'),
-    ],
-}
+# Layer, (N, C, P), those that the code was made for, dtype, whether channels are innermost.
+CASES = [
+    *((kind, ODD, ODD, SINGLE, False) for kind in (norms.SN, norms.SSN, norms.IBN, LinkedKN)),
+    (norms.SN, (3, 8, 35), (2, 8, 60), HALF, True),
+    (norms.SN, (2, 3, 8300), (4, 3, 9000), SINGLE, False),
+]
 
 
 def copied(args):
@@ -65,33 +41,38 @@ def copied(args):
     return pytree.tree_map(one, args)
 
 
-def case(name, shape, made_for, dtype, last, mode):
+def case(
+    layer: torch.nn.Module,
+    shape: tuple[int, int, int],
+    made_for: tuple[int, int, int],
+    dtype: torch.dtype,
+    last: bool,
+) -> Iterator[tuple]:
     """Code made for one size, the inputs of another, and what plain torch makes of them."""
     torch.manual_seed(0)
-    layer = LAYERS.get(name, getattr(norms, name, None))(shape[1])
-    x = (torch.randn(*shape, 1) * 2 + 1).to(dtype)
-    if mode == 'eval':
-        layer(x)  # its running statistics move
-        layer.eval()
+    # Of images that differ: else the gradient of a ratio is a difference of almost equal values.
+    spread = torch.linspace(1, 3, shape[0]).reshape(-1, 1, 1, 1)
+    x = (torch.randn(*shape, 1) * spread + spread).to(dtype)
     if last:
         x = x.to(memory_format=torch.channels_last)
+    mode = 'train' if layer.training else 'eval'
     for step, args in stand_in.steps_of(layer, x).items():
-        code = stand_in.code_of(step, stand_in.resized(args, made_for, dtype, last))
+        written = stand_in.written(step, stand_in.resized(args, made_for, dtype, last))
         wanted, given = copied(args), copied(args)
         inputs = []
         compiled._describe(given, inputs, [])
         with torch.no_grad():
             results, _ = traced.flattened(step(*wanted))
-        written = [t for t in pytree.tree_leaves(wanted) if isinstance(t, Tensor)]
-        tensors = [t for t in pytree.tree_leaves(given) if isinstance(t, Tensor)]
-        with traced.trace(step, args, inputs) as t:
-            passed = t.passed
         sizes = traced.sizes_of(inputs)
-        flat = [*(sizes[place] for place in passed), *inputs]
-        label = f'{name} {step.__name__} {shape} {dtype} {"last" if last else "first"} {mode}'
-        yield label, code, flat, results, written, tensors
+        flat = [*(sizes[place] for place in written.passed), *inputs]
+        label = f'{type(layer).__name__} {step.__name__} {shape} {dtype} {last=} {mode}'
+        assert written.fits(inputs), f'{label}: not of the class of {made_for}'
+        tensors = [
+            [t for t in pytree.tree_leaves(own) if isinstance(t, Tensor)] for own in (wanted, given)
+        ]
+        yield label, written.code, flat, results, *tensors
 
 
 if __name__ == '__main__':
-    rows = [row for arguments in CASES[sys.argv[2]] for row in case(*arguments)]
+    rows = [row for kind, *sizes in CASES for row in case(kind(sizes[0][1]), *sizes)]
     Path(sys.argv[1]).write_bytes(pickle.dumps(rows))
