@@ -1,8 +1,9 @@
 """Clips: one digit that moves over a moving photograph. Digit and motion together are the class.
 
-What a motion changes runs through its range again and again, from a phase that is drawn uniformly.
-So at each moment height and size of the digit are distributed alike in all motions, and one frame
-tells the digit alone. No motion becomes another in a mirror, so that clips may be flipped.
+What a motion changes runs through its range there and back, again and again, from a phase that is
+drawn uniformly. So at each moment place and size of the digit are distributed alike in all motions,
+and one frame tells the digit alone. No motion becomes another in a mirror, so that clips may be
+flipped.
 
 Legend: T = `ClipSettings.frames`, H = W = `ClipSettings.size`.
 """
@@ -26,13 +27,9 @@ __all__ = [
     'make_track',
 ]
 
-# What it changes, and in which direction. Each has its reverse in time.
-MOTIONS = {
-    'falling': ('height', 1),
-    'growing': ('side', 1),
-    'rising': ('height', -1),
-    'shrinking': ('side', -1),
-}
+# What of the digit's track each changes. Axes and not directions: a network that starts from
+# kernels inflated over time sees those at once (docs/lab/video.md).
+MOTIONS = {'bouncing': 'y', 'pulsing': 'side', 'resting': None, 'sliding': 'x'}
 COLOURS = 50
 # Clips are drawn apart from pictures, and their light apart from the rest.
 CLIP_STREAM, LIGHT_STREAM = 2, 1
@@ -49,18 +46,18 @@ class ClipSettings(SceneSettings):
     Attributes:
         numerals: the digits that are shown. Few, as each class needs many clips, and unlike, so
             that the motion is left to learn (docs/lab/video.md).
-        frames: of a clip. Of 80, 32 at interval 2 span 64: there are 17 places for them.
-        period: frames until a motion begins anew.
+        frames: of a clip; 32 at interval 2 span 64.
+        period: frames there and back.
         pan: how far the photograph moves within a clip, as a share of the crop's side.
     """
 
     digits: tuple[int, int] = (1, 1)
     empty: float = 0.0
-    side: tuple[float, float] = (0.3, 0.6)
+    side: tuple[float, float] = (0.3, 0.7)
     centre: tuple[float, float] = (0.25, 0.75)
     numerals: tuple[int, ...] = (1, 0)
-    frames: int = 80
-    period: tuple[float, float] = (40.0, 72.0)
+    frames: int = 64
+    period: tuple[float, float] = (24.0, 48.0)
     pan: float = 0.05
 
     @property
@@ -111,22 +108,21 @@ class Clip:
 
 
 def make_track(rng: np.random.Generator, motion: str, settings: ClipSettings) -> Track:
-    """Draw a track; the draws are the same for all motions.
+    """Draw a track; the draws are the same for all motions."""
+    phases = dict(zip(('x', 'y', 'side'), rng.random(3), strict=True))
+    passed = np.arange(settings.frames) / rng.uniform(*settings.period)
 
-    x moves a little whatever the motion.
-    """
-    drawn = rng.random(2)[:, None].repeat(settings.frames, 1)
-    phases = dict(zip(('height', 'side'), drawn, strict=True))
-    start, end = rng.uniform(*settings.centre, 2)
-    changed, direction = MOTIONS[motion]
-    passed = direction * np.arange(settings.frames) / rng.uniform(*settings.period)
-    phases[changed] = (phases[changed] + passed) % 1
+    def share(kind: str) -> np.ndarray:
+        """Of the range, from 0 to 1, there and back."""
+        phase = phases[kind] + passed * (MOTIONS[motion] == kind)
+        return np.abs(2 * (phase % 1) - 1)
+
     low, high = settings.centre
     smallest, largest = settings.side
     return Track(
-        x=np.linspace(start, end, settings.frames),
-        y=low + (high - low) * phases['height'],
-        side=smallest * (largest / smallest) ** phases['side'],
+        x=low + (high - low) * share('x'),
+        y=low + (high - low) * share('y'),
+        side=smallest * (largest / smallest) ** share('side'),
     )
 
 

@@ -46,9 +46,8 @@ WHITELIST = (
     '*_dataloader.num_workers',
     '*_dataloader.persistent_workers',
     'model.cls_head.num_classes',
-    # Half as many frames of the same span, and their size.
+    # Half as many frames, and their size.
     '*_dataloader.dataset.pipeline.1.clip_len',
-    '*_dataloader.dataset.pipeline.1.frame_interval',
     'train_dataloader.dataset.pipeline.3.scale_range',
     'train_dataloader.dataset.pipeline.4.size',
     '*_dataloader.dataset.pipeline.3.scale',
@@ -59,7 +58,7 @@ WHITELIST = (
     'model.backbone.inflate',
     'model.cls_head.in_channels',
     'model.backbone.norm_cfg.num_groups',
-    # Schedule and learning rate; in 800 iterations a running average has to be a faster one.
+    # Schedule and learning rate; in 1200 iterations a running average has to be a faster one.
     'train_cfg.max_epochs',
     'train_cfg.val_interval',
     'default_hooks.checkpoint.interval',

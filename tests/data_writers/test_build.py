@@ -16,7 +16,7 @@ from normplug.data.scene import SceneMaker, SceneSettings
 
 SMALL = DigitsSettings(train=4, val=2, scene=SceneSettings(size=64))
 OLD = replace(SMALL, scene=replace(SMALL.scene, light=None))
-CLIPS = {'kinetics': 1 + 3 + 16, 'kinetics_rawframes': 1 + 3 + 16 * 80}
+CLIPS = {'kinetics': 1 + 3 + 16, 'kinetics_rawframes': 1 + 3 + 16 * 64}
 # The two domains: in one light whatever is asked for.
 ONE_LIGHT = ('cityscapes_day', 'cityscapes_night')
 TOOL = Path(__file__).parents[2] / 'tools' / 'make_digits.py'

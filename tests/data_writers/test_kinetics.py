@@ -43,7 +43,7 @@ def test_the_list_has_each_video_once_and_its_class(digits, maker, split):
 
 def test_the_record_says_what_the_clips_show(digits):
     scene = json.loads((digits / 'kinetics/digits.json').read_text())['scene']
-    assert (scene['numerals'], scene['frames'], scene['pan']) == ([1, 0], 80, 0.05)
+    assert (scene['numerals'], scene['frames'], scene['pan']) == ([1, 0], 64, 0.05)
 
 
 def test_the_splits_share_no_scan(digits):
