@@ -59,8 +59,8 @@ def test_motions_draw_alike_and_change_one_thing():
                 values = getattr(track, kind)
                 if MOTIONS[motion] == kind:
                     assert values[0] == getattr(still, kind)[0]
-                    # There and back without a jump: all of the range in half of a period.
-                    assert np.abs(np.diff(values)).max() < 2 * np.ptp(values) / 24 * 1.3
+                    low, high = SETTINGS.side if kind == 'side' else SETTINGS.centre
+                    assert np.abs(np.diff(values)).max() < 0.2 * (high - low)  # without a jump
                 else:
                     assert np.array_equal(values, getattr(still, kind))
 
@@ -101,7 +101,7 @@ def test_the_pixels_move_as_the_label_says(monkeypatch, index):
 
 def test_the_photograph_moves_whatever_the_motion():
     maker = ClipMaker(DARK, 0)
-    corners = [maker.clip('train', i).frames[[0, 40], :6, :6].astype(float) for i in range(16)]
+    corners = [maker.clip('train', i).frames[[0, -1], :6, :6].astype(float) for i in range(16)]
     moved = [np.abs(first - later).mean() for first, later in corners]
     assert np.median(moved) > 4
 
@@ -134,11 +134,11 @@ def test_a_clip_depends_on_seed_split_and_index_only():
 def test_frames_are_what_they_were():
     # What these are made of may round otherwise in other builds of Pillow and SciPy.
     then = [
-        [[219, 189, 179], [218, 188, 174], [46, 14, 14]],
-        [[221, 183, 174], [206, 180, 165], [53, 19, 8]],
-        [[220, 189, 180], [49, 35, 21], [51, 19, 20]],
+        [[75, 69, 47], [12, 2, 0], [34, 15, 16]],
+        [[39, 40, 12], [22, 0, 0], [128, 122, 85]],
+        [[50, 17, 16], [10, 4, 0], [148, 97, 62]],
     ]
-    now = ClipMaker(SETTINGS, 0).clip('train', 5).frames[::39, 8::16, 24].astype(int)
+    now = ClipMaker(SETTINGS, 0).clip('train', 5).frames[::31, 8::16, 24].astype(int)
     assert np.abs(now - then).max() <= 1
 
 
