@@ -5,4 +5,5 @@ _base_ = [
 ]
 
 model = dict(backbone=_base_.backbone)
+optim_wrapper = _base_.row_rates
 custom_hooks = [*_base_.custom_hooks, *_base_.row_hooks]

@@ -41,7 +41,9 @@ def samples_of_layers(samples: Samples, layers: Mapping[str, BaseNorm]) -> Tenso
         found, where = _last_measurement(samples), f'in {samples}'
     columns = []
     for name, layer in layers.items():
-        row = {} if f'{name}/call_2' in found else found.get(name, {})
+        row = found.get(name)
+        if not isinstance(row, Mapping) or f'{name}/call_2' in found:
+            row = {}
         numbers = [row.get(key) for key in _NAMES]
         if not all(is_number(number) and 1 <= number < inf for number in numbers):
             told = ' and '.join(f'{k}={n!r}' for k, n in zip(_NAMES, numbers, strict=True))

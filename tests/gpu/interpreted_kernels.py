@@ -17,9 +17,11 @@ SHAPES = [
     (1, 64, 40),
     (1, 3, 256),
     (2, 3, 257),
+    (1, 40, 300),
     (2, 8, 1050),
     (1, 3, 2048),
     (1, 3, 2049),
+    (1, 40, 2049),
     (1, 1, 8192),
     (1, 2, 8193),
 ]
@@ -77,9 +79,10 @@ def test_sizes(shape, last):
 
 
 @pytest.mark.parametrize('last', [False, True], ids=['contiguous', 'channels_last'])
+@pytest.mark.parametrize('shape', [(2, 8, 64), (2, 3, 301)], ids=str)
 @pytest.mark.parametrize('dtype', DTYPES[1:], ids=str)
-def test_dtypes(dtype, last):
-    x, dy = (laid_out(torch.randn(2, 8, 64).to(dtype), last) for _ in range(2))
+def test_dtypes(dtype, shape, last):
+    x, dy = (laid_out(torch.randn(shape).to(dtype), last) for _ in range(2))
     check(x, dy)
 
 

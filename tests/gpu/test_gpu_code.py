@@ -19,6 +19,7 @@ LIMITS = {
         f'SN,{STEM},float32,first,eval': (6, 5),
         f'SN,{STEM},float16,last,train': (9, 10),
         f'SN,{BOXES},float16,last,train': (7, 7),
+        'SN,2x2048x1050,float16,last,train': (4, 6),
         f'SN,{BOXES},float32,first,train': (7, 7),
     },
     'other scales': {

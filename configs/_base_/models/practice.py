@@ -10,9 +10,11 @@ practice_model = dict(
         init_cfg=dict(checkpoint='data/real/resnet50.pth'),
     ),
     rpn_head=dict(anchor_generator=dict(scales=[6])),
+    # A box of which half lies in an object that a tile cuts off (iscrowd) is no background.
     train_cfg=dict(
+        rpn=dict(assigner=dict(ignore_iof_thr=0.5)),
         rpn_proposal=dict(nms_pre=500, max_per_img=300),
-        rcnn=dict(sampler=dict(num=128)),
+        rcnn=dict(assigner=dict(ignore_iof_thr=0.5), sampler=dict(num=128)),
     ),
     test_cfg=dict(rpn=dict(nms_pre=500, max_per_img=300)),
 )

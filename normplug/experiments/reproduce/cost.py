@@ -103,7 +103,11 @@ def _jobs(tables: Sequence[str]) -> Iterator[_Job]:
     for table in map(TABLES.get, tables):
         # KN's layers run in linked models only, and its cost here is that of the others.
         # Of those with 4 images' statistics too.
-        own = [row for row in table.rows if row.real is not None]
+        own = [
+            row
+            for row in table.rows
+            if row.real is not None and row.real.config.rpartition('_')[2] in _SETS
+        ]
         if not own:
             continue
         row = [r for r in own if not {'kn', '64xb4'} & set(r.real.config.split('_'))][-1]
