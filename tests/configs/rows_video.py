@@ -63,6 +63,7 @@ WHITELIST = (
     'train_cfg.val_interval',
     'default_hooks.checkpoint.interval',
     'param_scheduler',
+    'optim_wrapper.optimizer.lr',
     'optim_wrapper.paramwise_cfg*',  # the head's rate
     'model.cls_head.dropout_ratio',
     'auto_scale_lr.base_batch_size',
