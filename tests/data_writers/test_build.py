@@ -203,7 +203,7 @@ def test_compression_is_recorded_where_there_is_some(tmp_path, make_digits):
 @pytest.mark.parametrize('error', [KeyboardInterrupt, OSError('disk full')])
 @pytest.mark.parametrize('name', list(FORMATS))
 def test_an_interrupted_build_leaves_nothing(tmp_path, monkeypatch, name, error):
-    files = {'coco': 2, 'classification': 2, 'kinetics': 2, 'kinetics_rawframes': 160}.get(name, 4)
+    files = {'coco': 2, 'classification': 2, 'kinetics': 2, 'kinetics_rawframes': 128}.get(name, 4)
     kind, method = (ClipMaker, 'clip') if name in CLIPS else (SceneMaker, 'scene')
     make, made = getattr(kind, method), []
 

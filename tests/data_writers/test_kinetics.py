@@ -69,7 +69,8 @@ def test_videos_decode_to_the_clips(digits, maker):
         # Colours are kept at half the resolution; grey, nearly as it is.
         grey = np.abs(np.mean(frames, -1) - made.mean(-1))
         assert grey.mean() < 4
-        assert grey.mean() < 0.7 * np.abs(np.mean(frames, -1) - made[::-1].mean(-1)).mean()
+        if 'resting' not in name:  # which is nearly the same backwards
+            assert grey.mean() < 0.7 * np.abs(np.mean(frames, -1) - made[::-1].mean(-1)).mean()
 
 
 @pytest.mark.parametrize('split', COUNTS)
@@ -78,13 +79,13 @@ def test_rawframes_are_of_the_same_clips(digits, maker, split):
     root = digits / 'kinetics_rawframes'
     listed = lines(root / f'kinetics400_{split}_list_rawframes.txt')
     assert listed == [[name.removesuffix('.mp4'), '64', label] for name, label in videos]
-    names = [f'img_{number:05d}.jpg' for number in range(1, 81)]
+    names = [f'img_{number:05d}.jpg' for number in range(1, 65)]
     for index, (name, _, _) in enumerate(listed):
         folder = root / f'rawframes_{split}' / name
         assert sorted(path.name for path in folder.iterdir()) == names
         if index < 2:
             made = maker.clip(split, index).frames
-            for number in (0, 79):
+            for number in (0, 63):
                 with Image.open(folder / names[number]) as frame:
                     off = np.abs(np.asarray(frame).astype(float) - made[number]).mean()
                 assert off < 8
