@@ -2,7 +2,9 @@
 _base_ = './practice_trees.py'
 
 data_root = 'data/real/cells/'
-ours = dict(data_root=data_root, metainfo=dict(classes=('hela', 'cho')))
+classes = ('hela', 'cho')
+metainfo = dict(classes=classes)
+ours = dict(data_root=data_root, metainfo=metainfo)
 with_masks = dict(type='LoadAnnotations', with_bbox=True, with_mask=True)
 train_pipeline = [
     step if step.type != 'LoadAnnotations' else with_masks for step in _base_.train_pipeline
