@@ -3,6 +3,7 @@
 from normplug.compat import (
     base_configs,
     checkpoint,
+    mmaction_decode,
     mmaction_gaps,
     mmaction_norms,
     mmcv_ext,
@@ -18,11 +19,12 @@ def install() -> None:
 
     They are: `mmcv._ext` if it is missing, the module that mmaction2's wheel lacks, safe loading of
     checkpoints, names of configs such as `normplug::…`, our norms in torch's ``update_bn`` and
-    where mmaction2 knows batch norms alone.
+    where mmaction2 knows batch norms alone, its decoding by PyAV in one thread.
     """
     mmcv_ext.install()
     mmaction_gaps.install()
     mmaction_norms.install()
+    mmaction_decode.install()
     checkpoint.install()
     base_configs.install()
     update_bn.install()
