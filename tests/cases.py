@@ -137,6 +137,9 @@ SHAPES = [
 ]
 
 all_cases = pytest.mark.parametrize('case', CASES, ids=lambda case: case.name)
+# The first case of each class, where a case takes seconds and its options take the same way.
+OF_EACH_TYPE = list({type(case.build(4)): case for case in reversed(CASES)}.values())[::-1]
+case_of_each_type = pytest.mark.parametrize('case', OF_EACH_TYPE, ids=lambda case: case.name)
 all_shapes = pytest.mark.parametrize('shape', SHAPES, ids=lambda s: 'x'.join(map(str, s)))
 
 

@@ -26,8 +26,7 @@ def ends(network):
 @pytest.mark.parametrize(
     ('scope', 'norm'),
     [
-        *(('mmdet', 'SSN'), ('mmseg', 'SN'), ('mmpretrain', 'IBN'), ('mmdet', 'GW')),
-        *(('mmseg', 'SW'), ('mmaction', 'SN')),
+        *(('mmdet', 'GW'), ('mmseg', 'SN'), ('mmpretrain', 'IBN'), ('mmaction', 'SN')),
     ],
 )
 def test_onnxruntime_gives_what_torch_gives(scope, norm, trained, tool, capsys):

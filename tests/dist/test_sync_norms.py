@@ -82,10 +82,16 @@ def test_two_ranks(two, name, scenario):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('scenario', ['evaluation', 'non_finite_on_one_rank', 'compiled'])
+@pytest.mark.parametrize('scenario', ['evaluation', 'non_finite_on_one_rank'])
 @all_types
 def test_more_of_two_ranks(two, name, scenario):
     two.run(getattr(scenarios, scenario), name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', ['sync_ssn', 'sync_pn_drawn', 'sync_sw'])
+def test_compiled(two, name):
+    two.run(scenarios.compiled, name)
 
 
 @pytest.mark.slow

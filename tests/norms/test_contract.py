@@ -12,6 +12,7 @@ from tests.cases import (
     all_shapes,
     assert_same,
     built,
+    case_of_each_type,
     random_input,
     run,
 )
@@ -189,7 +190,7 @@ def test_momentum_none_is_the_plain_average(case):
     torch.testing.assert_close(layer.running_mean, mean[layer.batch_from :])
 
 
-@all_cases
+@case_of_each_type
 def test_compiles_as_one_graph(case):
     # What travels from KN to KN is no argument of the layer: the compiler goes around it.
     check_compiled(case, fullgraph='kn' not in case.name)

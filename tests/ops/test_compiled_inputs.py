@@ -131,16 +131,12 @@ def test_one_tensor_twice():
             torch.testing.assert_close(tensor, want[name], rtol=2e-5, atol=2e-5)
 
 
+# Beside those of test_compiled_memory.
 OPTIONS = {
-    'sn': lambda: built(Case('', SN), 6),
     'frozen': lambda: built(Case('', lambda c: SN(c, frozen=True)), 6),
-    'no bn': lambda: built(Case('', lambda c: SN(c, using_bn=False)), 6),
-    'released': lambda: built(Case('', lambda c: SN(c, released_statistics=True)), 6),
     'cumulative': lambda: built(Case('', lambda c: SN(c, momentum=None)), 6),
     'ibn, no in': lambda: built(Case('', lambda c: IBN(c, ratio=0.1)), 6),
     'ibn, one in': lambda: built(Case('', lambda c: IBN(c, ratio=0.25)), 6),
-    'ibn': lambda: built(Case('', IBN), 6),
-    'ibn, all in': lambda: built(Case('', lambda c: IBN(c, ratio=1)), 6),
 }
 
 

@@ -33,7 +33,7 @@ CONFIGS = [
 @pytest.mark.parametrize(
     'missing',
     # The other mm packages import mmdet and mmpretrain where they are there, and no other.
-    [{'mmdet'}, {'mmpretrain'}, {'mmaction', 'mmseg'}, set(MM)],
+    [{'mmdet', 'mmpretrain'}, set(MM)],
     ids=lambda m: '+'.join(sorted(m)),
 )
 def test_the_rest_works(missing, tmp_path):
