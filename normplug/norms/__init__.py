@@ -2,6 +2,7 @@
 
 from normplug.norms.base import BaseNorm
 from normplug.norms.bn import GhostBN, PortableSyncBN
+from normplug.norms.brn import BRN, SyncBRN
 from normplug.norms.gw import GW
 from normplug.norms.ibn import IBN, SyncIBN
 from normplug.norms.iternorm import IterNorm, SyncIterNorm
@@ -12,6 +13,7 @@ from normplug.norms.ssn import SSN, SyncSSN
 from normplug.norms.sw import SW, SyncSW
 
 __all__ = [
+    'BRN',
     'GW',
     'IBN',
     'KN',
@@ -23,6 +25,7 @@ __all__ = [
     'GhostBN',
     'IterNorm',
     'PortableSyncBN',
+    'SyncBRN',
     'SyncIBN',
     'SyncIterNorm',
     'SyncKN',

@@ -130,6 +130,10 @@ class BaseNorm(PerSampleGradients, Scripted, ResettableState):
         """Return the tensors that the rule takes after the moments."""
         return self.weight, self.bias
 
+    def step_params(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Return :meth:`rule_params` for this forward of x."""
+        return self.rule_params()
+
     def forward(self, x: Tensor) -> Tensor:
         """Normalize x of shape (N, C) or (N, C, *spatial), up to 3 spatial axes, any N.
 
@@ -147,7 +151,7 @@ class BaseNorm(PerSampleGradients, Scripted, ResettableState):
                 return self._exported(x)
             self._check_input(x)
             plan = self.plan(x)
-            params = self.by_instance(self.rule_params(), x, plan)
+            params = self.by_instance(self.step_params(x), x, plan)
             return normalize(x, plan, params, self.running(), self.reducer()).y
 
     def plan(self, x: Tensor) -> Plan:
@@ -238,6 +242,22 @@ class BaseNorm(PerSampleGradients, Scripted, ResettableState):
     def _require(self, condition: bool, message: str) -> None:
         if not condition:
             raise ValueError(f"norm_cfg=dict(type='{type(self).__name__}'): {message}")
+
+    def _divisor(self, key: str, value: int) -> int:
+        """The value of an argument that divides the channels; C if it is more."""
+        self._require(
+            type(value) is int and value > 0, f'{key} must be a positive integer, got {value!r}'
+        )
+        channels = self.num_features
+        value = min(value, channels)
+        fitting = [str(d) for d in range(value, 0, -1) if channels % d == 0]
+        self._require(
+            channels % value == 0,
+            f'{key}={value} does not divide the {channels} channels: choose a number that divides '
+            f'the channels of every layer that the norm_cfg is for (here {", ".join(fitting)}), or '
+            'give this layer another norm by NormPlacement',
+        )
+        return value
 
     def _check_input(self, x: Tensor) -> None:
         name = type(self).__name__
