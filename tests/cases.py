@@ -10,7 +10,10 @@ from torch import Tensor, nn
 
 from normplug.kalman import link_kalman
 from normplug.norms import (
+    BCN,
+    BIN,
     BRN,
+    FRN,
     GW,
     IBN,
     KN,
@@ -21,6 +24,7 @@ from normplug.norms import (
     GhostBN,
     IterNorm,
     PortableSyncBN,
+    SyncBCN,
     SyncBRN,
     SyncIBN,
     SyncIterNorm,
@@ -110,6 +114,10 @@ CASES = [
     Case('pn_both', lambda c: PN(c, noise='both')),
     Case('pn_drawn', drawn_pn),
     Case('brn', lambda c: BRN(c, r_max=3, d_max=5)),
+    Case('bin', BIN),
+    Case('bcn', lambda c: BCN(c, num_groups=pairs(c))),
+    Case('frn', FRN),
+    Case('frn_learned', lambda c: FRN(c, learned_eps=True)),
     Case('sw', lambda c: SW(c, num_pergroup=pairs(c))),
     Case('sw_3_tied', lambda c: SW(c, sw_type=3, tie_weight=True)),
     Case('sw_5', lambda c: SW(c, num_pergroup=pairs(c), sw_type=5)),
@@ -124,6 +132,7 @@ CASES = [
     Case('sync_pn', lambda c: SyncPN(c, warmup=0)),
     Case('sync_pn_drawn', lambda c: drawn_pn(c, SyncPN)),
     Case('sync_brn', lambda c: SyncBRN(c, r_max=1.001, d_max=0.001)),  # all is clipped here
+    Case('sync_bcn', lambda c: SyncBCN(c, num_groups=pairs(c))),
     Case('sync_sw', lambda c: SyncSW(c, num_pergroup=pairs(c))),
     Case('sync_iternorm', lambda c: SyncIterNorm(c, num_channels=pairs(c))),
     Case('portable_sync_bn', PortableSyncBN),

@@ -16,6 +16,7 @@ SYNCHRONIZED = (
     'sync_pn',
     'sync_pn_drawn',
     'sync_brn',
+    'sync_bcn',
     'sync_sw',
     'sync_iternorm',
     'portable_sync_bn',
