@@ -55,7 +55,9 @@ class BCN(BaseNorm):
         num_features: C.
         eps: added to the variances of both norms.
         momentum: weight of the new batch in the running statistics.
-        num_groups: G, which must divide C, and is C where that is less.
+        num_groups: G, which must divide C, and is C where that is less. A group of one channel is
+            normalized as by instance norm, which undoes the bias, and of the weight all but the
+            sign.
         frozen, virtual_batch_size: see :class:`BaseNorm`.
 
     Attributes:
