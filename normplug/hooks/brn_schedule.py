@@ -3,11 +3,12 @@
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
+from torch import nn
 
 from normplug.errors import UnsuitableModelError
 from normplug.models.wrappers import unwrapped
 from normplug.norms import BRN
-from normplug.norms.brn import check_bounds
+from normplug.norms.brn import check_bounds, raise_bounds
 
 __all__ = ['BRNScheduleHook']
 
@@ -72,7 +73,7 @@ class BRNScheduleHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """Find the layers."""
         modules = unwrapped(runner.model).modules()
-        self._layers = [m for m in modules if isinstance(m, BRN) and not m.frozen]
+        self._layers = nn.ModuleList(m for m in modules if isinstance(m, BRN) and not m.frozen)
         if not self._layers:
             raise UnsuitableModelError(
                 'BRNScheduleHook: the model has no BRN that trains; remove the hook, or use '
@@ -90,5 +91,4 @@ class BRNScheduleHook(Hook):
         if bounds == self._last:
             return
         self._last = bounds
-        for layer in self._layers:
-            layer.raise_bounds(*bounds)
+        raise_bounds(self._layers, *bounds)

@@ -13,7 +13,7 @@ from functools import partial
 from math import isfinite
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from normplug.norms.base import BaseNorm, is_number
 from normplug.norms.before_step import BeforeStep
@@ -21,7 +21,7 @@ from normplug.ops import Rule
 from normplug.running import snapshot
 from normplug.stats import Affine, Moments, standardize
 
-__all__ = ['BRN', 'SyncBRN', 'check_bounds']
+__all__ = ['BRN', 'SyncBRN', 'check_bounds', 'raise_bounds']
 
 
 def check_bounds(r_max: object, d_max: object) -> str | None:
@@ -65,7 +65,7 @@ class BRN(BeforeStep, BaseNorm):
 
     With the bounds r_max = 1 and d_max = 0 training is batch norm's; where no bound is met it
     normalizes by the running statistics, as evaluation does. A training starts with the former and
-    widens the bounds, by ``BRNScheduleHook`` or :meth:`raise_bounds`. Evaluation is batch norm's.
+    widens the bounds, by ``BRNScheduleHook`` or :func:`raise_bounds`. Evaluation is batch norm's.
 
     Args:
         num_features: C.
@@ -130,13 +130,6 @@ class BRN(BeforeStep, BaseNorm):
         """Batch norm's."""
         return self.of_running()
 
-    @torch.no_grad()
-    def raise_bounds(self, r_max: float, d_max: float) -> None:
-        """Widen the bounds to these; one that is wider stays, also that of a frozen layer."""
-        if not self.frozen:
-            self.r_max.clamp_(min=r_max)
-            self.d_max.clamp_(min=d_max)
-
     def extra_repr(self) -> str:
         """Return the arguments for ``repr``."""
         r_max, d_max = (self._initial[name] for name in ('r_max', 'd_max'))
@@ -150,3 +143,26 @@ class SyncBRN(BRN, BaseNorm):
     """
 
     synchronized = True
+
+
+@torch.no_grad()
+def raise_bounds(model: nn.Module, r_max: float, d_max: float) -> None:
+    """Widen the bounds of every BRN in ``model`` to these; a bound that is wider stays.
+
+    All layers together take a few small operations, and nothing waits for the device.
+
+    Args:
+        model: contains any number of BRN; frozen ones are left as they are.
+        r_max: at least 1.
+        d_max: at least 0.
+
+    Raises:
+        ValueError: a bound is out of range.
+    """
+    wrong = check_bounds(r_max, d_max)
+    if wrong is not None:
+        raise ValueError(f'raise_bounds: {wrong}')
+    layers = [layer for layer in model.modules() if isinstance(layer, BRN) and not layer.frozen]
+    if layers:
+        torch._foreach_clamp_min_([layer.r_max for layer in layers], r_max)
+        torch._foreach_clamp_min_([layer.d_max for layer in layers], d_max)

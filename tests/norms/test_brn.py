@@ -10,6 +10,7 @@ from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
 
 from normplug.norms import BRN, SyncBRN
+from normplug.norms.brn import raise_bounds
 from tests.cases import TOLERANCE, assert_same, random_input, run
 from tests.norms.pn_cases import EXACT, SHAPE, by_channel, trained
 from tests.test_golden import load
@@ -156,8 +157,7 @@ def test_groups_of_images_have_r_and_d_of_their_own():
 
 def test_bounds_only_widen():
     layer, frozen = BRN(3, r_max=2), BRN(3, frozen=True)
-    for one in (layer, frozen):
-        one.raise_bounds(1.5, 0.25)
+    raise_bounds(nn.Sequential(layer, nn.Sequential(frozen)), 1.5, 0.25)
     assert (layer.r_max, layer.d_max) == (2, 0.25)
     assert (frozen.r_max, frozen.d_max) == (1, 0)
     layer.reset_parameters()
@@ -178,3 +178,5 @@ def test_wrong_bounds(wrong):
     for kind in (BRN, SyncBRN):
         with pytest.raises(ValueError, match=rf"type='{kind.__name__}'.*{next(iter(wrong))}"):
             kind(4, **wrong)
+    with pytest.raises(ValueError, match=f'raise_bounds: {next(iter(wrong))}'):
+        raise_bounds(BRN(4), **{'r_max': 1, 'd_max': 0, **wrong})
