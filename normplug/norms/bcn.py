@@ -1,7 +1,7 @@
 """Batch-Channel Norm: batch norm, then group norm of what it gives, in one pass.
 
 Qiao, Wang, Liu, Shen and Yuille, "Rethinking Normalization and Elimination Singularity in Neural
-Networks" (arXiv 1911.09738), section 4: batch norm with γ and β of each channel, then group norm
+Networks" (arXiv 1911.09738): batch norm with γ and β of each channel, then group norm
 with a weight and a bias of each group. Batch norm is one map for all pixels of a channel,
 x ↦ a (x − μ_B) + β with a = γ / sqrt(σ²_B + ε), so that the moments of what it gives are those of
 its input, mapped; no pixel has to be read again.

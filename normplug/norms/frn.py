@@ -1,10 +1,10 @@
 """Filter Response Normalization, without the activation that the paper puts behind it.
 
 Singh and Krishnan, "Filter Response Normalization Layer: Eliminating Batch Dependence in the
-Training of Deep Neural Networks", CVPR 2020, section 3.1: with ν² the mean of x² over the pixels of
-an image's channel, y = γ x / sqrt(ν² + ε) + β. Nothing is centred, and there are no batch
-statistics: training and evaluation are the same. For maps of few pixels ε is learned
-(section 3.2): of one pixel x / |x| would be left.
+Training of Deep Neural Networks", CVPR 2020, equations 1 and 2: with ν² the mean of x² over the
+pixels of an image's channel, y = γ x / sqrt(ν² + ε) + β. Nothing is centred, and there are no batch
+statistics: training and evaluation are the same. For maps of few pixels ε can be learned: of one
+pixel x / |x| would be left.
 """
 
 from functools import partial
