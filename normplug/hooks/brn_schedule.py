@@ -17,11 +17,11 @@ __all__ = ['BRNScheduleHook']
 class BRNScheduleHook(Hook):
     """Raise r_max from 1 and d_max from 0, linearly, in every BRN that trains.
 
-    The iterations are the paper's by default: r_max up to 3 from 5,000 to 40,000, d_max up to 5 from
-    5,000 to 25,000. Many detectors train for less than that, so they count in a run of ``length``
-    iterations and are scaled to this one. A bound
-    that is wider already, from ``norm_cfg`` or a checkpoint, stays until the schedule reaches it. A
-    resumed training goes on as if it had not been interrupted.
+    The iterations are the paper's by default: r_max up to 3 from 5,000 to 40,000, d_max up to 5
+    from 5,000 to 25,000. Many detectors train for less than that, so they count in a run of
+    ``length`` iterations and are scaled to this one. A bound that is wider already, from
+    ``norm_cfg`` or a checkpoint, stays until the schedule reaches it. A resumed training goes on as
+    if it had not been interrupted.
 
     Args:
         r_max: at the end, at least 1.
