@@ -163,6 +163,7 @@ def test_norm_files_import_no_other_norm_and_no_kernel(module):
         for name in (
             'base',
             'before_step',
+            'grouped',
             'per_sample_gradients',
             'scripted',
             'switchable',

@@ -167,9 +167,7 @@ class BaseNorm(PerSampleGradients, Scripted, ResettableState):
             'them; of images, drop the last, smaller batch (drop_last=True of the dataloader); '
             'heads on RoIs, whose number varies, need a norm_cfg without it',
         )
-        tracking = None
-        if not in_recomputation():
-            tracking = self.tracking(x)
+        tracking = None if in_recomputation() else self.tracking(x)
         return Plan(rule, self.batch_from, self.instance_correction, tracking, group, dtype=dtype)
 
     def running(self) -> Tracked | None:
@@ -242,22 +240,6 @@ class BaseNorm(PerSampleGradients, Scripted, ResettableState):
     def _require(self, condition: bool, message: str) -> None:
         if not condition:
             raise ValueError(f"norm_cfg=dict(type='{type(self).__name__}'): {message}")
-
-    def _divisor(self, key: str, value: int) -> int:
-        """The value of an argument that divides the channels; C if it is more."""
-        self._require(
-            type(value) is int and value > 0, f'{key} must be a positive integer, got {value!r}'
-        )
-        channels = self.num_features
-        value = min(value, channels)
-        fitting = [str(d) for d in range(value, 0, -1) if channels % d == 0]
-        self._require(
-            channels % value == 0,
-            f'{key}={value} does not divide the {channels} channels: choose a number that divides '
-            f'the channels of every layer that the norm_cfg is for (here {", ".join(fitting)}), or '
-            'give this layer another norm by NormPlacement',
-        )
-        return value
 
     def _check_input(self, x: Tensor) -> None:
         name = type(self).__name__

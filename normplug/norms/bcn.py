@@ -12,6 +12,7 @@ from functools import partial
 from torch import Tensor
 
 from normplug.norms.base import BaseNorm
+from normplug.norms.grouped import Grouped
 from normplug.ops import Rule
 from normplug.stats import Affine, Moments, pool, standardize
 
@@ -45,7 +46,7 @@ def bcn_rule(
     return Affine(by_batch.scale * scale.flatten(1), offset.flatten(1))
 
 
-class BCN(BaseNorm):
+class BCN(Grouped, BaseNorm):
     """Batch-Channel Norm for (N, C) and (N, C, *spatial) inputs.
 
     The paper uses it behind convolutions with weight standardization: ``conv_cfg=dict(

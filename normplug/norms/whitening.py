@@ -10,13 +10,14 @@ from torch.utils.hooks import RemovableHandle
 
 from normplug.covariance import Covariances
 from normplug.norms.base import BaseNorm
+from normplug.norms.grouped import Grouped
 from normplug.ops import Blocks, Plan
 from normplug.running import Tracked
 
 __all__ = ['WhiteningNorm']
 
 
-class WhiteningNorm(BaseNorm):
+class WhiteningNorm(Grouped, BaseNorm):
     """A normalizer whose rule maps means and covariances of blocks of channels to a linear map.
 
     A subclass defines :meth:`rule`, with the arguments and result said in
