@@ -10,6 +10,10 @@ from torch import Tensor, nn
 
 from normplug.kalman import link_kalman
 from normplug.norms import (
+    BCN,
+    BIN,
+    BRN,
+    FRN,
     GW,
     IBN,
     KN,
@@ -20,6 +24,8 @@ from normplug.norms import (
     GhostBN,
     IterNorm,
     PortableSyncBN,
+    SyncBCN,
+    SyncBRN,
     SyncIBN,
     SyncIterNorm,
     SyncKN,
@@ -47,8 +53,8 @@ class Case:
     build: Callable[[int], nn.Module]
 
 
-# What an SSN has decided is no random number.
-SSN_STATE = ('radius', 'mean_choice', 'var_choice')
+# What an SSN has decided, and the bounds of a BRN, are no random numbers.
+FIXED_STATE = ('radius', 'mean_choice', 'var_choice', 'r_max', 'd_max')
 
 
 def ssn(channels: int, radius: float = 0.0, **choices: list[float]) -> SSN:
@@ -107,6 +113,11 @@ CASES = [
     Case('pn_var', lambda c: PN(c, noise='var', warmup=0)),
     Case('pn_both', lambda c: PN(c, noise='both')),
     Case('pn_drawn', drawn_pn),
+    Case('brn', lambda c: BRN(c, r_max=3, d_max=5)),
+    Case('bin', BIN),
+    Case('bcn', lambda c: BCN(c, num_groups=pairs(c))),
+    Case('frn', FRN),
+    Case('frn_learned', lambda c: FRN(c, learned_eps=True)),
     Case('sw', lambda c: SW(c, num_pergroup=pairs(c))),
     Case('sw_3_tied', lambda c: SW(c, sw_type=3, tie_weight=True)),
     Case('sw_5', lambda c: SW(c, num_pergroup=pairs(c), sw_type=5)),
@@ -120,6 +131,8 @@ CASES = [
     Case('sync_kn', lambda c: kn(c, SyncKN)),
     Case('sync_pn', lambda c: SyncPN(c, warmup=0)),
     Case('sync_pn_drawn', lambda c: drawn_pn(c, SyncPN)),
+    Case('sync_brn', lambda c: SyncBRN(c, r_max=1.001, d_max=0.001)),  # all is clipped here
+    Case('sync_bcn', lambda c: SyncBCN(c, num_groups=pairs(c))),
     Case('sync_sw', lambda c: SyncSW(c, num_pergroup=pairs(c))),
     Case('sync_iternorm', lambda c: SyncIterNorm(c, num_channels=pairs(c))),
     Case('portable_sync_bn', PortableSyncBN),
@@ -149,7 +162,7 @@ def built(case: Case, channels: int, dtype: torch.dtype = torch.float32, seed: i
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, tensor in layer.state_dict().items():
-            if tensor.is_floating_point() and name not in SSN_STATE:
+            if tensor.is_floating_point() and name not in FIXED_STATE:
                 noise = torch.randn(tensor.shape, generator=generator, dtype=torch.float64)
                 tensor.copy_(_SPREADS[name](noise) if name in _SPREADS else noise)
     return layer

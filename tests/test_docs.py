@@ -1,19 +1,10 @@
-"""The documents' Python blocks run, and their links lead somewhere."""
+"""The documents' Python blocks are code, the guide's is ours, and links lead somewhere."""
 
-import importlib
-import importlib.util
 import re
-import sys
 from pathlib import Path
 
 import pytest
-import torch
-from mmengine.registry import MODELS
-from torch.autograd import gradcheck
 
-from normplug import NORMS, BaseNorm
-from tests import cases
-from tests.norms import test_contract as contract
 from tests.test_imports import FLOOR
 
 ROOT = Path(__file__).parents[1]
@@ -25,93 +16,12 @@ def blocks(document: str) -> list[str]:
     return BLOCK.findall((ROOT / document).read_text())
 
 
-@pytest.fixture
-def normalizer(tmp_path, monkeypatch):
-    """The guide's first block as the module that it is meant to be."""
-    path = tmp_path / 'bin.py'
-    path.write_text(blocks('docs/adding_a_normalizer.md')[0])
-    spec = importlib.util.spec_from_file_location('normplug.norms.bin', path)
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, spec.name, module)
-    spec.loader.exec_module(module)
-    return module.BIN
-
-
-@pytest.fixture
-def case(normalizer):
-    """The guide's third block: the row in tests/cases.py."""
-    row = blocks('docs/adding_a_normalizer.md')[2]
-    (case,) = eval(row, {**vars(cases), 'BIN': normalizer})
-    return case
-
-
-def test_the_guide_has_the_four_blocks():
-    assert len(blocks('docs/adding_a_normalizer.md')) == 4
-
-
-def test_registration_makes_the_type_work(normalizer, monkeypatch):
-    # `normplug.register` is the function of that name.
-    module = importlib.import_module('normplug.register')
-    scope = {**vars(module), 'NORMS': dict(NORMS)}
-    exec(blocks('docs/adding_a_normalizer.md')[1], scope)
-    assert scope['NORMS'] == {**NORMS, 'BIN': normalizer}
-    monkeypatch.setitem(NORMS, 'BIN', normalizer)
-    monkeypatch.setitem(MODELS.module_dict, 'BIN', None)  # to be taken out again at the end
-    del MODELS.module_dict['BIN']
-    module.register()
-    layer = MODELS.build({'type': 'BIN', 'num_features': 4, 'frozen': True})
-    assert isinstance(layer, normalizer)
-    assert isinstance(layer, BaseNorm)
-    assert list(layer.parameters()) == []
-    assert 'gate' in layer.state_dict()
-
-
-def test_own_tests_of_the_guide_pass(normalizer):
-    scope = {}
-    torch.manual_seed(0)
-    exec(blocks('docs/adding_a_normalizer.md')[3], scope)
-    tests = [value for name, value in scope.items() if name.startswith('test_')]
-    assert len(tests) == 3
-    for run in tests:
-        run()
-
-
-def test_gradients_of_the_guides_layer(case):
-    layer = cases.built(case, 3, torch.float64)
-    x = cases.random_input((2, 3, 2, 3), torch.float64).requires_grad_()
-    parameters = dict(layer.named_parameters())
-    assert list(parameters) == ['weight', 'bias', 'gate']
-
-    def function(x, *values):
-        values = dict(zip(parameters, values, strict=True))
-        return torch.func.functional_call(layer, values, (x,))
-
-    assert gradcheck(function, (x, *parameters.values()))
-
-
-@pytest.mark.parametrize('training', [True, False], ids=['train', 'eval'])
-@cases.all_shapes
-def test_guides_layer_in_float32(case, shape, training):
-    contract.test_float32_agrees_with_float64(case, shape, training)
-
-
-@pytest.mark.parametrize('training', [True, False], ids=['train', 'eval'])
-def test_guides_layer_on_an_empty_batch(case, training):
-    contract.test_empty_batch(case, training)
-
-
-@pytest.mark.parametrize(
-    'check',
-    [
-        contract.test_large_mean_in_float32,
-        contract.test_one_value_per_channel,
-        contract.test_running_statistics_follow_batch_norm,
-        contract.test_wrong_inputs_say_what_is_wrong,
-    ],
-    ids=lambda check: check.__name__,
-)
-def test_guides_layer_keeps_the_contract(case, check):
-    check(case)
+def test_the_example_of_the_guide_is_the_code():
+    whole, name, row, tests = blocks('docs/adding_a_normalizer.md')
+    assert whole == (ROOT / 'normplug/norms/bin.py').read_text()
+    assert name in (ROOT / 'normplug/norms/__init__.py').read_text()
+    assert f'    {row.strip()[1:-1]}\n' in (ROOT / 'tests/cases.py').read_text()
+    assert tests == (ROOT / 'tests/norms/test_bin.py').read_text()
 
 
 def documents() -> list[str]:

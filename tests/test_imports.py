@@ -160,7 +160,15 @@ def test_norm_files_import_no_other_norm_and_no_kernel(module):
     folder = 'normplug.norms'
     bases = {
         f'{folder}.{name}'
-        for name in ('base', 'per_sample_gradients', 'scripted', 'switchable', 'whitening')
+        for name in (
+            'base',
+            'before_step',
+            'grouped',
+            'per_sample_gradients',
+            'scripted',
+            'switchable',
+            'whitening',
+        )
     }
     for name in ours(imports(module)):
         assert name in bases or not name.startswith(folder), f'{module} imports {name}'

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from math import gcd
 
 import torch
 from torch import Tensor, nn
 
-from normplug.norms import GW, BaseNorm, SyncKN
+from normplug.norms import BCN, BRN, GW, BaseNorm, SyncBCN, SyncBRN, SyncKN
 from normplug.ops.backend import get_backend, set_backend
 from normplug.register import NORMS
 
@@ -19,7 +20,18 @@ from .naive_whitening import NaiveGW, NaiveIterNorm, NaiveSW
 __all__ = ['GROUPS', 'LAYERS', 'NAIVE', 'Contender', 'contenders']
 
 GROUPS = 32
+_BOUNDS = dict(r_max=3.0, d_max=5.0)  # at the end of its schedule
 _GW_GROUPS = 64  # as in the published detectors
+
+
+def _in_groups(kind: type[BCN], channels: int) -> BCN:
+    """A BCN of 32 groups, or of as many as have two channels each.
+
+    Of one channel, and of one pixel, its gradient is a difference of large terms that cancel.
+    """
+    return kind(channels, num_groups=max(gcd(channels, 2 * GROUPS) // 2, 1))
+
+
 NAIVE: dict[str, type[nn.Module]] = {
     'naive': NaiveSN,
     'naive-SW': NaiveSW,
@@ -31,6 +43,10 @@ LAYERS: dict[str, Callable[[int], nn.Module]] = {
     **NAIVE,
     'GW': partial(GW, num_groups=_GW_GROUPS),
     'naive-GW': partial(NaiveGW, num_groups=_GW_GROUPS),
+    'BCN': partial(_in_groups, BCN),
+    'SyncBCN': partial(_in_groups, SyncBCN),
+    'BRN': partial(BRN, **_BOUNDS),
+    'SyncBRN': partial(SyncBRN, **_BOUNDS),
     'KN': LinkedKN,
     'SyncKN': partial(LinkedKN, norm=SyncKN),
     'BN': nn.BatchNorm2d,

@@ -91,8 +91,8 @@ def convert(
     converted, kept = {}, {}
     for name, entries in layers.items():
         where, kind = f'{source.path}: layer {name}', kind_of(entries)
-        # The kurtosis of a PN is no batch norm's, and of no use to others.
-        drops = {'kurtosis'} if to == 'released' or plan[name] != 'BN' else set()
+        # The kurtosis of a PN and the bounds of a BRN are no batch norm's, and of no use to others.
+        drops = {'kurtosis', 'r_max', 'd_max'} if to == 'released' or plan[name] != 'BN' else set()
         given = {leaf: value for leaf, value in entries.items() if leaf not in drops}
         converted[name] = convert_layer(given, plan[name], logit_init, where, model.get(name))
         report.norms[kind if kind == plan[name] else f'{kind} → {plan[name]}'] += 1

@@ -71,6 +71,10 @@ def kind_of(entries: Entries) -> str | None:
         return 'SW'
     if 'running_wm' in entries:
         return 'IterNorm'
+    if 'gate_logit' in entries:
+        return 'BIN'
+    if 'group_weight' in entries:
+        return 'BCN'
     if is_gw(entries):
         return 'GW'
     affine = [entries[name] for name in ('weight', 'bias') if name in entries]
@@ -97,7 +101,7 @@ def convert_layer(
     """
     source = kind_of(entries)
     _check_whole(entries, source, where)
-    if source == to == 'BN':
+    if source == to and to in ('BN', 'BIN', 'BCN'):
         return dict(entries)
     if source == to:
         build = partial(_same, entries, to)

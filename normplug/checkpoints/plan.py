@@ -47,6 +47,11 @@ def check_plan(
         raise CheckpointError(
             f'{path} has no layer that could become {norm}; its norms: {", ".join(found)}'
         )
+    if norm is None and set(plan.values()) <= {'BIN', 'BCN'}:
+        raise CheckpointError(
+            f'{path} has {" and ".join(found)} alone, which needs no conversion: load it '
+            "with type='Pretrained' or load_from"
+        )
     if set(plan.values()) == {'BN'} and norm is None and not has_in:
         raise CheckpointError(
             f'{path} has batch norm alone, which is none of the released norms: say what it is to '

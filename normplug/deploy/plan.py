@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from normplug.models.references import References
-from normplug.norms import KN, PN, SSN, BaseNorm, GhostBN, PortableSyncBN
+from normplug.norms import BRN, KN, PN, SSN, BaseNorm, GhostBN, PortableSyncBN
 from normplug.norms.whitening import WhiteningNorm
 from normplug.own_code import hooks_of, own_code
 
@@ -21,7 +21,7 @@ from .description import names_of
 __all__ = ['DeployPlan', 'make_plan']
 
 # In evaluation.
-_BATCH_NORMS = (PortableSyncBN, GhostBN, KN, PN)
+_BATCH_NORMS = (PortableSyncBN, GhostBN, KN, PN, BRN)
 _NATIVE = {'bn': 'BatchNorm{}d', 'in': 'InstanceNorm{}d', 'ln': 'GroupNorm'}
 
 

@@ -1,6 +1,7 @@
 """Hooks for mmengine's runner, one file a hook; registered by the import."""
 
 from normplug.hooks.batch_noise import BatchNoiseHook
+from normplug.hooks.brn_schedule import BRNScheduleHook
 from normplug.hooks.gamma_decay import GammaDecayHook
 from normplug.hooks.isw import ISWHook
 from normplug.hooks.kalman_link import KalmanLinkHook
@@ -17,6 +18,7 @@ from normplug.hooks.sync_norm_stats import SyncNormStatsHook
 from normplug.hooks.whitening import WhiteningHook
 
 __all__ = [
+    'BRNScheduleHook',
     'BatchAverageHook',
     'BatchNoiseHook',
     'GammaDecayHook',

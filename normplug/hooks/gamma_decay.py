@@ -19,7 +19,7 @@ from normplug.hooks.decay_samples import samples_of_layers
 from normplug.hooks.decay_step import DecayStep, wrappers_of
 from normplug.hooks.of_runner import hook_of
 from normplug.models.wrappers import unwrapped
-from normplug.norms import BaseNorm
+from normplug.norms import BCN, BIN, BaseNorm
 from normplug.norms.base import is_number
 from normplug.norms.whitening import WhiteningNorm
 from normplug.population import CURVATURES, DecayEstimate
@@ -73,9 +73,9 @@ class GammaDecayHook(Hook):
     Raises:
         ValueError: an argument is out of range.
         UnsuitableModelError: the model has no such layer, all are frozen or without batch
-            statistics, one of them whitens (GW, SW, IterNorm), or no optimizer trains its γ;
-            ``samples`` lacks a layer; the model is compiled as a whole; a resumed checkpoint is of
-            other layers.
+            statistics, one of them whitens (GW, SW, IterNorm) or is a BCN or BIN, or no optimizer
+            trains its γ; ``samples`` lacks a layer; the model is compiled as a whole; a resumed
+            checkpoint is of other layers.
         UserError: the file of ``samples`` is not there or is no such file.
     """
 
@@ -188,12 +188,16 @@ class GammaDecayHook(Hook):
                     )
                 chosen.update(own)
             found = {name: layer for name, layer in found.items() if name in chosen}
-        whitening = next((n for n, m in found.items() if isinstance(m, WhiteningNorm)), None)
-        if whitening is not None:
-            raise UnsuitableModelError(
-                f'GammaDecayHook: {whitening} is a {type(found[whitening]).__name__}; the theory '
-                'is of norms of variances, not of whitening: restrict the hook by its option layers'
-            )
+        for kinds, what in (
+            (WhiteningNorm, 'norms of variances, not of whitening'),
+            ((BCN, BIN), 'a batch norm by itself, not of one with another norm'),
+        ):
+            other = next((n for n, m in found.items() if isinstance(m, kinds)), None)
+            if other is not None:
+                raise UnsuitableModelError(
+                    f'GammaDecayHook: {other} is a {type(found[other]).__name__}; the theory is '
+                    f'of {what}: restrict the hook by its option layers'
+                )
         noisy = {n: m for n, m in found.items() if m.batch_from is not None}
         if not noisy:
             raise UnsuitableModelError(

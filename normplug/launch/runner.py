@@ -14,13 +14,14 @@ from mmengine.runner import Runner
 
 from normplug.errors import UserError
 from normplug.hooks import (
+    BRNScheduleHook,
     KalmanLinkHook,
     NormReportHook,
     PopulationHook,
     SyncNormStatsHook,
     WhiteningHook,
 )
-from normplug.norms import KN, PN
+from normplug.norms import BRN, KN, PN
 from normplug.preflight.check import check_config
 from normplug.preflight.types import unknown_types_explained
 from normplug.whitened import whitened_layers
@@ -77,6 +78,7 @@ def build_runner(cfg: Config, mode: Literal['train', 'test'] = 'train') -> Runne
     if mode == 'train':
         _check_whitening(runner)
         _check_population(runner)
+        _check_bounds(runner)
     if runner.distributed and not any(isinstance(h, SyncNormStatsHook) for h in runner.hooks):
         runner.register_hook(SyncNormStatsHook())
     if mode == 'test' and not is_main_process():
@@ -104,4 +106,16 @@ def _check_population(runner: Runner) -> None:
             f"the model has {len(waiting)} PN layers of population='estimated' ({waiting[0]} "
             "first), and nothing estimates it: add dict(type='PopulationHook') to custom_hooks, "
             "or use population='running'"
+        )
+
+
+def _check_bounds(runner: Runner) -> None:
+    layers = runner.model.named_modules()
+    norms = [(name, m) for name, m in layers if isinstance(m, BRN) and not m.frozen]
+    fixed = [name for name, norm in norms if norm.starts_as_batch_norm()]
+    if fixed and not any(isinstance(hook, BRNScheduleHook) for hook in runner.hooks):
+        raise UserError(
+            f'the model has {len(fixed)} BRN layers ({fixed[0]} first) that stay batch norms '
+            "without their hook: add dict(type='BRNScheduleHook') to custom_hooks, or set r_max "
+            'and d_max in norm_cfg for bounds that do not move'
         )

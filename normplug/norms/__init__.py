@@ -1,7 +1,11 @@
 """The norm types, one file per paper, under the names that configs use."""
 
 from normplug.norms.base import BaseNorm
+from normplug.norms.bcn import BCN, SyncBCN
+from normplug.norms.bin import BIN
 from normplug.norms.bn import GhostBN, PortableSyncBN
+from normplug.norms.brn import BRN, SyncBRN
+from normplug.norms.frn import FRN
 from normplug.norms.gw import GW
 from normplug.norms.ibn import IBN, SyncIBN
 from normplug.norms.iternorm import IterNorm, SyncIterNorm
@@ -12,6 +16,10 @@ from normplug.norms.ssn import SSN, SyncSSN
 from normplug.norms.sw import SW, SyncSW
 
 __all__ = [
+    'BCN',
+    'BIN',
+    'BRN',
+    'FRN',
     'GW',
     'IBN',
     'KN',
@@ -23,6 +31,8 @@ __all__ = [
     'GhostBN',
     'IterNorm',
     'PortableSyncBN',
+    'SyncBCN',
+    'SyncBRN',
     'SyncIBN',
     'SyncIterNorm',
     'SyncKN',

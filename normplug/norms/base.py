@@ -130,6 +130,10 @@ class BaseNorm(PerSampleGradients, Scripted, ResettableState):
         """Return the tensors that the rule takes after the moments."""
         return self.weight, self.bias
 
+    def step_params(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Return :meth:`rule_params` for this forward of x."""
+        return self.rule_params()
+
     def forward(self, x: Tensor) -> Tensor:
         """Normalize x of shape (N, C) or (N, C, *spatial), up to 3 spatial axes, any N.
 
@@ -147,7 +151,7 @@ class BaseNorm(PerSampleGradients, Scripted, ResettableState):
                 return self._exported(x)
             self._check_input(x)
             plan = self.plan(x)
-            params = self.by_instance(self.rule_params(), x, plan)
+            params = self.by_instance(self.step_params(x), x, plan)
             return normalize(x, plan, params, self.running(), self.reducer()).y
 
     def plan(self, x: Tensor) -> Plan:
@@ -163,9 +167,7 @@ class BaseNorm(PerSampleGradients, Scripted, ResettableState):
             'them; of images, drop the last, smaller batch (drop_last=True of the dataloader); '
             'heads on RoIs, whose number varies, need a norm_cfg without it',
         )
-        tracking = None
-        if not in_recomputation():
-            tracking = self.tracking(x)
+        tracking = None if in_recomputation() else self.tracking(x)
         return Plan(rule, self.batch_from, self.instance_correction, tracking, group, dtype=dtype)
 
     def running(self) -> Tracked | None:

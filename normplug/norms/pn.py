@@ -6,8 +6,6 @@ without the noise of its batch statistics. The paper does not say how Î¼_P and Ï
 running average, the guard and the warm-up are this project's.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from math import isfinite
 
@@ -17,8 +15,9 @@ from torch import Tensor
 from normplug.batch_noise import MIN_DEVIATION, std_of_mean, std_of_std
 from normplug.dist import randn_of_rank
 from normplug.norms.base import BaseNorm, is_number
-from normplug.ops import Rule, is_exporting, is_transformed, normalize, per_instance
-from normplug.running import Kept, Tracking, in_recomputation, snapshot
+from normplug.norms.before_step import BeforeStep
+from normplug.ops import Rule, per_instance
+from normplug.running import Tracking, snapshot
 from normplug.stats import Affine, Moments, standardize
 
 __all__ = ['PN', 'SyncPN']
@@ -83,7 +82,7 @@ def pn_rule(
     return standardize(instance, by, weight, bias, eps)
 
 
-class PN(BaseNorm):
+class PN(BeforeStep, BaseNorm):
     """Batch norm by population statistics in training too, with the noise of a batch by choice.
 
     In evaluation it is batch norm, and its state dict is a batch norm's, in both directions. In
@@ -189,38 +188,18 @@ class PN(BaseNorm):
             f'population={population!r}',
         )
         self.is_estimated = False
-        self._kept = Kept()
         if samples is not None and _NOISE[noise][1]:
             self.add_state('kurtosis', (num_features,), 0.0)
 
     @property
     def is_batch_norm(self) -> bool:
         """Whether training is batch norm's, and no population is used."""
-        return self.noise == 'both' and self.samples is None
+        return self._as_batch_norm or (self.noise == 'both' and self.samples is None)
 
     @property
     def needs_estimates(self) -> bool:
         """Whether training uses a population that has to be estimated."""
         return self.population == 'estimated' and self.moves_statistics
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalize x as :class:`BaseNorm` does."""
-        if torch.jit.is_scripting():
-            return self.scripted(x)
-        else:  # noqa: RET505 (as in BaseNorm)
-            if isinstance(x, torch.fx.Proxy) or is_exporting():
-                return super().forward(x)
-            self._check_input(x)
-            if self.is_batch_norm or not self.takes_batch_statistics(x):
-                return super().forward(x)
-            self._require(
-                self.is_estimated or not self.needs_estimates,
-                "population='estimated', and nothing estimates it: add custom_hooks="
-                "[dict(type='PopulationHook')] to the config, or use population='running'",
-            )
-            plan = self.plan(x)
-            params = self.by_instance((self.weight, self.bias, *self._population(x)), x, plan)
-            return normalize(x, plan, params, self.running(), self.reducer()).y
 
     def rule(self, x: Tensor) -> Rule:
         """Return batch norm's in evaluation, else :func:`pn_rule`."""
@@ -252,38 +231,19 @@ class PN(BaseNorm):
         momentum = self.momentum if self.population == 'running' else 0.0
         return Tracking(momentum, unbiased=False, warmup=float(self.warmup), pooled=True)
 
-    @contextmanager
-    def by_batch(self) -> Iterator[None]:
-        """Train as a batch norm, without population and drawn noise, within the context."""
-        own = self.noise, self.samples
-        self.noise, self.samples = 'both', None
-        try:
-            yield
-        finally:
-            self.noise, self.samples = own
-
     def _now(self) -> tuple[Tensor, ...]:
         """Mean, variance and whether the layer is warming up, apart from the buffers that move."""
         mean, var, number = snapshot(self.running())
         return mean, var, (number < self.warmup).to(mean.dtype)
 
-    def _population(self, x: Tensor) -> tuple[Tensor, ...]:
-        """:meth:`_now` and :meth:`drawn`; in a recomputation, what the forward had of them."""
-        drawn = self.drawn(x)  # in a recomputation too, for what the block draws after it
-        if torch.compiler.is_compiling() or is_transformed():
-            return *self._now(), *drawn
-        if not in_recomputation():
-            given = *self._now(), *drawn
-            self._kept.put(given, self.weight)
-            return given
-        kept = self._kept.take()
+    def given(self, x: Tensor) -> tuple[Tensor, ...]:
+        """:meth:`_now` and :meth:`drawn`."""
         self._require(
-            kept is not None,
-            'activation checkpointing recomputes a forward whose population is gone: blocks that '
-            'share the layer, another forward in training mode before the backward pass, nested '
-            'checkpoints, or a second backward pass; set with_cp=False',
+            self.is_estimated or not self.needs_estimates,
+            "population='estimated', and nothing estimates it: add custom_hooks="
+            "[dict(type='PopulationHook')] to the config, or use population='running'",
         )
-        return kept
+        return *self._now(), *self.drawn(x)
 
     def scripted_ratios(self) -> tuple[Tensor, Tensor]:
         """Batch norm's."""

@@ -10,13 +10,14 @@ from torch.utils.hooks import RemovableHandle
 
 from normplug.covariance import Covariances
 from normplug.norms.base import BaseNorm
+from normplug.norms.grouped import Grouped
 from normplug.ops import Blocks, Plan
 from normplug.running import Tracked
 
 __all__ = ['WhiteningNorm']
 
 
-class WhiteningNorm(BaseNorm):
+class WhiteningNorm(Grouped, BaseNorm):
     """A normalizer whose rule maps means and covariances of blocks of channels to a linear map.
 
     A subclass defines :meth:`rule`, with the arguments and result said in
@@ -119,19 +120,3 @@ class WhiteningNorm(BaseNorm):
 
     def _blocks_repr(self) -> str:
         return f'{self.num_features // self.size} blocks of {self.size} channels'
-
-    def _divisor(self, key: str, value: int) -> int:
-        """The value of an argument that divides the channels; C if it is more."""
-        self._require(
-            type(value) is int and value > 0, f'{key} must be a positive integer, got {value!r}'
-        )
-        channels = self.num_features
-        value = min(value, channels)
-        fitting = [str(d) for d in range(value, 0, -1) if channels % d == 0]
-        self._require(
-            channels % value == 0,
-            f'{key}={value} does not divide the {channels} channels: choose a number that divides '
-            f'the channels of every layer that the norm_cfg is for (here {", ".join(fitting)}), or '
-            'give this layer another norm by NormPlacement',
-        )
-        return value

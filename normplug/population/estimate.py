@@ -21,7 +21,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
 
 from normplug.errors import TrainingError
-from normplug.norms import KN, PN, BaseNorm
+from normplug.norms import KN, BaseNorm
+from normplug.norms.before_step import BeforeStep
 from normplug.own_code import own_code
 
 from .central_moments import CentralMoments
@@ -74,10 +75,10 @@ def estimate_population(
     of those of the batches, weighted by their sizes; with SyncIterNorm a batch is that of all
     ranks. ``num_batches_tracked``, the rest of the model and all modes do not change.
 
-    PN too normalizes by the batch here. The statistics by which it would are those that are to be
-    replaced, of the weights of some time ago: each layer would see what layers before it, off by
-    the change of their own inputs, make of the batch. Pooled over the batches, what a normalizer
-    by the batch gives on has the mean and variance that PN's has.
+    PN and BRN too normalize by the batch here. The statistics by which they would are those that
+    are to be replaced, of the weights of some time ago: each layer would see what layers before it,
+    off by the change of their own inputs, make of the batch. Pooled over the batches, what a
+    normalizer by the batch gives on has the mean and variance that theirs has.
 
     Args:
         model: the model, not wrapped for distribution.
@@ -110,7 +111,7 @@ def estimate_population(
         inside: dict[int, tuple[Total, nn.Module]] = {}
         for layer in layers.values():
             layer.train()
-            if isinstance(layer, PN):
+            if isinstance(layer, BeforeStep):
                 stack.enter_context(layer.by_batch())
         if kurtosis_of:
             inputs = InputMoments([layers[name] for name in kurtosis_of], drop_nonfinite=False)

@@ -26,6 +26,10 @@ _FULL_NAMES = [
     (re.compile(r'^switch\w*?whiten\w*$', re.IGNORECASE), 'SW'),
     (re.compile(r'^sync_?switch\w*?whiten\w*$', re.IGNORECASE), 'SyncSW'),
     (re.compile(r'^iter\w*?norm\w*$', re.IGNORECASE), 'IterNorm'),
+    (re.compile(r'^batch_?renorm\w*$', re.IGNORECASE), 'BRN'),
+    (re.compile(r'^(batch_?channel\w*|bcnorm\w*)$', re.IGNORECASE), 'BCN'),
+    (re.compile(r'^(batch_?instance\w*|binorm\w*)$', re.IGNORECASE), 'BIN'),
+    (re.compile(r'^filter_?resp\w*$', re.IGNORECASE), 'FRN'),
     (re.compile(r'^group_?(whiten\w*|itn)$', re.IGNORECASE), 'GW'),
 ]
 _SECTIONS = {

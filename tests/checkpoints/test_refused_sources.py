@@ -37,6 +37,12 @@ def _batch_norm():
     return {n.replace('.BN.', '.'): v for n, v in state.items() if '.IN.' not in n}
 
 
+def _gated():
+    state = _batch_norm()
+    means = {n: v for n, v in state.items() if n.endswith('running_mean')}
+    return state | {n.replace('running_mean', 'gate_logit'): v for n, v in means.items()}
+
+
 def _released(kind, missing=None, **changes):
     state = {**released_state(kind, 18), **changes}
     return {name: value for name, value in state.items() if name != missing}
@@ -71,6 +77,7 @@ FILES = {
         'has no layer of BN, SN, SSN, IBN, SW or IterNorm',
     ),
     'batch norm alone': (_batch_norm, 'has batch norm alone', '--norm'),
+    'what loads as it is': (_gated, 'has BIN alone', 'load_from'),
     'a layer missing': (
         lambda: _without('layer3.1.sn2.'),
         'looks like a ResNet-18, but 1 of its layers are missing: layer3.1.bn2',

@@ -58,13 +58,16 @@ def test_batch_norm_with_its_features(norm):
 
 
 def test_population_norm_is_taken_as_batch_norm():
-    """Its statistics are; the kurtosis by which it draws noise is told to be left out."""
+    """Its statistics are; the kurtosis of drawn noise, or BRN's bounds, are told to be left out."""
     pn = trained({'type': 'PN', 'noise': 'both', 'samples': 16})
     for layer in own_layers(pn).values():
         layer.kurtosis.normal_()
     conversion = converted(pn, norm='SN', logit_init='bn')
     assert conversion.report.norms == {'BN → SN': 20}
     assert sum(name.endswith('.kurtosis') for name in conversion.report.unused) == 20
+    brn = converted(trained({'type': 'BRN'}), norm='SN', logit_init='bn')
+    assert brn.report.norms == {'BN → SN': 20}
+    assert sum(name.endswith(('.r_max', '.d_max')) for name in brn.report.unused) == 40
     sn = loaded(conversion, {'type': 'SN'})
     assert torch.equal(sn.bn1.running_var, pn.bn1.running_var)
     assert off(features(sn), features(pn)) < 0.05
@@ -195,8 +198,9 @@ def test_every_registered_kind_is_told_from_its_tensors():
     """A new normalizer that is not must be added to kind_of, or its checkpoints pass as BN's."""
     for name, cls in NORMS.items():
         batch_norms = ('PortableSyncBN', 'GhostBN', 'KN', 'SyncKN', 'PN', 'SyncPN')
+        batch_norms += ('BRN', 'SyncBRN')
         kind = 'BN' if name in batch_norms else name.removeprefix('Sync')
-        if name != 'GW':  # as a group norm's, and no conversion is needed
+        if name not in ('GW', 'FRN'):  # as a group norm's, and no conversion is needed
             assert kind_of(cls(4).state_dict()) == kind
     assert kind_of(nn.BatchNorm2d(4).state_dict()) == 'BN'
     assert kind_of(nn.GroupNorm(2, 4).state_dict()) is None

@@ -8,7 +8,20 @@ from torch.nn.utils import parametrizations, weight_norm
 
 from normplug.deploy.dataflow import record
 from normplug.deploy.plan import make_plan
-from normplug.norms import GW, IBN, KN, PN, SN, SSN, SW, GhostBN, IterNorm, PortableSyncBN, SyncPN
+from normplug.norms import (
+    BRN,
+    GW,
+    IBN,
+    KN,
+    PN,
+    SN,
+    SSN,
+    SW,
+    GhostBN,
+    IterNorm,
+    PortableSyncBN,
+    SyncPN,
+)
 from tests.cases import random_input, ssn
 
 ConvAWS2d = pytest.importorskip('mmcv.cnn').ConvAWS2d
@@ -291,6 +304,7 @@ def test_whitening_is_folded_within_the_groups_of_a_convolution(channels, groups
         (GhostBN(4, virtual_batch_size=2), dict(type='BN', eps=1e-5)),
         (KN(4, transition='linear', gain='learned'), dict(type='BN', eps=1e-5)),
         (PN(4), dict(type='BN', eps=1e-5)),
+        (BRN(4, eps=1e-3), dict(type='BN', eps=1e-3)),
         (SyncPN(4, noise='var', samples=2, eps=1e-3), dict(type='BN', eps=1e-3)),
     ],
 )

@@ -15,6 +15,8 @@ SYNCHRONIZED = (
     'sync_ibn',
     'sync_pn',
     'sync_pn_drawn',
+    'sync_brn',
+    'sync_bcn',
     'sync_sw',
     'sync_iternorm',
     'portable_sync_bn',

@@ -12,7 +12,7 @@ from torch import nn
 import normplug
 from normplug.errors import UnsuitableModelError, UserError
 from normplug.hooks import GammaDecayHook
-from normplug.norms import IBN, SN, SW
+from normplug.norms import BIN, IBN, SN, SW
 from normplug.reports.plot_batch_noise import main_plot_batch_noise
 from tests.cases import random_input
 from tests.hooks import tiny_training as tiny
@@ -41,7 +41,7 @@ def probabilities(logits):
     return [p / sum(powers) for p in powers]
 
 
-@pytest.mark.parametrize('kind', ['IBN', 'SN', 'SSN', 'KN', 'PN'])
+@pytest.mark.parametrize('kind', ['IBN', 'SN', 'SSN', 'KN', 'PN', 'BRN'])
 def test_only_the_noise_of_batch_statistics_counts(kind):
     """ζ written out: of a share w of the batch, w² of either term."""
     norm = IBN(4, ratio=0.25) if kind == 'IBN' else getattr(normplug, kind)(4)
@@ -213,6 +213,7 @@ def frozen():
             {},
             'none of the 2 norms takes statistics of a batch.*set using_bn=True',
         ),
+        (lambda: nn.Sequential(SN(4), BIN(4)), {}, '1 is a BIN; the theory is of a batch norm by'),
         (lambda: nn.Sequential(SN(4), SW(4)), {}, '1 is a SW; the theory is of norms of variances'),
         (two_norms, {'layers': ['2', 'neck']}, "layers: no norm is 'neck' or in it"),
     ],

@@ -43,6 +43,13 @@ class TinyPNBackbone(TinyBackbone):
 
 
 @MODELS.register_module()
+class TinyBRNBackbone(TinyBackbone):
+    def __init__(self, width=4, init_cfg=None, **options):
+        super().__init__(width, init_cfg)
+        self.bn = MODELS.build({'type': 'BRN', 'num_features': width, **options})
+
+
+@MODELS.register_module()
 class TinyWhitenedBackbone(TinyBackbone):
     def __init__(self, width=4, init_cfg=None):
         super().__init__(width, init_cfg)

@@ -8,7 +8,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
 from normplug import NORMS, BaseNorm
-from tests.cases import SSN_STATE
+from tests.cases import FIXED_STATE
 
 SCOPES = ('mmdet', 'mmseg', 'mmpretrain')
 
@@ -62,7 +62,7 @@ def randomize(model: nn.Module, seed: int = 0) -> nn.Module:
     for module in model.modules():
         if isinstance(module, _NORMS):
             for name, tensor in module.state_dict(keep_vars=True).items():
-                if name not in SSN_STATE and not name.startswith(('running', 'num_')):
+                if name not in FIXED_STATE and not name.startswith(('running', 'num_')):
                     noise = torch.randn(tensor.shape, generator=generator)
                     tensor.data.copy_(0.1 * noise if name == 'bias' else 1 + 0.2 * noise)
     model.train()

@@ -6,13 +6,14 @@ import pytest
 import torch
 from torch import nn
 
-from normplug.norms import GW, IBN, KN, SN, SW, IterNorm, PortableSyncBN
+from normplug.norms import BCN, BIN, FRN, GW, IBN, KN, SN, SW, IterNorm, PortableSyncBN
 from normplug.norms.whitening import WhiteningNorm
 from tests.cases import CASES, TOLERANCE, assert_same, built, kn, random_input
 
 # torch's announcement that TorchScript gives way to torch.export
-# Layers that whiten have no scripted form.
-SCRIPTED = [case for case in CASES if not isinstance(case.build(4), WhiteningNorm)]
+# Layers without a scripted form.
+UNSCRIPTED = (WhiteningNorm, BIN, BCN, FRN)
+SCRIPTED = [case for case in CASES if not isinstance(case.build(4), UNSCRIPTED)]
 all_cases = pytest.mark.parametrize('case', SCRIPTED, ids=lambda case: case.name)
 
 pytestmark = pytest.mark.filterwarnings('ignore::DeprecationWarning')
@@ -124,7 +125,7 @@ def test_another_rule_is_not_scripted_as_that_of_its_base():
         torch.jit.script(nn.Sequential(Shifted(4)).eval())
 
 
-@pytest.mark.parametrize('kind', [SW, IterNorm, GW])
-def test_whitening_is_refused_by_name(kind):
+@pytest.mark.parametrize('kind', [SW, IterNorm, GW, BIN, BCN, FRN])
+def test_a_layer_without_scripted_form_is_refused_by_name(kind):
     with pytest.raises(NotImplementedError, match=f'{kind.__name__} has a rule .*jit.trace'):
         torch.jit.script(kind(4).eval())

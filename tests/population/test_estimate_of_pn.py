@@ -1,4 +1,4 @@
-"""Estimates of the population of PN, and of its kurtosis alone."""
+"""Estimates of the population of PN and BRN, and of PN's kurtosis alone."""
 
 import copy
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from normplug import PN
+from normplug import BRN, PN
 from normplug.batch_noise import excess_kurtosis
 from normplug.population import PopulationError, estimate_population
 
@@ -39,6 +39,19 @@ def test_only_the_chosen_layers_change_and_all_normalize_by_the_batch():
     torch.testing.assert_close(
         net.norms[2].running_mean, torch.zeros(3).double(), atol=1e-9, rtol=0
     )
+
+
+def test_a_brn_too_normalizes_by_the_batch_meanwhile():
+    net = Net()
+    net.norms = nn.Sequential(BRN(3, r_max=3, d_max=5), nn.BatchNorm2d(3)).double()
+    xs = [torch.randn(2, 3, 4, 5, dtype=torch.float64) * (i + 1) + i for i in range(3)]
+    assert estimate_population(net, xs, 3) == []
+    flat = torch.cat([x.transpose(0, 1).flatten(1) for x in xs], 1)
+    torch.testing.assert_close(net.norms[0].running_mean, flat.mean(1))
+    torch.testing.assert_close(net.norms[0].running_var, flat.var(1))
+    zero = torch.zeros(3).double()
+    torch.testing.assert_close(net.norms[1].running_mean, zero, atol=1e-9, rtol=0)
+    assert not net.norms[0].is_batch_norm
 
 
 def test_values_that_are_not_finite():

@@ -1,0 +1,122 @@
+"""Batch-Channel Norm: batch norm, then group norm of what it gives, in one pass.
+
+Qiao, Wang, Liu, Shen and Yuille, "Rethinking Normalization and Elimination Singularity in Neural
+Networks" (arXiv 1911.09738): batch norm with γ and β of each channel, then group norm
+with a weight and a bias of each group. Batch norm is one map for all pixels of a channel,
+x ↦ a (x − μ_B) + β with a = γ / sqrt(σ²_B + ε), so that the moments of what it gives are those of
+its input, mapped; no pixel has to be read again.
+"""
+
+from functools import partial
+
+from torch import Tensor
+
+from normplug.norms.base import BaseNorm
+from normplug.norms.grouped import Grouped
+from normplug.ops import Rule
+from normplug.stats import Affine, Moments, pool, standardize
+
+__all__ = ['BCN', 'SyncBCN']
+
+
+def bcn_rule(
+    instance: Moments,
+    batch: Moments,
+    weight: Tensor,
+    bias: Tensor,
+    group_weight: Tensor,
+    group_bias: Tensor,
+    *,
+    eps: float,
+) -> Affine:
+    """Batch norm and group norm, one map after the other.
+
+    Args:
+        instance, batch, weight, bias: as in any rule; γ and β are batch norm's.
+        group_weight, group_bias: of the group norm, (G,).
+        eps: added to the variances of both.
+    """
+    by_batch = standardize(instance, batch, weight, bias, eps)
+    groups = group_weight.numel()
+    # At the instance mean batch norm gives its offset, which is so the mean of its output.
+    given = Moments(by_batch.offset, by_batch.scale.square() * instance.var)
+    given = Moments(*(t.unflatten(1, (groups, -1)) for t in given))
+    own = group_weight.unsqueeze(-1), group_bias.unsqueeze(-1)
+    scale, offset = standardize(given, pool(given, 2, keepdim=True), *own, eps)
+    return Affine(by_batch.scale * scale.flatten(1), offset.flatten(1))
+
+
+class BCN(Grouped, BaseNorm):
+    """Batch-Channel Norm for (N, C) and (N, C, *spatial) inputs.
+
+    The paper uses it behind convolutions with weight standardization: ``conv_cfg=dict(
+    type='ConvWS')`` of mmcv.
+
+    Args:
+        num_features: C.
+        eps: added to the variances of both norms.
+        momentum: weight of the new batch in the running statistics.
+        num_groups: G, which must divide C, and is C where that is less. A group of one channel is
+            normalized as by instance norm, which undoes the bias, and of the weight all but the
+            sign.
+        frozen, virtual_batch_size: see :class:`BaseNorm`.
+
+    Attributes:
+        weight, bias: of the batch norm, (C,), so that its checkpoints load by name.
+        group_weight, group_bias: of the group norm, (G,).
+
+    Raises:
+        ValueError: an argument is out of range, or does not divide the channels, by name.
+    """
+
+    _on_foreign_checkpoint = (
+        'It has no group_weight and group_bias, which stay as they are; the rest is used, and '
+        'normalized once more by groups, so that the activations will change.'
+    )
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        *,
+        num_groups: int = 32,
+        frozen: bool = False,
+        virtual_batch_size: int | None = None,
+    ) -> None:
+        super().__init__(
+            num_features, eps, momentum, frozen=frozen, virtual_batch_size=virtual_batch_size
+        )
+        self.num_groups = self._divisor('num_groups', num_groups)
+        self.add_parameter('group_weight', (self.num_groups,), 1.0)
+        self.add_parameter('group_bias', (self.num_groups,), 0.0)
+
+    def rule(self, x: Tensor) -> Rule:
+        """Batch norm, then group norm."""
+        return partial(bcn_rule, eps=self.eps)
+
+    def rule_params(self) -> tuple[Tensor, ...]:
+        """γ and β of the channels, then of the groups."""
+        return self.weight, self.bias, self.group_weight, self.group_bias
+
+    def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
+        """Accept the released layout: a batch norm ``bn``, and groups of (1, G, 1)."""
+        if f'{prefix}bn.weight' in state_dict:
+            for name in ('weight', 'bias'):
+                group = state_dict.pop(prefix + name, None)
+                if group is not None:
+                    state_dict[f'{prefix}group_{name}'] = group
+            below = f'{prefix}bn.'
+            for name in [name for name in state_dict if name.startswith(below)]:
+                state_dict[prefix + name.removeprefix(below)] = state_dict.pop(name)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def extra_repr(self) -> str:
+        """Return the arguments for ``repr``."""
+        return f'{super().extra_repr()}, num_groups={self.num_groups}'
+
+
+class SyncBCN(BCN, BaseNorm):
+    """BCN whose batch statistics are those of all ranks; arguments as :class:`BCN`."""
+
+    synchronized = True
