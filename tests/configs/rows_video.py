@@ -46,19 +46,22 @@ WHITELIST = (
     '*_dataloader.num_workers',
     '*_dataloader.persistent_workers',
     'model.cls_head.num_classes',
-    # Half as many frames, and their size.
+    # A quarter of the frames, over half of their time, and their size.
     '*_dataloader.dataset.pipeline.1.clip_len',
+    '*_dataloader.dataset.pipeline.1.frame_interval',
     'train_dataloader.dataset.pipeline.3.scale_range',
     'train_dataloader.dataset.pipeline.4.size',
     '*_dataloader.dataset.pipeline.3.scale',
     'val_dataloader.dataset.pipeline.4.crop_size',
-    # Depth and width, and GN's groups and the head's input with them.
+    # Depth and width, and GN's groups and the head's input with them; kernels over time.
     'model.backbone.depth',
     'model.backbone.base_channels',
     'model.backbone.inflate',
+    'model.backbone.conv1_kernel',
+    'model.backbone.conv1_stride_t',
     'model.cls_head.in_channels',
     'model.backbone.norm_cfg.num_groups',
-    # Schedule and learning rate; in 1200 iterations a running average has to be a faster one.
+    # Schedule and learning rate; in 1000 iterations a running average has to be a faster one.
     'train_cfg.max_epochs',
     'train_cfg.val_interval',
     'default_hooks.checkpoint.interval',

@@ -70,11 +70,11 @@ def test_clips_of_32_frames_at_interval_2():
     assert cfg.model.cls_head.average_clips == 'prob'
 
 
-def test_the_twin_has_half_as_many_frames_at_the_same_interval():
+def test_the_twin_has_a_quarter_of_the_frames_over_half_of_their_time():
     cfg = load('i3d/i3d_r18-w32_sn_1xb8_digits.py')
     for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
         sampling = loader.dataset.pipeline[1]
-        assert (sampling.clip_len, sampling.frame_interval) == (16, 2)
+        assert (sampling.clip_len, sampling.frame_interval) == (8, 4)
 
 
 @pytest.mark.parametrize('name', FULL)

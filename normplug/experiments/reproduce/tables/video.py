@@ -39,6 +39,6 @@ TABLE6 = Table(
     'Luo, VALSE 2018, slides of Switchable Normalization',
     (_TOP1, _TOP5, _ONE_CLIP),
     tuple(_row(norm, clips) for clips in (8, 4) for norm in (*_PUBLISHED, *_OTHERS)),
-    'ResNet-18 of half the width on clips of 16 frames of 48x48 pixels, digits that move, in 8 '
+    'ResNet-18 of half the width on clips of 8 frames of 48x48 pixels, digits that move, in 8 '
     'classes; 8 or 4 clips for the gradient and the statistics',
 )
