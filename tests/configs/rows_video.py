@@ -61,7 +61,7 @@ WHITELIST = (
     'model.backbone.conv1_stride_t',
     'model.cls_head.in_channels',
     'model.backbone.norm_cfg.num_groups',
-    # Schedule and learning rate; in 1000 iterations a running average has to be a faster one.
+    # Schedule and learning rate; in 800 iterations a running average has to be a faster one.
     'train_cfg.max_epochs',
     'train_cfg.val_interval',
     'default_hooks.checkpoint.interval',
