@@ -77,13 +77,22 @@ def test_huge_pages_are_asked_for():
 
 @pytest.mark.parametrize('kind', [SN, IBN])
 @pytest.mark.parametrize('name', INPUTS)
-@pytest.mark.parametrize('backend', ['eager', pytest.param('compiled', marks=pytest.mark.slow)])
-def test_a_layer_writes_what_it_should(backend, name, kind):
+def test_a_layer_writes_what_it_should(name, kind):
+    check_layer(name, kind)
+
+
+# Other inputs: test_compiled_inputs.
+@pytest.mark.slow
+@pytest.mark.parametrize('name', ['several threads', 'huge pages', 'volumes', 'channels_last'])
+def test_compiled_code_writes_what_it_should(compiled, name):
+    check_layer(name, SN)
+
+
+def check_layer(name, kind):
     """In training and evaluation, against the same layer in float64 on x laid out in a row."""
     x = INPUTS[name]()
     tolerance = 4 * TOLERANCE[x.dtype]  # which is for sums of a thousand; these are of 36 thousand
     dy = random_input(tuple(x.shape), x.dtype, seed=2)
-    normplug.set_backend(backend)
     layer, leaf = built(Case('', kind), x.shape[1]).to(x.dtype), x.detach().requires_grad_()
     y = layer(leaf)
     # x.grad would have the leaf's layout, whatever the layer's gradient has.
