@@ -1,5 +1,6 @@
 """For every test."""
 
+import gc
 import os
 import random
 
@@ -22,6 +23,16 @@ def seed_every_test():
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True, scope='module')
+def what_lasts_is_no_garbage():
+    """mmengine collects garbage for each dataset: seconds, once compilers have left their caches.
+
+    Else a training of one second took fifteen late in a run of all tests.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture
