@@ -1,6 +1,6 @@
 """mmaction2's `PyAVDecode`, without the work that its result does not need.
 
-It converts each frame up to the last of a clip to RGB, of which the clip keeps 16 or 32, and since
+It converts each frame up to the last of a clip to RGB, of which the clip keeps a few, and since
 17.0 PyAV starts a thread per core for each of them (PyAV-Org/PyAV#2200). Small frames then take
 several times as long, and the workers of a data loader disturb one another. Here the frames of the
 clip alone are converted, in one thread. The images are the same, and those of the other modes, and
