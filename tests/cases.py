@@ -195,6 +195,18 @@ def run(layer: nn.Module, x: Tensor, dy: Tensor) -> dict[str, Tensor]:
     return {'y': y.detach(), 'dx': x.grad, **grads, **dict(layer.named_buffers())}
 
 
+def by_formula(
+    layer: nn.Module, formula: Callable[[nn.Module, Tensor], Tensor], x: Tensor, dy: Tensor
+) -> dict[str, Tensor]:
+    """What :func:`run` finds, but for buffers, of ``formula(layer, x)`` in plain torch."""
+    leaf = x.clone().requires_grad_()
+    y = formula(layer, leaf)
+    names, params = zip(*layer.named_parameters(), strict=True)
+    dx, *grads = torch.autograd.grad(y, (leaf, *params), dy)
+    named = {f'grad.{name}': g for name, g in zip(names, grads, strict=True)}
+    return {'y': y.detach(), 'dx': dx, **named}
+
+
 def assert_same(actual: dict, expected: dict, tolerance: float, **magnitude: float) -> None:
     """Every tensor of ``expected`` is met, relative to its own largest magnitude.
 

@@ -61,7 +61,7 @@ class BeforeStep:
         kept = self._kept.take()
         self._require(
             kept is not None,
-            'activation checkpointing recomputes a forward whose population is gone: blocks that '
+            'activation checkpointing recomputes a forward whose statistics are gone: blocks that '
             'share the layer, another forward in training mode before the backward pass, nested '
             'checkpoints, or a second backward pass; set with_cp=False',
         )

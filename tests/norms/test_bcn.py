@@ -8,7 +8,7 @@ from torch.autograd import gradcheck
 from torch.func import functional_call
 
 from normplug.norms import BCN
-from tests.cases import assert_same, random_input, run
+from tests.cases import assert_same, by_formula, random_input, run
 from tests.norms.pn_cases import EXACT, trained
 from tests.test_golden import load
 
@@ -40,12 +40,7 @@ def in_a_row(layer, x):
 def test_batch_norm_and_group_norm_in_a_row(groups, training):
     layer = trained(BCN(6, num_groups=groups)).train(training)
     x, dy = (random_input(SHAPE, torch.float64, seed) for seed in (0, 5))
-    leaf = x.clone().requires_grad_()
-    y = in_a_row(layer, leaf)
-    names, params = zip(*layer.named_parameters(), strict=True)
-    dx, *grads = torch.autograd.grad(y, (leaf, *params), dy)
-    want = {'y': y.detach(), 'dx': dx}
-    want |= {f'grad.{name}': g for name, g in zip(names, grads, strict=True)}
+    want = by_formula(layer, in_a_row, x, dy)
     got = run(layer, x, dy)
     assert_same({name: got[name] for name in want}, want, EXACT)
 

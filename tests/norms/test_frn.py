@@ -7,7 +7,7 @@ from torch.autograd import gradcheck
 from torch.func import functional_call
 
 from normplug.norms import FRN
-from tests.cases import TOLERANCE, assert_same, random_input, run
+from tests.cases import TOLERANCE, assert_same, by_formula, random_input, run
 from tests.norms.pn_cases import EXACT, SHAPE, by_channel
 from tests.test_golden import load
 
@@ -30,12 +30,7 @@ def transcribed(layer, x):
 def test_the_formula(shape, learned_eps):
     layer = randomized(learned_eps=learned_eps)
     x, dy = (random_input(shape, torch.float64, seed) for seed in (0, 5))
-    leaf = x.clone().requires_grad_()
-    y = transcribed(layer, leaf)
-    names, params = zip(*layer.named_parameters(), strict=True)
-    dx, *grads = torch.autograd.grad(y, (leaf, *params), dy)
-    want = {'y': y.detach(), 'dx': dx}
-    want |= {f'grad.{name}': g for name, g in zip(names, grads, strict=True)}
+    want = by_formula(layer, transcribed, x, dy)
     for training in (True, False):
         assert_same(run(layer.train(training), x, dy), want, EXACT)
 
