@@ -57,6 +57,9 @@ class BaseNorm(PerSampleGradients, Scripted, ResettableState):
         process_group: the ranks to synchronize over (``torch.distributed.ProcessGroup``), set on
             the built layer; None for the default group.
 
+        centred: whether the running statistics are a mean and the variance about it; if not, zeros
+            and the mean square.
+
     Raises:
         ValueError: an argument is out of range, or the input does not fit, by name.
     """
@@ -66,6 +69,7 @@ class BaseNorm(PerSampleGradients, Scripted, ResettableState):
     batch_from: int | None = 0
     instance_correction = 0
     synchronized = False
+    centred = True
     process_group = None
 
     def __init__(
