@@ -59,6 +59,8 @@ class BaseNorm(PerSampleGradients, Scripted, ResettableState):
 
         centred: whether the running statistics are a mean and the variance about it; if not, zeros
             and the mean square.
+        remembers: whether training normalizes by more than this batch: by earlier ones, or by what
+            other layers found.
 
     Raises:
         ValueError: an argument is out of range, or the input does not fit, by name.
@@ -70,6 +72,7 @@ class BaseNorm(PerSampleGradients, Scripted, ResettableState):
     instance_correction = 0
     synchronized = False
     centred = True
+    remembers = False
     process_group = None
 
     def __init__(

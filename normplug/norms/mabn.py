@@ -235,9 +235,9 @@ class MABN(BeforeStep, BaseNorm):
 
 
 def put(window: Tensor, place: Tensor, value: Tensor, is_good: Tensor) -> None:
-    """Write ``value``, (C,), into row ``place`` of a window (k, C), where ``is_good``, ()."""
-    row = torch.where(is_good, value.to(window.dtype), window[place])
-    window.index_copy_(0, place.view(1), row.unsqueeze(0))
+    """Write ``value``, (C,), into row ``place``, (), of a window (k, C), where ``is_good``, ()."""
+    is_it = torch.arange(len(window), device=window.device) == place
+    window.copy_(torch.where((is_it & is_good).unsqueeze(1), value.to(window.dtype), window))
 
 
 class _WithOthers(torch.autograd.Function):
