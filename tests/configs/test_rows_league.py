@@ -6,6 +6,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from normplug.experiments.reproduce.tables import SEVERAL, TABLES
 from normplug.norms import SN, BaseNorm
+from normplug.norms.whitening import WhiteningNorm
 from tests.configs.loading import build, load
 from tests.configs.rows_league import BACKBONES, NETWORKS, digits, full
 from tests.configs.rows_whitening import ONE_IMAGE
@@ -24,6 +25,10 @@ PIXELS = {f'model.data_preprocessor.{key}' for key in ('mean', 'std', 'bgr_to_rg
 RATES = {'optim_wrapper.constructor', 'optim_wrapper.paramwise_cfg'}
 RATES |= {f'optim_wrapper.paramwise_cfg.ratio_{what}_mult' for what in ('lr', 'decay')}
 TABLE = dict(zip(NETWORKS, (TABLES[name] for name in SEVERAL['league']), strict=True))
+# Blocks whose 3x3 convolution has it behind, beside the stem.
+BLOCKS = [f'{stage}.{k}' for stage, n in enumerate((3, 4, 6, 3), start=1) for k in range(n)]
+PLACES = {'iternorm': [], 'gw': BLOCKS}
+PLACES['sw'] = ['1.1', '2.1', '2.3', '3.1', '3.3', '3.5']
 # Types of all GPUs' statistics.
 SYNC = [row for row in TABLE['faster_rcnn'].rows if row.real.variant == '_sync']
 
@@ -54,6 +59,8 @@ def test_rows_differ_in_the_backbones_norms_alone(row, network, config):
     assert found - backbone <= allowed | {'custom_hooks'}
     added = [hook.type for hook in other.custom_hooks[len(bn.custom_hooks) :]]
     assert added == HOOKS.get(row, [])
+    is_standardized = other.model.backbone.get('conv_cfg') == dict(type='ConvWS')
+    assert is_standardized == (row in ('gn-ws', 'bcn'))
     stages, is_eval = (other.model.backbone.get(key) for key in sorted(FROZEN))
     assert (stages, is_eval) in ([(1, True)] if frozen else [(-1, False), (None, False)])
 
@@ -79,6 +86,14 @@ def test_rows_start_from_the_pretraining_of_their_backbone(row, network):
         norm = {**backbone.norm_cfg, 'type': 'BN' if row == 'brn' else backbone.norm_cfg.type}
         for key in ('type', 'num_groups', 'eps'):
             assert theirs.norm_cfg.get(key) == norm.get(key), key
+
+
+@pytest.mark.parametrize(('row', 'blocks'), PLACES.items())
+def test_whitening_stands_where_it_was_published(row, blocks):
+    model = build(load(full(row, 'faster_rcnn')), values=False)
+    layers = {n: m for n, m in model.backbone.named_modules() if isinstance(m, WhiteningNorm)}
+    assert set(layers) == {'bn1', *(f'layer{block}.bn2' for block in blocks)}
+    assert {layer.size for layer in layers.values()} == {16 if row == 'sw' else 64}
 
 
 @pytest.mark.parametrize('network', NETWORKS)
