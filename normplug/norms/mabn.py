@@ -7,6 +7,7 @@ weights come before it (``conv_cfg=dict(type='CenConv')``). The gradient of batc
 batch statistic, the mean of ∂L/∂z · z; it too is averaged over the last k batches.
 """
 
+import warnings
 from functools import partial
 
 import torch
@@ -220,6 +221,7 @@ class MABN(BeforeStep, BaseNorm):
         names = [prefix + name for name in ('weight', 'bias', 'running_mean', 'running_var')]
         if prefix + 'square_window' in state_dict:
             state_dict.setdefault(names[2], torch.zeros_like(self.running_mean))
+            self._fit_windows(state_dict, prefix)
         elif all(name in state_dict for name in names):
             weight, bias, mean, var = [state_dict[name].double() for name in names]
             scale = weight * torch.rsqrt(var + self.eps)
@@ -228,6 +230,18 @@ class MABN(BeforeStep, BaseNorm):
             for name, value in zip(names, found, strict=True):
                 state_dict[name] = value.to(state_dict[name].dtype)
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def _fit_windows(self, state_dict: dict[str, Tensor], prefix: str) -> None:
+        found = state_dict[prefix + 'square_window']
+        if found.shape == self.square_window.shape:
+            return
+        for name in ('square_window', 'gradient_window', 'num_batches_tracked'):
+            state_dict[prefix + name] = torch.zeros_like(getattr(self, name))
+        warnings.warn(
+            f'MABN: the checkpoint has windows of {len(found)} batches, and norm_cfg window='
+            f'{self.window}: they start empty, with another warm-up. The rest is used.',
+            stacklevel=4,
+        )
 
     def extra_repr(self) -> str:
         """Return the arguments for ``repr``."""

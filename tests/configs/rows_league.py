@@ -15,6 +15,7 @@ BACKBONES: dict[str, tuple[dict[str, int], dict[str, int]]] = {
         'kn': 'KN',
         'brn': 'BRN',
         'bcn': 'BCN',
+        'mabn': 'MABN',
         'frn': 'FRN',
     }.items()
 }
@@ -55,9 +56,9 @@ EXPECTED: dict[str, dict[str, dict[str, int]]] = {
 }
 EXPECTED |= {
     f'imagenet/resnet18-w32_{row}_1xb32_digits.py': {'backbone': BACKBONES[row][0]}
-    for row in ('gn-ws', 'bcn', 'frn', 'iternorm')
+    for row in ('gn-ws', 'bcn', 'mabn', 'frn', 'iternorm')
 }
 EXPECTED |= {
     f'imagenet/resnet50_{row}_8xb32_imagenet.py': {'backbone': BACKBONES[row][1]}
-    for row in ('bcn', 'frn', 'iternorm', 'sw')
+    for row in ('bcn', 'mabn', 'frn', 'iternorm', 'sw')
 }

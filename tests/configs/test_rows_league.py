@@ -146,7 +146,7 @@ def test_nothing_is_trained_twice(network):
     two, one, many = (rows(network, images) for images in (2, 1, 16))
     # Without a batch 8 GPUs x 2 images are what 16 are.
     same = {norm for norm, row in many.items() if row.real == two.get(norm, many['GW']).real}
-    assert same == {'frozen BN', 'GN', 'GN+WS', 'FRN'}
+    assert same == {'frozen BN', 'GN', 'GN+WS', 'MABN', 'FRN'}
     assert 'SyncBN' not in {*one, *two}
     assert 'BN' not in many
     # What the tables of whitening have is theirs.

@@ -153,6 +153,15 @@ def test_a_batch_norm_is_the_same_function_in_evaluation():
     assert not layer.running_mean.any()
 
 
+def test_windows_of_another_length_start_empty():
+    trained_by_32, layer = late(), MABN(3, window=5)
+    with pytest.warns(UserWarning, match='windows of 3 batches, and norm_cfg window=5'):
+        layer.load_state_dict(trained_by_32.state_dict())
+    assert layer.num_batches_tracked == 0
+    assert not layer.gradient_window.any()
+    torch.testing.assert_close(layer.running_var, trained_by_32.running_var.float())
+
+
 def test_in_a_config():
     block = ConvModule(
         3, 4, 3, conv_cfg=dict(type='CenConv'), norm_cfg=dict(type='MABN', window=2, warmup=1)

@@ -23,6 +23,7 @@ _NORMS: dict[str, dict[str, str]] = {
     'IBN-a': {'': 'SyncBN'},
     'KN': {'': 'SyncKN'},
     'BRN': {'': 'SyncBRN'},
+    'MABN': {},  # batches of other GPUs are not in its windows
     'BCN': {'': 'SyncBCN'},
     'FRN': {},
     'SW': {'': 'SyncBN', 'norms.0.': 'SyncSW', 'norms.1.': 'SyncSW'},
@@ -100,6 +101,8 @@ _SN_AT_1 = {
     'model.backbone.norm_cfg.using_bn': False,
     'model.backbone.init_cfg.checkpoint': 'checkpoints/resnet50v1_sn_8x1.pth',
 }
+# Batches of MABN's windows: as many as make 32 images.
+_WINDOW = 'model.backbone.norm_cfg.window'
 
 
 def _digits(network: _Network, norm: str, images: int) -> Scale:
@@ -109,6 +112,8 @@ def _digits(network: _Network, norm: str, images: int) -> Scale:
     table = 'whitening' if norm in _WHITENING else 'league'
     variant = '' if images == 2 else f'_b{images}'
     changes = network.changes[f'digits{variant}'] if variant else {}
+    if variant and norm == 'MABN':
+        changes = {**changes, _WINDOW: 32 // images}
     return Scale(network.digits.format(f'{config}_{table}'), variant=variant, options=changes)
 
 
@@ -118,7 +123,8 @@ def _real(network: _Network, norm: str, images: int) -> Scale:
     shared = (network, norm) == (_DETECTION, 'frozen BN')
     path = network.real.format(config if shared else f'{config}_league')
     if images == 1:
-        changes = {**network.changes['real_b1'], **(_SN_AT_1 if norm == 'SN' else {})}
+        own = {'SN': _SN_AT_1, 'MABN': {_WINDOW: 32}}.get(norm, {})
+        changes = {**network.changes['real_b1'], **own}
         return Scale(path, variant='_b1', options=changes)
     if images == 2 or not _NORMS[norm]:
         return Scale(path)
@@ -142,7 +148,7 @@ def _table(name: str, model: str, column: Column, network: _Network) -> Table:
         f'{model} by images of the statistics; norms in the backbone alone, each at its published '
         'places',
         'none of these rows. At full scale 16 images are those of 8 GPUs x 2, in Sync types, and '
-        'frozen BN, GN, GN+WS and FRN, which have no batch, are the same runs as at 2',
+        'frozen BN, GN, GN+WS and FRN, which have no batch, and MABN, are the same runs as at 2',
         (column,),
         tuple(rows),
         'ResNet-18 of half the width on digits; at 16 images one process has the batch, so that '
