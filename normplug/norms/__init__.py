@@ -5,6 +5,7 @@ from normplug.norms.bcn import BCN, SyncBCN
 from normplug.norms.bin import BIN
 from normplug.norms.bn import GhostBN, PortableSyncBN
 from normplug.norms.brn import BRN, SyncBRN
+from normplug.norms.cbn import CBN
 from normplug.norms.frn import FRN
 from normplug.norms.gw import GW
 from normplug.norms.ibn import IBN, SyncIBN
@@ -19,6 +20,7 @@ __all__ = [
     'BCN',
     'BIN',
     'BRN',
+    'CBN',
     'FRN',
     'GW',
     'IBN',
