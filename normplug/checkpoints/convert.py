@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
+from normplug.norms.history import History
+
 from . import names
 from .fit import kind_in
 from .layers import Entries, convert_layer, kind_of, norm_layers
@@ -93,6 +95,7 @@ def convert(
         where, kind = f'{source.path}: layer {name}', kind_of(entries)
         # The kurtosis of a PN and the bounds of a BRN are no batch norm's, and of no use to others.
         drops = {'kurtosis', 'r_max', 'd_max'} if to == 'released' or plan[name] != 'BN' else set()
+        drops |= {*History.NAMES}  # of a CBN: of its convolution in that training
         given = {leaf: value for leaf, value in entries.items() if leaf not in drops}
         converted[name] = convert_layer(given, plan[name], logit_init, where, model.get(name))
         report.norms[kind if kind == plan[name] else f'{kind} → {plan[name]}'] += 1

@@ -14,7 +14,17 @@ from normplug.kalman.trace import Trace
 from normplug.norms.cbn import CBN
 from normplug.own_code import own_code
 
-__all__ = ['LinkToConvolution', 'check_runs_once', 'links_of', 'reason_for_none']
+__all__ = [
+    'LinkToConvolution',
+    'SharedLayerError',
+    'check_runs_once',
+    'links_of',
+    'reason_for_none',
+]
+
+
+class SharedLayerError(ValueError):
+    """A CBN runs several times in a forward."""
 
 
 class _Calls:
@@ -76,10 +86,10 @@ class LinkToConvolution:
 
 
 def check_runs_once(layers: dict[str, CBN], trace: Trace) -> None:
-    """Raise ``ValueError`` if a layer that trains ran several times in the forward."""
+    """Raise :class:`SharedLayerError` if a layer that trains ran several times in the forward."""
     for name in trace.shared & layers.keys():
         if layers[name].training and not layers[name].frozen:
-            raise ValueError(
+            raise SharedLayerError(
                 f'{name}: this CBN runs several times in a forward, as a head does that is shared '
                 'over levels: what it remembers would mix their inputs. Give each level a norm of '
                 "its own (mmdet's RetinaSepBNHead does), or this part another norm_cfg"

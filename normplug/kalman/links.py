@@ -170,8 +170,8 @@ def link_kalman(model: nn.Module, forward: Callable[[], Any]) -> list[LinkReport
         The result for each layer, in the order of ``model.named_modules()``; empty without both.
 
     Raises:
-        ValueError: KN layers under activation checkpointing (``with_cp=True``); a CBN layer that
-            runs several times in a forward.
+        ValueError: KN layers under activation checkpointing (``with_cp=True``).
+        SharedLayerError: a CBN layer that trains runs several times in the forward.
     """
     layers = {name: m for name, m in model.named_modules() if isinstance(m, (KN, CBN))}
     if not layers:

@@ -164,6 +164,9 @@ class CBN(Linked, BeforeStep, BaseNorm):
                 return super().forward(x)
             return self._over_iterations(x)
 
+    def _needs_link(self, x: Tensor) -> bool:
+        return super()._needs_link(x) and not self.is_batch_norm
+
     def _is_alone(self) -> bool:
         return self.link is None or self.link.conv is None
 

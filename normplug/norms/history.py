@@ -130,6 +130,13 @@ class History:
         self.entries: deque[Entry] = deque(maxlen=size)
         self.iterations = 0
 
+    def __copy__(self) -> History:
+        """Return one of the same entries."""
+        twin = History(self.entries.maxlen)
+        twin.entries.extend(self.entries)
+        twin.iterations = self.iterations
+        return twin
+
     def clear(self) -> None:
         """Forget all."""
         self.entries.clear()

@@ -24,11 +24,14 @@ class Linked:
     def _check_input(self, x: Tensor) -> None:
         super()._check_input(x)
         self._require(
-            self.link is not None or not self.takes_batch_statistics(x),
+            self.link is not None or not self._needs_link(x),
             'this layer was never linked to its predecessor, or is a copy: add '
             "custom_hooks=[dict(type='KalmanLinkHook')] to the config, or call "
             'normplug.link_kalman(model, ...) before training',
         )
+
+    def _needs_link(self, x: Tensor) -> bool:
+        return self.takes_batch_statistics(x)
 
     def __prepare_scriptable__(self) -> Linked:
         """Return what ``torch.jit.script`` compiles: this layer, unless it is linked."""

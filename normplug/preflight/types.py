@@ -29,6 +29,7 @@ _FULL_NAMES = [
     (re.compile(r'^batch_?renorm\w*$', re.IGNORECASE), 'BRN'),
     (re.compile(r'^(batch_?channel\w*|bcnorm\w*)$', re.IGNORECASE), 'BCN'),
     (re.compile(r'^(batch_?instance\w*|binorm\w*)$', re.IGNORECASE), 'BIN'),
+    (re.compile(r'^(cross_?iter\w*|cbatch_?norm\w*|cbn\dd)$', re.IGNORECASE), 'CBN'),
     (re.compile(r'^filter_?resp\w*$', re.IGNORECASE), 'FRN'),
     (re.compile(r'^group_?(whiten\w*|itn)$', re.IGNORECASE), 'GW'),
 ]

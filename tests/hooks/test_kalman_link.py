@@ -91,7 +91,7 @@ def test_without_the_hook(config):
 
 
 def test_without_kn(config):
-    with pytest.raises(UnsuitableModelError, match='the model has no KN; remove the hook'):
+    with pytest.raises(UnsuitableModelError, match='the model has no KN or CBN; remove the hook'):
         tiny.build(config('sn', model='NoisyModel')).train()
 
 
