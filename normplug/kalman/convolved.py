@@ -87,8 +87,8 @@ class LinkToConvolution:
 
 def check_runs_once(layers: dict[str, CBN], trace: Trace) -> None:
     """Raise :class:`SharedLayerError` if a layer that trains ran several times in the forward."""
-    for name in trace.shared & layers.keys():
-        if layers[name].training and not layers[name].frozen:
+    for name, layer in layers.items():
+        if name in trace.shared and layer.training and not layer.frozen:
             raise SharedLayerError(
                 f'{name}: this CBN runs several times in a forward, as a head does that is shared '
                 'over levels: what it remembers would mix their inputs. Give each level a norm of '

@@ -17,6 +17,7 @@ from functools import partial
 from typing import Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from normplug.filters import observed
@@ -146,7 +147,9 @@ class CBN(Linked, BeforeStep, BaseNorm):
         conv = self.link.conv
         past_burnin = conv is not None and self.history.iterations >= self.burnin
         if past_burnin and self.history.entries:
-            return compensated(self.history.entries, conv)
+            past = compensated(self.history.entries, conv)
+            # As many rows while the history fills: the same compiled code.
+            return tuple(F.pad(t, (0, 0, 0, self.buffer_num - len(t))) for t in past)
         if past_burnin or not self.released_statistics:
             return ()
         count = x.numel() // x.shape[1]

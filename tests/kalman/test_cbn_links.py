@@ -142,6 +142,21 @@ def test_levels_with_norms_of_their_own():
     assert [len(norm.history.entries) for norm in head.norms] == [3, 3]
 
 
+def test_a_detectors_neck_and_head():
+    """FPN, and a head whose levels share convolutions but no norms."""
+    pytest.importorskip('mmdet')
+    from mmdet.registry import MODELS
+
+    own = dict(norm_cfg=dict(type='CBN'))
+    neck = dict(type='FPN', in_channels=[3, 3], out_channels=4, num_outs=2)
+    head = dict(type='RetinaSepBNHead', num_classes=2, in_channels=4, feat_channels=4, num_ins=2)
+    net = nn.Sequential(MODELS.build({**neck, **own}), MODELS.build({**head, **own}))
+    found = reports(net, (IMAGES, IMAGES[..., :3, :3]))
+    assert len(found) == 4 + 2 * 2 * 4
+    assert not any(report.reason for report in found.values())
+    assert str(found['1.cls_convs.1.2.bn']) == '1.cls_convs.1.2.bn ← 1.cls_convs.0.2.conv'
+
+
 def test_never_linked():
     net = nn.Sequential(conv(3, 4), cbn(4))
     with pytest.raises(ValueError, match=r"type='CBN'.*never linked.*KalmanLinkHook"):
