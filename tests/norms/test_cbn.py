@@ -8,10 +8,12 @@ import torch
 from mmengine.model import ExponentialMovingAverage
 from mmengine.runner.checkpoint import get_state_dict, load_state_dict
 from torch import nn
-from torch.func import jvp
+from torch.autograd import gradcheck, gradgradcheck
+from torch.func import functional_call, jvp
 from torch.utils.checkpoint import checkpoint
 
 from normplug import CBN, link_kalman
+from normplug.kalman.snapshot import undisturbed
 from tests.cases import TOLERANCE, assert_same, run
 from tests.test_golden import load
 
@@ -178,6 +180,24 @@ def test_channels_of_a_negative_variance_take_no_part():
     assert reference.kept > 4
 
 
+def test_gradients_of_the_layer_alone():
+    """By x, with past iterations: any number of times."""
+    net = linked(nn.Conv2d(2, 2, 1, bias=False), size=(2, 3))
+    with torch.no_grad():
+        net[0].weight.copy_(torch.eye(2).view(2, 2, 1, 1))
+    training(net, range(2), lr=0.1, size=(2, 3))
+    x = batch(net, 3, (2, 3))[0].requires_grad_()
+    past = [t.clone() for t in net[1].history.entries[0]]
+
+    def function(x):
+        twin = relinked(copy.deepcopy(net), x.detach())  # which remembers nothing of the last call
+        return twin(x)
+
+    assert gradcheck(function, x)
+    assert gradgradcheck(function, x, fast_mode=True)
+    assert_same(dict(enumerate(net[1].history.entries[0])), dict(enumerate(past)), 0)
+
+
 def test_a_bias_before_the_layer_changes_nothing():
     """Also one that has moved since."""
     conv = nn.Conv2d(3, 4, 3)
@@ -298,6 +318,10 @@ def test_a_recomputation_that_is_not_sure_is_refused():
         y.backward()
 
 
+def transformed(net, x):
+    return functional_call(net, {name: t + 0 for name, t in net.named_buffers()}, (x,))
+
+
 def test_what_is_no_iteration_is_not_remembered():
     net = linked(nn.Conv2d(3, 4, 3))
     training(net, [0])
@@ -309,6 +333,9 @@ def test_what_is_no_iteration_is_not_remembered():
     with net[1].by_batch():
         net(x[:0])
     relinked(net, x)
+    with undisturbed(net):
+        net(x)
+    torch.func.grad(lambda x: transformed(net, x).square().sum())(x)
     assert_same(net.state_dict(), before, 0)
     frozen = linked(nn.Conv2d(3, 4, 3), frozen=False)
     frozen[1] = CBN(4, frozen=True).double()
