@@ -105,8 +105,8 @@ class CBN(Linked, BeforeStep, BaseNorm):
         frozen: see :class:`BaseNorm`.
 
     Raises:
-        ValueError: an argument is out of range; or activation checkpointing runs the layer a
-            second time after one forward, see :class:`BeforeStep`.
+        ValueError: an argument is out of range; activation checkpointing runs the layer a second
+            time after one forward, see :class:`BeforeStep`; or a CUDA graph captures training.
         RuntimeError: the input in training is not what the convolution gave.
     """
 
@@ -176,6 +176,10 @@ class CBN(Linked, BeforeStep, BaseNorm):
     # Not traced by a compiler: what is remembered is no argument.
     @torch.compiler.disable
     def _over_iterations(self, x: Tensor) -> Tensor:
+        self._require(
+            not (x.is_cuda and torch.cuda.is_current_stream_capturing()),
+            'a CUDA graph would repeat the iterations of its capture: train without one',
+        )
         taken = self.link.take(x)
         plan = self.plan(x)._replace(filter=observed)  # so that the batch's moments are returned
         params = self.by_instance(self.step_params(x), x, plan)
