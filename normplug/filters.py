@@ -10,7 +10,7 @@ from torch import Tensor
 
 from normplug.stats import Moments
 
-__all__ = ['kalman_filter', 'observed']
+__all__ = ['follow', 'kalman_filter', 'mean_square', 'observed']
 
 
 def kalman_filter(
@@ -51,3 +51,30 @@ def kalman_filter(
 def observed(batch: Moments) -> Moments:
     """Return the moments unchanged: the first layer of a chain has no prediction."""
     return Moments(batch.mean.clone(), batch.var.clone())
+
+
+def mean_square(batch: Moments, others: Tensor, share: Tensor) -> Moments:
+    """Return the batch's mean square, and, in place of a variance, its average with others.
+
+    Args:
+        batch: of the batch, (C,).
+        others: what the others add to the average, (C,).
+        share: of this one, (C,).
+    """
+    square = batch.var + batch.mean.square()
+    return Moments(square, others + share * square)
+
+
+def follow(batch: Moments, mean: Tensor, var: Tensor, speed: Tensor) -> Moments:
+    """Return running moments after a step towards the batch's; none has a gradient.
+
+    As in the released estimate of batch-channel norm, the batch's variance is about the *old* mean.
+
+    Args:
+        batch: of the batch, (C,) or (groups, C).
+        mean, var: the running moments before, (C,).
+        speed: the weight of the batch, ().
+    """
+    offset = batch.mean.detach() - mean
+    spread = batch.var.detach() + offset.square()
+    return Moments(mean + speed * offset, var + speed * (spread - var))

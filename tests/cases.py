@@ -14,19 +14,23 @@ from normplug.norms import (
     BIN,
     BRN,
     CBN,
+    EBN,
     FRN,
     GW,
     IBN,
     KN,
+    MABN,
     PN,
     SN,
     SSN,
     SW,
+    EstBCN,
     GhostBN,
     IterNorm,
     PortableSyncBN,
     SyncBCN,
     SyncBRN,
+    SyncEBN,
     SyncIBN,
     SyncIterNorm,
     SyncKN,
@@ -54,8 +58,8 @@ class Case:
     build: Callable[[int], nn.Module]
 
 
-# What an SSN has decided, and the bounds of a BRN, are no random numbers.
-FIXED_STATE = ('radius', 'mean_choice', 'var_choice', 'r_max', 'd_max')
+# What an SSN has decided, the bounds of a BRN and the speed of an EstBCN are no random numbers.
+FIXED_STATE = ('radius', 'mean_choice', 'var_choice', 'r_max', 'd_max', 'speed')
 
 
 def ssn(channels: int, radius: float = 0.0, **choices: list[float]) -> SSN:
@@ -118,6 +122,9 @@ CASES = [
     Case('bin', BIN),
     Case('cbn', lambda c: linked(c, CBN)),  # tests/norms/test_cbn.py has it behind convolutions
     Case('bcn', lambda c: BCN(c, num_groups=pairs(c))),
+    Case('est_bcn', lambda c: EstBCN(c, num_groups=pairs(c), speed=0.3)),
+    Case('ebn', EBN),
+    Case('mabn', MABN),  # which warms up here
     Case('frn', FRN),
     Case('frn_learned', lambda c: FRN(c, learned_eps=True)),
     Case('sw', lambda c: SW(c, num_pergroup=pairs(c))),
@@ -135,6 +142,7 @@ CASES = [
     Case('sync_pn_drawn', lambda c: drawn_pn(c, SyncPN)),
     Case('sync_brn', lambda c: SyncBRN(c, r_max=1.001, d_max=0.001)),  # all is clipped here
     Case('sync_bcn', lambda c: SyncBCN(c, num_groups=pairs(c))),
+    Case('sync_ebn', SyncEBN),
     Case('sync_sw', lambda c: SyncSW(c, num_pergroup=pairs(c))),
     Case('sync_iternorm', lambda c: SyncIterNorm(c, num_channels=pairs(c))),
     Case('portable_sync_bn', PortableSyncBN),
@@ -173,6 +181,7 @@ def built(case: Case, channels: int, dtype: torch.dtype = torch.float32, seed: i
 # What is a variance, or a covariance, of noise.
 _SPREADS = {
     'running_var': lambda noise: 1 + 0.5 * noise.tanh(),
+    'square_window': lambda noise: 1 + 0.5 * noise.tanh(),
     'kurtosis': lambda noise: noise.tanh(),
     'running_cov': lambda noise: torch.eye(len(noise[0])) + noise @ noise.mT / len(noise[0]),
 }

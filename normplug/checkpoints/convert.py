@@ -21,6 +21,9 @@ from .source import CheckpointError, Source, few
 
 __all__ = ['Conversion', 'convert']
 
+# What a PN, BRN, EstBCN or MABN has for its training alone: no batch norm's, of no use to others.
+_OF_TRAINING = ('kurtosis', 'r_max', 'd_max', 'speed', 'square_window', 'gradient_window')
+
 
 @dataclass
 class Conversion:
@@ -93,8 +96,7 @@ def convert(
     converted, kept = {}, {}
     for name, entries in layers.items():
         where, kind = f'{source.path}: layer {name}', kind_of(entries)
-        # The kurtosis of a PN and the bounds of a BRN are no batch norm's, and of no use to others.
-        drops = {'kurtosis', 'r_max', 'd_max'} if to == 'released' or plan[name] != 'BN' else set()
+        drops = set(_OF_TRAINING) if to == 'released' or plan[name] != 'BN' else set()
         drops |= {*History.NAMES}  # of a CBN: of its convolution in that training
         given = {leaf: value for leaf, value in entries.items() if leaf not in drops}
         converted[name] = convert_layer(given, plan[name], logit_init, where, model.get(name))

@@ -16,8 +16,16 @@ from .whitening import WHITENING
 __all__ = ['check_fit', 'check_network', 'kind_in', 'norms_in']
 
 # What a layer that is not told starts from by itself: a count of 0, a Gaussian's kurtosis (PN), the
-# bounds of norm_cfg (BRN).
-_OPTIONAL = ('.num_batches_tracked', '.kurtosis', '.r_max', '.d_max')
+# bounds of norm_cfg (BRN), its speed (EstBCN), empty windows (MABN).
+_OPTIONAL = (
+    '.num_batches_tracked',
+    '.kurtosis',
+    '.r_max',
+    '.d_max',
+    '.speed',
+    '.square_window',
+    '.gradient_window',
+)
 _KINDS = {'SN': SN, 'SSN': SSN, 'IBN': IBN, **WHITENING}
 
 

@@ -10,8 +10,9 @@ from fnmatch import fnmatchcase
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from normplug.models import CenConv2d
 from normplug.models.references import References
-from normplug.norms import BRN, CBN, KN, PN, SSN, BaseNorm, GhostBN, PortableSyncBN
+from normplug.norms import BRN, CBN, KN, MABN, PN, SSN, BaseNorm, GhostBN, PortableSyncBN
 from normplug.norms.whitening import WhiteningNorm
 from normplug.own_code import hooks_of, own_code
 
@@ -21,7 +22,7 @@ from .description import names_of
 __all__ = ['DeployPlan', 'make_plan']
 
 # In evaluation.
-_BATCH_NORMS = (PortableSyncBN, GhostBN, KN, PN, BRN, CBN)
+_BATCH_NORMS = (PortableSyncBN, GhostBN, KN, PN, BRN, MABN, CBN)
 _NATIVE = {'bn': 'BatchNorm{}d', 'in': 'InstanceNorm{}d', 'ln': 'GroupNorm'}
 
 
@@ -149,7 +150,9 @@ def _convolution(
         return None, 'not folded: it normalizes the outputs of several layers'
     if conv is None:
         return None, 'not folded: its input is not the output of a convolution'
-    if own := own_code(conv) or hooks_of(conv):
+    # Centring commutes with a factor of each output channel.
+    own = '' if type(conv) is CenConv2d else own_code(conv)
+    if own := own or hooks_of(conv):
         return None, f'not folded: {type(conv).__name__} {own}'
     if own := hooks_of(norm):
         return None, f'not folded: it {own}'

@@ -13,6 +13,7 @@ from normplug.hooks.precise_bn import BatchAverageHook, PreciseBNStatsHook
 from normplug.hooks.ratio_grad_clip import RatioGradClipHook
 from normplug.hooks.resumable_checkpoint import ResumableCheckpointHook
 from normplug.hooks.sample_seed import SampleSeedHook
+from normplug.hooks.shared_norm import SharedNormHook
 from normplug.hooks.ssn_radius import SSNRadiusHook
 from normplug.hooks.sync_norm_stats import SyncNormStatsHook
 from normplug.hooks.whitening import WhiteningHook
@@ -33,6 +34,7 @@ __all__ = [
     'ResumableCheckpointHook',
     'SSNRadiusHook',
     'SampleSeedHook',
+    'SharedNormHook',
     'SyncNormStatsHook',
     'WhiteningHook',
 ]

@@ -18,10 +18,11 @@ from normplug.hooks import (
     KalmanLinkHook,
     NormReportHook,
     PopulationHook,
+    SharedNormHook,
     SyncNormStatsHook,
     WhiteningHook,
 )
-from normplug.norms import BRN, CBN, KN, PN
+from normplug.norms import BRN, CBN, KN, PN, BaseNorm
 from normplug.preflight.check import check_config
 from normplug.preflight.types import unknown_types_explained
 from normplug.whitened import whitened_layers
@@ -75,6 +76,12 @@ def build_runner(cfg: Config, mode: Literal['train', 'test'] = 'train') -> Runne
     to_link = any(isinstance(module, (KN, CBN)) for module in runner.model.modules())
     if mode == 'train' and to_link and not any(isinstance(h, KalmanLinkHook) for h in runner.hooks):
         runner.register_hook(KalmanLinkHook())
+    if (
+        mode == 'train'
+        and any(isinstance(m, BaseNorm) and m.remembers for m in runner.model.modules())
+        and not any(isinstance(hook, SharedNormHook) for hook in runner.hooks)
+    ):
+        runner.register_hook(SharedNormHook())
     if mode == 'train':
         _check_whitening(runner)
         _check_population(runner)

@@ -6,11 +6,12 @@ models they build are optional: each is imported when the first of its models is
 
 from mmengine.registry import MODELS
 
+from normplug.models.cen_conv import CenConv2d
 from normplug.models.head_types import dropout_linear_cls_head, label_stride_fcn_head
 from normplug.models.ibn_types import ibn_resnet, ibn_resnet_v1c, ibn_resnet_v1d
 from normplug.models.placement import norm_placement, place_norms
 
-__all__ = ['place_norms']
+__all__ = ['CenConv2d', 'place_norms']
 
 for _name, _build in {
     'DropoutLinearClsHead': dropout_linear_cls_head,

@@ -57,6 +57,11 @@ class BaseNorm(PerSampleGradients, Scripted, ResettableState):
         process_group: the ranks to synchronize over (``torch.distributed.ProcessGroup``), set on
             the built layer; None for the default group.
 
+        centred: whether the running statistics are a mean and the variance about it; if not, zeros
+            and the mean square.
+        remembers: whether training normalizes by more than this batch: by earlier ones, or by what
+            other layers found.
+
     Raises:
         ValueError: an argument is out of range, or the input does not fit, by name.
     """
@@ -66,6 +71,8 @@ class BaseNorm(PerSampleGradients, Scripted, ResettableState):
     batch_from: int | None = 0
     instance_correction = 0
     synchronized = False
+    centred = True
+    remembers = False
     process_group = None
 
     def __init__(

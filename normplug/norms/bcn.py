@@ -11,12 +11,15 @@ from functools import partial
 
 from torch import Tensor
 
-from normplug.norms.base import BaseNorm
+from normplug.filters import follow
+from normplug.norms.base import BaseNorm, is_number
+from normplug.norms.before_step import BeforeStep
 from normplug.norms.grouped import Grouped
-from normplug.ops import Rule
+from normplug.ops import Plan, Rule
+from normplug.running import Tracking, snapshot
 from normplug.stats import Affine, Moments, pool, standardize
 
-__all__ = ['BCN', 'SyncBCN']
+__all__ = ['BCN', 'EstBCN', 'SyncBCN']
 
 
 def bcn_rule(
@@ -120,3 +123,71 @@ class SyncBCN(BCN, BaseNorm):
     """BCN whose batch statistics are those of all ranks; arguments as :class:`BCN`."""
 
     synchronized = True
+
+
+class EstBCN(BeforeStep, BCN, BaseNorm):
+    """BCN whose batch norm normalizes by moving estimates in training too; for micro-batches.
+
+    Each step first moves the running statistics towards the batch, by ``speed``, and then
+    normalizes by them. They are constants for the gradient. At a speed of 0 it is a frozen batch
+    norm. The paper's schedule of the speed is not released: it stays as it is set.
+
+    Args:
+        speed: the weight of the batch in the running statistics, from 0 to 1.
+        num_features, eps, num_groups, frozen, virtual_batch_size: see :class:`BCN`.
+        momentum: has no effect; taken because the norm_cfg of a batch norm may have it.
+
+    Attributes:
+        speed: (), of now.
+
+    Raises:
+        ValueError: an argument is out of range; or activation checkpointing runs the layer a
+            second time after one forward, see :class:`BeforeStep`.
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        *,
+        num_groups: int = 32,
+        speed: float = 0.01,
+        frozen: bool = False,
+        virtual_batch_size: int | None = None,
+    ) -> None:
+        super().__init__(
+            num_features,
+            eps,
+            momentum,
+            num_groups=num_groups,
+            frozen=frozen,
+            virtual_batch_size=virtual_batch_size,
+        )
+        self._require(
+            is_number(speed) and 0 <= speed <= 1,
+            f'speed, the weight of the batch in the estimates, must lie in [0, 1], got {speed!r}',
+        )
+        self.add_state('speed', (), float(speed))
+
+    def plan(self, x: Tensor) -> Plan:
+        """BCN's, of the estimates in place of the batch."""
+        plan = super().plan(x)
+        if plan.batch_from is None or self.is_batch_norm:
+            return plan
+        return plan._replace(filter=follow, filter_inputs=3)
+
+    def tracking(self, x: Tensor) -> Tracking:
+        """The running statistics become what the step normalizes by."""
+        return super().tracking(x) if self.is_batch_norm else Tracking(1.0, unbiased=False)
+
+    def given(self, x: Tensor) -> tuple[Tensor, ...]:
+        """The running statistics and the speed."""
+        mean, var, _ = snapshot(self.running())
+        return mean, var, self.speed.clone()
+
+    def step_params(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Return :meth:`rule_params` and :meth:`given`; in a recomputation, the forward's."""
+        if self.is_batch_norm or not self.takes_batch_statistics(x):
+            return self.rule_params()
+        return *self.rule_params(), *self._of_forward(x)

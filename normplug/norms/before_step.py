@@ -22,6 +22,8 @@ class BeforeStep:
         ValueError: activation checkpointing recomputes a forward, and it is not sure which.
     """
 
+    remembers = True
+
     def __init__(self, *args, **kwargs) -> None:
         super().__init__(*args, **kwargs)
         self._kept = Kept()

@@ -101,6 +101,7 @@ class KN(Linked, BaseNorm):
     """
 
     _on_foreign_checkpoint = 'It has no learned gain or transition, so they keep initial values.'
+    remembers = True
 
     def __init__(
         self,

@@ -255,7 +255,9 @@ def _differentiable(
     ]
     given = Tracked(*batch, None) if batch is not None and plan.batch_from is None else None
     output = _by_formula(own[0], plan, given, reducer, own[1:])
-    outputs = output[: len(cotangents)]
+    pairs = zip(output[: len(cotangents)], cotangents, strict=True)
+    # A filter may give constants.
+    outputs, cotangents = zip(*((o, c) for o, c in pairs if o.requires_grad), strict=True)
     # Of x in any case: another rank's may need one, and waits for this rank's part of it.
     wanted = [own[0], *(t for t, need in zip(own[1:], needed[1:], strict=True) if need)]
     dx, *grads = torch.autograd.grad(

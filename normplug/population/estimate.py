@@ -153,8 +153,11 @@ def estimate_population(
             continue
         correction = count / (count - 1) if totals[name].unbiased else 1.0
         mean, spread = running_statistics(layers[name])
-        mean.copy_(found[0].view_as(mean))
-        spread.copy_(found[1] * correction)
+        if getattr(layers[name], 'centred', True):
+            mean.copy_(found[0].view_as(mean))
+            spread.copy_(found[1] * correction)
+        else:
+            spread.copy_(found[1] + found[0].square())
     for name, found in kurtoses.items():
         if found.count[0] >= 2:
             layers[name].kurtosis.copy_(found.kurtosis())

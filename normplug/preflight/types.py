@@ -28,6 +28,8 @@ _FULL_NAMES = [
     (re.compile(r'^iter\w*?norm\w*$', re.IGNORECASE), 'IterNorm'),
     (re.compile(r'^batch_?renorm\w*$', re.IGNORECASE), 'BRN'),
     (re.compile(r'^(batch_?channel\w*|bcnorm\w*)$', re.IGNORECASE), 'BCN'),
+    (re.compile(r'^(moving_?average_?batch\w*|mabn\w*)$', re.IGNORECASE), 'MABN'),
+    (re.compile(r'^(extended_?batch\w*|ebn\w*)$', re.IGNORECASE), 'EBN'),
     (re.compile(r'^(batch_?instance\w*|binorm\w*)$', re.IGNORECASE), 'BIN'),
     (re.compile(r'^(cross_?iter\w*|cbatch_?norm\w*|cbn\dd)$', re.IGNORECASE), 'CBN'),
     (re.compile(r'^filter_?resp\w*$', re.IGNORECASE), 'FRN'),

@@ -12,6 +12,7 @@ from tests.configs import (
     rows_batch_noise,
     rows_classification,
     rows_detection,
+    rows_league,
     rows_practice,
     rows_segmentation,
     rows_video,
@@ -74,7 +75,7 @@ for norm, layer in {'syncbn': 'SyncBatchNorm', 'gn': 'GroupNorm', 'sn': 'SN'}.it
 # The rows of the published tables have tests of their own.
 ROWS = rows_detection.EXPECTED | rows_segmentation.EXPECTED | rows_classification.EXPECTED
 ROWS |= rows_whitening.EXPECTED | rows_batch_noise.EXPECTED | rows_video.EXPECTED
-ROWS |= rows_practice.EXPECTED
+ROWS |= rows_practice.EXPECTED | rows_league.EXPECTED
 EXPECTED |= ROWS
 
 
@@ -149,7 +150,8 @@ def test_recipe_of_tables_3_and_4(name):
     )
     assert cfg.auto_scale_lr.base_batch_size == 8 * images
     assert cfg.train_dataloader.batch_size == images
-    assert cfg.model.backbone.frozen_stages == 1
+    # In the league nothing is frozen, but in the row frozen BN, which is Table 3's.
+    assert cfg.model.backbone.frozen_stages == (-1 if '_league_' in name else 1)
     # GN's published weights take BGR pixels, the others normalized RGB.
-    is_gn = cfg.model.backbone.norm_cfg.type == 'GN'
+    is_gn = 'detectron' in cfg.model.backbone.init_cfg.checkpoint
     assert cfg.model.data_preprocessor.bgr_to_rgb is not is_gn

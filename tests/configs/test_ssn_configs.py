@@ -9,7 +9,13 @@ from mmengine.optim import build_optim_wrapper
 from normplug.hooks import RatioGradClipHook, SSNRadiusHook
 from normplug.norms import SSN
 from normplug.register import NORMS
-from tests.configs import rows_classification, rows_detection, rows_practice, rows_video
+from tests.configs import (
+    rows_classification,
+    rows_detection,
+    rows_league,
+    rows_practice,
+    rows_video,
+)
 from tests.configs.loading import CONFIGS, build, load
 
 NAMES = [
@@ -23,7 +29,7 @@ def test_these_are_all():
     found = [str(p.relative_to(CONFIGS)) for p in Path(CONFIGS).rglob('*_ssn_*.py')]
     # These have tests of their own.
     rows = rows_detection.EXPECTED | rows_classification.EXPECTED | rows_video.EXPECTED
-    rows |= rows_practice.EXPECTED
+    rows |= rows_practice.EXPECTED | rows_league.EXPECTED
     assert sorted(set(found) - set(rows)) == sorted(NAMES)
 
 

@@ -31,6 +31,12 @@ def test_a_dry_run_prints_and_does_nothing_else(tmp_path, monkeypatch, capsys):
     assert all('tools/train.py' in line for line in lines)
     assert told.err == '0 of 3 jobs are finished, in work_dirs/reproduce\n'
     assert not any(tmp_path.iterdir())
+    # Tables that have one name together; their pretraining is one.
+    row = ['--rows', 'BRN, 1 image', '--seeds', '1', '--dry-run']
+    assert cli.main_reproduce(['league', *row]) == 0
+    pretraining, *rows = capsys.readouterr().out.splitlines()
+    assert 'resnet18-w32_bn_1xb32' in pretraining
+    assert ['faster_rcnn' in line for line in rows] == [True, False]
     # What real data lack is told all the same.
     assert cli.main_reproduce(['table3', '--data', 'real', '--dry-run', '--seeds', '1']) == 2
     assert 'data/coco' in capsys.readouterr().err
@@ -83,7 +89,7 @@ def test_start_and_iterations_make_the_whole(monkeypatch, train_cfg, gpus, itera
     cfg = Config({'train_cfg': train_cfg, 'train_dataloader': {'batch_size': 2}})
     job = Job('a', Path('a'), 'a.py', cfg, (), ())
     # Of 72 s the training, compilation and all, took 60.
-    assert estimate.estimated_seconds(job, {}, gpus, 1) == 12 + 0.5 * iterations
+    assert estimate.estimated_seconds(job, gpus, 1) == 12 + 0.5 * iterations
 
 
 @pytest.mark.slow

@@ -23,6 +23,7 @@ from normplug.experiments.reproduce.jobs import Job, Settings, plan
 from normplug.experiments.reproduce.launchers import Launcher, make_launcher
 from normplug.experiments.reproduce.needs import check_needs
 from normplug.experiments.reproduce.records import BEGUN, DONE, begin, finish, is_begun, read_done
+from normplug.experiments.reproduce.rows import Row
 from normplug.experiments.reproduce.run import LOG, Failure, run_jobs, threads_of
 from normplug.experiments.reproduce.tables import TABLES
 
@@ -97,6 +98,24 @@ def test_options_reach_the_config_and_the_command(tmp_path):
     wrong = settings(tmp_path, **{'param_scheduler.9.end': 1})
     with pytest.raises(UserError, match=r'--cfg-options does not fit .*Index 9 exceeds'):
         plan({TABLE3: TABLE3.rows[:1]}, (0,), wrong)
+
+
+def test_rows_of_one_config_are_told_apart_by_their_options(tmp_path):
+    scale = TABLES['table5-ade20k'].rows[1].digits
+    at_1 = replace(scale, variant='_b1', options={'train_dataloader.batch_size': 1})
+    rows = tuple(Row(str(number), None, s) for number, s in enumerate((scale, at_1)))
+    table = replace(TABLES['table5-ade20k'], rows=rows)
+    more = {'train_cfg.max_iters': 800}
+    pretraining, *both = plan({table: rows}, (0,), settings(tmp_path, **more)).jobs.values()
+    training, test, other, other_test = both
+    assert {job.config for job in both} == {training.config}
+    assert other.of_row.name == training.of_row.name + '_b1'
+    assert other.needs == training.needs == (pretraining.folder,)
+    for job, images in ((training, 2), (test, 2), (other, 1), (other_test, 1)):
+        assert job.cfg.train_dataloader.batch_size == images
+        assert job.cfg.train_cfg.max_iters == 800
+        assert ('train_dataloader.batch_size=1' in job.options) == (images == 1)
+    assert other_test.checkpoint == other.folder / 'iter_800.pth'
 
 
 def test_another_number_of_processes_is_another_training(tmp_path):

@@ -1,15 +1,12 @@
 """The tables of tools/reproduce.py: their rows are configs, their metrics are the configs'."""
 
-from pathlib import Path
-
 import pytest
-from mmengine.config import Config
 
 from normplug.experiments.reproduce.digits import digits_formats
 from normplug.experiments.reproduce.rows import OWN_TEST
 from normplug.experiments.reproduce.tables import TABLES
+from tests.configs.loading import load as load_config
 
-CONFIGS = Path(__file__).parents[2] / 'configs'
 ROWS = [
     pytest.param(table, row, data, id=f'{table.name}-{row.name}-{data}')
     for table in TABLES.values()
@@ -23,7 +20,7 @@ PREFIX['AccMetric'] = 'acc/'
 
 
 def load(name):
-    return Config.fromfile(CONFIGS / f'{name}.py')
+    return load_config(f'{name}.py')
 
 
 @pytest.mark.parametrize(('table', 'row', 'data'), ROWS)

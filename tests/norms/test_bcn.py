@@ -1,15 +1,18 @@
 """BCN against torch's batch norm and group norm in a row, and the released layer's outputs."""
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.autograd import gradcheck
 from torch.func import functional_call
+from torch.utils.checkpoint import checkpoint
 
-from normplug.norms import BCN
+from normplug.norms import BCN, EstBCN
 from tests.cases import assert_same, by_formula, random_input, run
-from tests.norms.pn_cases import EXACT, trained
+from tests.norms.pn_cases import EXACT, by_channel, trained
 from tests.test_golden import load
 
 SHAPE = (3, 6, 4, 2)
@@ -99,3 +102,48 @@ def test_groups_that_do_not_divide_the_channels():
         ValueError, match=r"type='BCN'.*num_groups=4 does not divide the 6 channels"
     ):
         BCN(6, num_groups=4)
+
+
+def test_the_estimated_form():
+    """The statistics move first, by the variance about the old mean; then they are constants."""
+    layer = trained(EstBCN(6, num_groups=2, speed=0.25))
+    shape = (4, 6, 5, 2)
+    x, dy = (random_input(shape, torch.float64, seed) for seed in (0, 5))
+    old, speed = layer.running_mean.clone(), 0.25
+    of_batch = (x - by_channel(old)).square().mean((0, 2, 3))
+    var = layer.running_var + speed * (of_batch - layer.running_var)
+    mean = old + speed * (x.mean((0, 2, 3)) - old)
+
+    def estimated(layer, x):
+        y = (x - by_channel(mean)) / by_channel((var + layer.eps).sqrt())
+        y = by_channel(layer.weight) * y + by_channel(layer.bias)
+        groups = y.view(4, 2, -1)
+        centred = groups - groups.mean(2, keepdim=True)
+        groups = centred / (centred.square().mean(2, keepdim=True) + layer.eps).sqrt()
+        weight, bias = layer.group_weight.view(1, 2, 1), layer.group_bias.view(1, 2, 1)
+        return (weight * groups + bias).view(x.shape)
+
+    want = by_formula(layer, estimated, x, dy) | {'running_mean': mean, 'running_var': var}
+    got = run(layer, x, dy)
+    assert_same({name: got[name] for name in want}, want, EXACT)
+    # At a speed of 0 it is a frozen batch norm, with groups.
+    layer.speed.zero_()
+    assert_same({'y': layer(x)}, {'y': copy.deepcopy(layer).eval()(x)}, EXACT)
+
+
+def test_the_estimated_form_under_checkpointing():
+    layer = trained(EstBCN(6, num_groups=2, speed=0.25))
+    twin = copy.deepcopy(layer)
+    x, dy = (random_input((4, 6, 5, 2), torch.float64, seed) for seed in (0, 5))
+    want = run(twin, x, dy)
+    leaf = x.clone().requires_grad_()
+    y = checkpoint(layer, leaf, use_reentrant=False)
+    y.backward(dy)
+    got = {'y': y.detach(), 'dx': leaf.grad, **dict(layer.named_buffers())}
+    assert_same(got, {name: want[name] for name in got}, 0)
+
+
+@pytest.mark.parametrize('speed', [-0.1, 2, True])
+def test_wrong_speed(speed):
+    with pytest.raises(ValueError, match='speed, the weight of the batch in the estimates'):
+        EstBCN(6, num_groups=2, speed=speed)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from normplug.norms import SN, IterNorm
+from normplug.norms import MABN, SN, EstBCN, IterNorm
 from tests.cases import (
     TOLERANCE,
     Case,
@@ -155,6 +155,8 @@ def test_running_statistics_follow_batch_norm(case):
         assert not hasattr(layer, 'running_mean')
         return
     batches = [random_input((2, 4, 3, 5), seed=seed) for seed in range(3)]
+    if isinstance(layer, (EstBCN, MABN)):  # by the formulas of others: in tests of their own
+        return
     how = layer.tracking(batches[0])
     native = nn.BatchNorm2d(4, momentum=layer.momentum)
     for x in batches:
@@ -180,7 +182,7 @@ def test_running_statistics_follow_batch_norm(case):
 @all_cases
 def test_momentum_none_is_the_plain_average(case):
     layer = case.build(4)
-    if layer.batch_from is None:
+    if layer.batch_from is None or isinstance(layer, (EstBCN, MABN)):
         return
     layer.momentum = None
     batches = [random_input((2, 4, 3, 5), seed=seed) for seed in range(4)]
@@ -192,8 +194,9 @@ def test_momentum_none_is_the_plain_average(case):
 
 @case_of_each_type
 def test_compiles_as_one_graph(case):
-    # What travels from KN to KN is no argument of the layer: the compiler goes around it.
-    check_compiled(case, fullgraph='kn' not in case.name)
+    # What travels from KN to KN is no argument of the layer, and what MABN's backward finds is no
+    # result: the compiler goes around them.
+    check_compiled(case, fullgraph=case.name not in ('kn', 'sync_kn', 'mabn'))
 
 
 @pytest.mark.parametrize(

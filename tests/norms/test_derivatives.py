@@ -21,8 +21,9 @@ def loss(layer):
 
 
 # Gradients leave out BRN's r and d, so that they are the derivative of no function, unless both are
-# clipped, as in sync_brn. tests/norms/test_brn.py has its second derivative.
-TWICE = [case for case in CASES if case.name != 'brn']
+# clipped, as in sync_brn. tests/norms/test_brn.py has its second derivative. EstBCN's estimates
+# have no gradient either.
+TWICE = [case for case in CASES if case.name not in ('brn', 'est_bcn')]
 
 
 @both_modes

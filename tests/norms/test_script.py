@@ -6,14 +6,14 @@ import pytest
 import torch
 from torch import nn
 
-from normplug.norms import BCN, BIN, FRN, GW, IBN, SN, SW, IterNorm, PortableSyncBN
+from normplug.norms import BCN, BIN, EBN, FRN, GW, IBN, SN, SW, IterNorm, PortableSyncBN
 from normplug.norms.linked import Linked
 from normplug.norms.whitening import WhiteningNorm
 from tests.cases import CASES, TOLERANCE, assert_same, built, linked, random_input
 
 # torch's announcement that TorchScript gives way to torch.export
 # Layers without a scripted form.
-UNSCRIPTED = (WhiteningNorm, BIN, BCN, FRN)
+UNSCRIPTED = (WhiteningNorm, BIN, BCN, EBN, FRN)
 SCRIPTED = [case for case in CASES if not isinstance(case.build(4), UNSCRIPTED)]
 all_cases = pytest.mark.parametrize('case', SCRIPTED, ids=lambda case: case.name)
 
@@ -126,7 +126,7 @@ def test_another_rule_is_not_scripted_as_that_of_its_base():
         torch.jit.script(nn.Sequential(Shifted(4)).eval())
 
 
-@pytest.mark.parametrize('kind', [SW, IterNorm, GW, BIN, BCN, FRN])
+@pytest.mark.parametrize('kind', [SW, IterNorm, GW, BIN, BCN, EBN, FRN])
 def test_a_layer_without_scripted_form_is_refused_by_name(kind):
     with pytest.raises(NotImplementedError, match=f'{kind.__name__} has a rule .*jit.trace'):
         torch.jit.script(kind(4).eval())

@@ -1,4 +1,4 @@
-"""Estimates of the population of PN and BRN, and of PN's kurtosis alone."""
+"""Estimates of the population of PN, BRN and MABN, and of PN's kurtosis alone."""
 
 import copy
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from normplug import BRN, PN
+from normplug import BRN, MABN, PN
 from normplug.batch_noise import excess_kurtosis
 from normplug.population import PopulationError, estimate_population
 
@@ -52,6 +52,18 @@ def test_a_brn_too_normalizes_by_the_batch_meanwhile():
     zero = torch.zeros(3).double()
     torch.testing.assert_close(net.norms[1].running_mean, zero, atol=1e-9, rtol=0)
     assert not net.norms[0].is_batch_norm
+
+
+def test_of_a_mabn_they_are_mean_squares():
+    net = Net()
+    net.norms = MABN(3, window=2, warmup=0).double()
+    net.norms.num_batches_tracked.fill_(9)  # which does not normalize by its windows meanwhile
+    xs = [torch.randn(2, 3, 4, 5, dtype=torch.float64) * (i + 1) + i for i in range(3)]
+    assert estimate_population(net, xs, 3) == []
+    flat = torch.cat([x.transpose(0, 1).flatten(1) for x in xs], 1)
+    torch.testing.assert_close(net.norms.running_var, flat.square().mean(1))
+    assert not net.norms.running_mean.any()
+    assert not net.norms.square_window.any()
 
 
 def test_values_that_are_not_finite():

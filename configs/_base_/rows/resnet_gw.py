@@ -2,13 +2,6 @@
 #
 # Released code: GW at the stem's norm and after the 3x3 convolutions, BN elsewhere. 64 groups, as
 # in its detectors.
-_base_ = './resnet_bn.py'
+_base_ = ['./resnet_bn.py', './league_gw.py']
 
-where = ('bn1', 'layer[1-4].*.bn2')
-model = dict(
-    backbone=dict(
-        type='NormPlacement',
-        model_type='ResNet',
-        norms=[dict(where=place, norm_cfg=dict(type='GW', num_groups=64)) for place in where],
-    ),
-)
+model = dict(backbone=_base_.backbone)

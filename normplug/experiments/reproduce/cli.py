@@ -29,7 +29,7 @@ from .report import report
 from .rows import Row, Table
 from .run import Failure, run_jobs, threads_of
 from .summary import summarize
-from .tables import TABLES
+from .tables import SEVERAL, TABLES
 
 __all__ = ['main_reproduce']
 
@@ -64,7 +64,8 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         'where it stopped when it is given again.',
     )
     add = parser.add_argument
-    add('table', choices=[*TABLES, 'all'], metavar='TABLE', help=', '.join([*TABLES, 'all']))
+    names = [*TABLES, *SEVERAL]
+    add('table', choices=names, metavar='TABLE', help=', '.join(names))
     add(
         '--data',
         choices=['digits', 'real'],
@@ -134,7 +135,7 @@ def _reproduce(args: argparse.Namespace, argv: Sequence[str], prog: str) -> list
     if reads or args.data == 'real':
         check_needs(made.jobs.values(), download=trains)
     if args.estimate:
-        _estimate(todo, settings, args.processes)
+        _estimate(todo, args.gpus, args.processes)
     if not trains:
         return []
     for note in lock_work_dir(str(args.work_dir)):
@@ -182,7 +183,7 @@ def _chosen(args: argparse.Namespace) -> dict[Table, tuple[Row, ...]]:
 
 
 def _named(args: argparse.Namespace) -> dict[Table, tuple[Row, ...]]:
-    tables = list(TABLES.values()) if args.table == 'all' else [TABLES[args.table]]
+    tables = [TABLES[name] for name in SEVERAL.get(args.table, (args.table,))]
     if not args.rows:
         return {table: table.rows for table in tables}
     wanted = {name.lower() for name in args.rows}
@@ -206,21 +207,19 @@ def _finished(made: JobPlan) -> dict[Path, Mapping[str, Any]]:
     return {folder: record for folder, record in records.items() if record is not None}
 
 
-def _estimate(todo: Sequence[Job], settings: Settings, processes: int) -> None:
-    gpus = settings.launcher.gpus
-    trainings = {job.config: job for job in todo if job.trains}
-    times: dict[str, float | None] = {}
-    for number, (config, job) in enumerate(trainings.items(), start=1):
-        _say(f'[{number}/{len(trainings)}] measuring {config}')
-        threads = threads_of(job, processes * gpus)
-        told = times[config] = estimated_seconds(job, settings.options, gpus, threads)
-        print(f'{config}: {"not measured" if told is None else duration(told)} a training')
-    unknown = [config for config, seconds in times.items() if seconds is None]
-    total = sum(times[job.config] or 0 for job in todo if job.trains) / processes
+def _estimate(todo: Sequence[Job], gpus: int, processes: int) -> None:
+    trainings = {job.of_row: job for job in todo if job.trains}
+    times: dict[Path, float | None] = {}
+    for number, (row, job) in enumerate(trainings.items(), start=1):
+        _say(f'[{number}/{len(trainings)}] measuring {row.name}')
+        told = times[row] = estimated_seconds(job, gpus, threads_of(job, processes * gpus))
+        print(f'{row.name}: {"not measured" if told is None else duration(told)} a training')
+    unknown = [row for row, seconds in times.items() if seconds is None]
+    total = sum(times[job.of_row] or 0 for job in todo if job.trains) / processes
     print(
         f'{len(todo)} jobs, about {duration(total)} for the trainings; evaluations, tests and '
         'compilation, once a machine, not counted'
-        + (f'; {len(unknown)} configs could not be measured' if unknown else '')
+        + (f'; {len(unknown)} rows could not be measured' if unknown else '')
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 import os
@@ -10,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from normplug.launch.runner import build_runner
-from normplug.preflight.config import load_config
+from normplug.preflight.config import add_config_arguments, load_config
 
 from .jobs import Job
 
@@ -31,9 +32,7 @@ __all__ = ['estimated_seconds']
 _ITERATIONS, _SECONDS, _AT_LEAST = 60, 60.0, 10
 
 
-def estimated_seconds(
-    job: Job, options: Mapping[str, Any], gpus: int, threads: int
-) -> float | None:
+def estimated_seconds(job: Job, gpus: int, threads: int) -> float | None:
     """Of a training on this machine; None if it could not be measured.
 
     Without its evaluations and without compilation. The time of an iteration is measured on one
@@ -41,11 +40,10 @@ def estimated_seconds(
 
     Args:
         job: the training.
-        options: of the command line, for its config.
         gpus: processes that share the training.
         threads: of each.
     """
-    command = [sys.executable, '-m', __name__, job.config, json.dumps(options)]
+    command = [sys.executable, '-m', __name__, job.config, '--cfg-options', *job.options]
     env = {'OMP_NUM_THREADS': str(threads), **os.environ}
     started = time.monotonic()
     done = subprocess.run(command, capture_output=True, text=True, env=env)
@@ -95,9 +93,11 @@ class _Stopwatch(Hook):
         return self.times[len(self.times) // 2 :]
 
 
-def _measure(config: str, options: dict[str, Any]) -> None:
-    cfg = load_config(config)
-    cfg.merge_from_dict(options)
+def _measure(argv: Sequence[str]) -> None:
+    parser = argparse.ArgumentParser()
+    add_config_arguments(parser)
+    args = parser.parse_args(argv)
+    cfg = load_config(args.config, args.cfg_options)
     stopwatch = _Stopwatch()
     with tempfile.TemporaryDirectory() as folder:
         runner = build_runner(_shortened(cfg, folder))
@@ -133,4 +133,4 @@ def _without_weights(node: Any) -> None:
 
 
 if __name__ == '__main__':
-    _measure(sys.argv[1], json.loads(sys.argv[2]))
+    _measure(sys.argv[1:])

@@ -86,6 +86,11 @@ class Job:
         text += json.dumps(digits, sort_keys=True) if digits else ''
         return hashlib.sha256(text.encode()).hexdigest()[:12] + how
 
+    @property
+    def of_row(self) -> Path:
+        """The folder that has those of all seeds, and of the tests too."""
+        return self.folder.parents[1]
+
     def command(self, launcher: Launcher, resume: bool) -> list[str]:
         """What is started; the same can be typed into a shell."""
         files = [self.config] if self.trains else [self.config, str(self.checkpoint)]
@@ -164,30 +169,30 @@ def last_checkpoint_name(cfg: Config) -> str:
 
 def _jobs_of(scale: Scale, seed: int, settings: Settings) -> Iterator[tuple[str | None, Job]]:
     """(Which test of the row, or None for what only prepares it, job), what is needed first."""
-    cfg = _load(_path(scale.config))
-    pretraining = _pretraining(cfg)
+    pretraining = _pretraining(_changed(_path(scale.config), scale.options))
     options, needs = {'randomness.seed': seed}, ()
     if pretraining is not None:
         # With its own options only: it is one for all rows, whatever is changed about these.
         own = replace(settings, options={})
-        before = _training(pretraining, 0, {'randomness.seed': 0}, (), own)
+        before = _training(Scale(pretraining), 0, {'randomness.seed': 0}, (), own)
         yield None, before
         checkpoint = before.folder / last_checkpoint_name(before.cfg)
         options['model.backbone.init_cfg.checkpoint'] = str(checkpoint)
         needs = (before.folder,)
-    training = _training(scale.config, seed, options, needs, settings)
+    training = _training(scale, seed, options, needs, settings)
     yield OWN_TEST, training
     checkpoint = training.folder / last_checkpoint_name(training.cfg)
+    changes = {**scale.options, **settings.options}
     for test in scale.tests:
         own = _path(test.config or scale.config)
         yield (
             test.name,
             Job(
-                f'{_name(scale.config, seed)}, {test.name}',
+                f'{training.name}, {test.name}',
                 training.folder.with_name(test.name.replace(' ', '-')),
                 own,
-                _changed(own, settings.options),
-                _texts(settings.options),
+                _changed(own, changes),
+                _texts(changes),
                 (training.folder,),
                 checkpoint=checkpoint,
                 tta=test.tta,
@@ -196,13 +201,13 @@ def _jobs_of(scale: Scale, seed: int, settings: Settings) -> Iterator[tuple[str 
 
 
 def _training(
-    config: str, seed: int, options: dict[str, Any], needs: tuple[Path, ...], settings: Settings
+    scale: Scale, seed: int, options: dict[str, Any], needs: tuple[Path, ...], settings: Settings
 ) -> Job:
-    folder = settings.work_dir / settings.data / config / f'seed{seed}' / _TRAIN
-    path, options = _path(config), {**options, **settings.options}
+    own = settings.work_dir / settings.data / (scale.config + scale.variant)
+    path, options = _path(scale.config), {**scale.options, **options, **settings.options}
     cfg = _changed(path, options)
-    processes = settings.launcher.gpus
-    return Job(_name(config, seed), folder, path, cfg, _texts(options), needs, processes)
+    name, folder = f'{own.name} seed {seed}', own / f'seed{seed}' / _TRAIN
+    return Job(name, folder, path, cfg, _texts(options), needs, settings.launcher.gpus)
 
 
 @lru_cache(None)
@@ -218,10 +223,6 @@ def _changed(path: str, options: Mapping[str, Any]) -> Config:
     except (KeyError, TypeError) as error:
         raise UserError(f'--cfg-options does not fit {path}: {error.args[0]}') from error
     return cfg
-
-
-def _name(config: str, seed: int) -> str:
-    return f'{Path(config).name} seed {seed}'
 
 
 def _pretraining(cfg: Config) -> str | None:

@@ -52,8 +52,8 @@ def check_needs(jobs: Iterable[Job], download: bool = True) -> None:
     made = {str(job.folder) for job in jobs}
     missing: dict[str, str] = {}
     remote: dict[str, str] = {}
-    # One of each config: seeds do not differ in what they need.
-    for job in {(job.config, job.trains): job for job in jobs}.values():
+    # One of each row: seeds do not differ in what they need.
+    for job in {(job.of_row, job.config, job.trains): job for job in jobs}.values():
         phases = ('train', 'val') if job.trains else ('test',)
         # What a test starts from is its checkpoint.
         weights = list(_weights(job.cfg)) if job.trains else []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 __all__ = ['OWN_TEST', 'Column', 'Row', 'Scale', 'Table', 'Test']
 
@@ -57,10 +58,14 @@ class Scale:
     Attributes:
         config: in ``configs/``, without '.py'.
         tests: beside the training's own evaluation.
+        variant: what a folder's name has behind the config's, for each ``options`` another.
+        options: what the row changes of the config, KEY → VALUE of ``--cfg-options``.
     """
 
     config: str
     tests: tuple[Test, ...] = ()
+    variant: str = ''
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
