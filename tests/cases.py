@@ -13,6 +13,7 @@ from normplug.norms import (
     BCN,
     BIN,
     BRN,
+    CBN,
     EBN,
     FRN,
     GW,
@@ -70,8 +71,8 @@ def ssn(channels: int, radius: float = 0.0, **choices: list[float]) -> SSN:
     return layer
 
 
-def kn(channels: int, kind: type[KN] = KN, **options) -> KN:
-    """A KN that is linked, as the first of its chain."""
+def linked(channels: int, kind: type[KN | CBN] = KN, **options) -> KN | CBN:
+    """A KN that is linked, as the first of its chain, or a CBN, with no convolution before it."""
     layer = kind(channels, **options)
     link_kalman(layer, lambda: layer(torch.zeros(1, channels, 2)))
     return layer
@@ -109,8 +110,8 @@ CASES = [
     Case('ibn_all_in', lambda c: IBN(c, ratio=1)),
     Case('ibn_no_in', lambda c: IBN(c, ratio=0)),
     Case('ghost_bn', GhostBN),
-    Case('kn', kn),
-    Case('kn_learned', lambda c: kn(c, gain='learned', transition='linear')),
+    Case('kn', linked),
+    Case('kn_learned', lambda c: linked(c, gain='learned', transition='linear')),
     Case('pn', PN),  # which warms up here
     Case('pn_population', lambda c: PN(c, warmup=0)),
     Case('pn_mean', lambda c: PN(c, noise='mean', warmup=0, limit=float('inf'))),
@@ -119,6 +120,7 @@ CASES = [
     Case('pn_drawn', drawn_pn),
     Case('brn', lambda c: BRN(c, r_max=3, d_max=5)),
     Case('bin', BIN),
+    Case('cbn', lambda c: linked(c, CBN)),  # tests/norms/test_cbn.py has it behind convolutions
     Case('bcn', lambda c: BCN(c, num_groups=pairs(c))),
     Case('est_bcn', lambda c: EstBCN(c, num_groups=pairs(c), speed=0.3)),
     Case('ebn', EBN),
@@ -135,7 +137,7 @@ CASES = [
     Case('sync_sn', SyncSN),
     Case('sync_ssn', SyncSSN),
     Case('sync_ibn', SyncIBN),
-    Case('sync_kn', lambda c: kn(c, SyncKN)),
+    Case('sync_kn', lambda c: linked(c, SyncKN)),
     Case('sync_pn', lambda c: SyncPN(c, warmup=0)),
     Case('sync_pn_drawn', lambda c: drawn_pn(c, SyncPN)),
     Case('sync_brn', lambda c: SyncBRN(c, r_max=1.001, d_max=0.001)),  # all is clipped here

@@ -164,6 +164,8 @@ def test_norm_files_import_no_other_norm_and_no_kernel(module):
             'base',
             'before_step',
             'grouped',
+            'history',
+            'linked',
             'per_sample_gradients',
             'scripted',
             'switchable',

@@ -9,7 +9,8 @@ from math import gcd
 import torch
 from torch import Tensor, nn
 
-from normplug.norms import BCN, BRN, GW, BaseNorm, SyncBCN, SyncBRN, SyncKN
+from normplug.kalman import link_kalman
+from normplug.norms import BCN, BRN, CBN, GW, BaseNorm, SyncBCN, SyncBRN, SyncKN
 from normplug.ops.backend import get_backend, set_backend
 from normplug.register import NORMS
 
@@ -32,6 +33,13 @@ def _in_groups(kind: type[BCN], channels: int) -> BCN:
     return kind(channels, num_groups=max(gcd(channels, 2 * GROUPS) // 2, 1))
 
 
+def _without_convolution(channels: int) -> CBN:
+    """A CBN that is a plain batch norm; behind a convolution, part of its cost would be that's."""
+    layer = CBN(channels)
+    link_kalman(layer, lambda: layer(torch.zeros(1, channels, 2, 2)))
+    return layer
+
+
 NAIVE: dict[str, type[nn.Module]] = {
     'naive': NaiveSN,
     'naive-SW': NaiveSW,
@@ -47,6 +55,7 @@ LAYERS: dict[str, Callable[[int], nn.Module]] = {
     'SyncBCN': partial(_in_groups, SyncBCN),
     'BRN': partial(BRN, **_BOUNDS),
     'SyncBRN': partial(SyncBRN, **_BOUNDS),
+    'CBN': _without_convolution,
     'KN': LinkedKN,
     'SyncKN': partial(LinkedKN, norm=SyncKN),
     'BN': nn.BatchNorm2d,

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
+from normplug.norms.history import History
+
 from . import names
 from .fit import kind_in
 from .layers import Entries, convert_layer, kind_of, norm_layers
@@ -95,6 +97,7 @@ def convert(
     for name, entries in layers.items():
         where, kind = f'{source.path}: layer {name}', kind_of(entries)
         drops = set(_OF_TRAINING) if to == 'released' or plan[name] != 'BN' else set()
+        drops |= {*History.NAMES}  # of a CBN: of its convolution in that training
         given = {leaf: value for leaf, value in entries.items() if leaf not in drops}
         converted[name] = convert_layer(given, plan[name], logit_init, where, model.get(name))
         report.norms[kind if kind == plan[name] else f'{kind} → {plan[name]}'] += 1

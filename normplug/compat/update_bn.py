@@ -11,7 +11,8 @@ import builtins
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import swa_utils
 
-from normplug.norms import KN, BaseNorm
+from normplug.norms import BaseNorm
+from normplug.norms.linked import Linked
 
 __all__ = ['install']
 
@@ -29,9 +30,10 @@ def _isinstance(value: object, kinds: object) -> bool:
     """As ``isinstance``, but our norms with moving statistics count as batch norms."""
     if kinds is not _BatchNorm or not builtins.isinstance(value, BaseNorm):
         return builtins.isinstance(value, kinds)
-    if builtins.isinstance(value, KN) and value.moves_statistics and value.link is None:
+    if builtins.isinstance(value, Linked) and value.moves_statistics and value.link is None:
         raise ValueError(
-            'update_bn: a KN layer of this model was never linked to its predecessor, or is a '
-            'copy, as an averaged model has it: call normplug.link_kalman(model, ...) before'
+            f'update_bn: a {type(value).__name__} layer of this model was never linked to its '
+            'predecessor, or is a copy, as an averaged model has it: call '
+            'normplug.link_kalman(model, ...) before'
         )
     return value.moves_statistics

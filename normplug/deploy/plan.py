@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from normplug.models import CenConv2d
 from normplug.models.references import References
-from normplug.norms import BRN, KN, MABN, PN, SSN, BaseNorm, GhostBN, PortableSyncBN
+from normplug.norms import BRN, CBN, KN, MABN, PN, SSN, BaseNorm, GhostBN, PortableSyncBN
 from normplug.norms.whitening import WhiteningNorm
 from normplug.own_code import hooks_of, own_code
 
@@ -22,7 +22,7 @@ from .description import names_of
 __all__ = ['DeployPlan', 'make_plan']
 
 # In evaluation.
-_BATCH_NORMS = (PortableSyncBN, GhostBN, KN, PN, BRN, MABN)
+_BATCH_NORMS = (PortableSyncBN, GhostBN, KN, PN, BRN, MABN, CBN)
 _NATIVE = {'bn': 'BatchNorm{}d', 'in': 'InstanceNorm{}d', 'ln': 'GroupNorm'}
 
 
@@ -111,6 +111,8 @@ def _native(layer: nn.Module, flow: Dataflow, references: References) -> tuple[s
         if layer.mixes_instances():
             return None, 'which whitens by the covariances of its own input'
         return 'linear', ''
+    if isinstance(layer, CBN) and not layer.eps_inside:
+        return None, 'eps_inside=False adds eps outside of the root'
     if not isinstance(layer, (SSN, *_BATCH_NORMS)):
         return None, 'which has no native layer'
     if {len(shape) for shape in flow.shapes[layer]} not in ({4}, {5}):

@@ -1,19 +1,36 @@
 """Synchronize running statistics over the ranks before they are used."""
 
+from mmengine.dist import broadcast_object_list, get_world_size
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
+from torch import nn
 
 from normplug.dist import synchronize_running_stats
 from normplug.hooks.of_runner import averaged_models
+from normplug.norms import CBN
 
 __all__ = ['SyncNormStatsHook', 'synchronize_models']
 
 
 def synchronize_models(runner: Runner) -> None:
-    """Make the running statistics of ``runner``'s model, and of its EMA, those of all ranks."""
+    """Make the running statistics of ``runner``'s model, and of its EMA, those of all ranks.
+
+    What CBN remembers becomes rank 0's, whose checkpoint all ranks resume from.
+    """
     for model in (runner.model, *averaged_models(runner)):
         synchronize_running_stats(model)
+    _share_histories(runner.model)
+
+
+def _share_histories(model: nn.Module) -> None:
+    layers = [layer for layer in model.modules() if isinstance(layer, CBN)]
+    if not layers or get_world_size() == 1:
+        return
+    states = [{name: t.cpu() for name, t in layer.history.state().items()} for layer in layers]
+    broadcast_object_list(states)
+    for layer, state in zip(layers, states, strict=True):
+        layer.history.load(state, layer.weight)
 
 
 @HOOKS.register_module()
@@ -25,7 +42,8 @@ class SyncNormStatsHook(Hook):
     ``SyncBuffersHook`` averages the buffers, which loses the part of the variance that is between
     the means of the ranks; this hook merges them correctly
     (:func:`normplug.dist.synchronize_running_stats`). Both can be used together: this one runs
-    first. The copy of the model in an ``EMAHook`` is synchronized too.
+    first. The copy of the model in an ``EMAHook`` is synchronized too. The iterations that CBN
+    remembers become those of rank 0.
 
     After an epoch it runs before the checkpoint. For checkpoints by iteration use
     ``ResumableCheckpointHook``, which synchronizes by itself: mmengine calls no hook on all ranks

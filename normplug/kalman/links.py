@@ -1,4 +1,4 @@
-"""Link the Kalman-normalized layers of a model."""
+"""Link layers of a model to what runs before them: KN to other KN, CBN to convolutions."""
 
 from __future__ import annotations
 
@@ -10,9 +10,16 @@ from weakref import WeakKeyDictionary
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
+from normplug.kalman.convolved import (
+    LinkToConvolution,
+    check_runs_once,
+    links_of,
+    reason_for_none,
+)
 from normplug.kalman.snapshot import undisturbed
 from normplug.kalman.states import MissingStateError, Node, Posterior, State
 from normplug.kalman.trace import Observation, Trace
+from normplug.norms.cbn import CBN
 from normplug.norms.kn import KN
 from normplug.own_code import own_code
 from normplug.stats import Moments
@@ -30,9 +37,9 @@ class LinkReport(NamedTuple):
 
     Attributes:
         name: name of the layer in the model.
-        predecessors: the layers from whose posteriors its prediction is computed; none for a
-            plain batch norm.
-        through: the convolutions on the path, from the farthest to the nearest.
+        predecessors: of a KN, the layers from whose posteriors its prediction is computed; of a
+            CBN, its convolution; none for a plain batch norm.
+        through: the convolutions on a KN's path, from the farthest to the nearest.
         reason: why there is no predecessor; '' if there is one.
     """
 
@@ -64,11 +71,9 @@ class Session:
         self.is_open = False
         self._nodes = tuple(nodes)
 
-    def watch(self, model: nn.Module) -> None:
-        """Open and close with the forwards of ``model``; replaces the previous session."""
-        for handle in _handles.pop(model, ()):
-            handle.remove()
-        _handles[model] = (
+    def watch(self, model: nn.Module) -> tuple[RemovableHandle, ...]:
+        """Open and close with the forwards of ``model``."""
+        return (
             model.register_forward_pre_hook(self.open),
             model.register_forward_hook(self.close, always_call=True),
         )
@@ -146,13 +151,14 @@ class Link:
 
 
 def link_kalman(model: nn.Module, forward: Callable[[], Any]) -> list[LinkReport]:
-    """Link the KN layers of ``model`` by following one forward of it; call it once before training.
+    """Link the KN and CBN layers of ``model`` by one forward of it; call it once before training.
 
     It follows convolutions, elementwise functions of one tensor and of parameters of its channels
-    (activations), max and average pooling, sums and concatenations. A chain ends at any other
+    (activations), max and average pooling, sums and concatenations. A chain of KN ends at any other
     operation, at a layer that runs several times in a forward, and at the border between two parts
-    of an OpenMMLab model (backbone, neck, each head). Linking again replaces the links. Copies of
-    the model (deepcopy, pickle) have no links.
+    of an OpenMMLab model (backbone, neck, each head). A CBN is linked to the convolution whose
+    output is its input. Linking again replaces the links. Copies of the model (deepcopy, pickle)
+    have no links.
 
     Args:
         model: the model, on its device and in training mode. Its buffers and the random numbers do
@@ -161,31 +167,38 @@ def link_kalman(model: nn.Module, forward: Callable[[], Any]) -> list[LinkReport
             ``lambda: model(images)``.
 
     Returns:
-        The result for each layer, in the order of ``model.named_modules()``; empty without KN.
+        The result for each layer, in the order of ``model.named_modules()``; empty without both.
 
     Raises:
         ValueError: KN layers under activation checkpointing (``with_cp=True``).
+        SharedLayerError: a CBN layer that trains runs several times in the forward.
     """
-    layers = {name: m for name, m in model.named_modules() if isinstance(m, KN)}
+    layers = {name: m for name, m in model.named_modules() if isinstance(m, (KN, CBN))}
     if not layers:
         return []
     refuse_checkpointing(model)
+    kn = {name: layer for name, layer in layers.items() if isinstance(layer, KN)}
+    cbn = {name: layer for name, layer in layers.items() if isinstance(layer, CBN)}
     before = {name: layer.link for name, layer in layers.items()}
-    for name, layer in layers.items():
+    for name, layer in kn.items():
         layer.link = Link(model, name, Posterior(name), None, Session(()))
+    for name, layer in cbn.items():
+        layer.link = LinkToConvolution(name)
     trace = Trace(model)
     try:
         with undisturbed(model), trace.watch():
             forward()
+        check_runs_once(cbn, trace)
     except BaseException:
         for name, layer in layers.items():
             layer.link = before[name]
         raise
-    reports, links = [], {}
     session = Session(_nodes(trace))
-    for name, layer in layers.items():
+    links: dict[str, Link | LinkToConvolution] = {}
+    reports: dict[str, LinkReport] = {}
+    for name, layer in kn.items():
         seen = trace.observations.get(name)
-        reason = _reason(name, layer, seen, trace, layers)
+        reason = _reason(name, layer, seen, trace, kn)
         links[name] = Link(
             model,
             name,
@@ -193,14 +206,23 @@ def link_kalman(model: nn.Module, forward: Callable[[], Any]) -> list[LinkReport
             None if reason else seen.prior,
             session,
         )
-        reports.append(_report(name, None if reason else seen.prior, reason))
-    for report in reports:
+        reports[name] = _report(name, None if reason else seen.prior, reason)
+    for report in reports.values():
         for predecessor in report.predecessors:
-            links[predecessor].successors.append(layers[report.name])
-    for name, layer in layers.items():
-        layer.link = links[name]
-    session.watch(model)
-    return reports
+            links[predecessor].successors.append(kn[report.name])
+    convolutions = {}
+    for name, layer in cbn.items():
+        reason = reason_for_none(name, layer, trace)
+        convolutions[name] = None if reason else trace.convolutions[name]
+        found = () if reason else convolutions[name][:1]
+        reports[name] = LinkReport(name, found, (), reason)
+    for handle in _handles.pop(model, ()):
+        handle.remove()
+    links_to_convolutions, handles = links_of(cbn, convolutions)
+    for name, link in (links | links_to_convolutions).items():
+        layers[name].link = link
+    _handles[model] = (*session.watch(model), *handles)
+    return [reports[name] for name in layers]
 
 
 def _report(name: str, prior: Node | None, reason: str) -> LinkReport:

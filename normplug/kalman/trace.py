@@ -27,6 +27,7 @@ from normplug.kalman.states import (
     Summed,
     Window,
 )
+from normplug.norms.cbn import CBN
 from normplug.norms.kn import KN
 from normplug.own_code import own_code
 
@@ -67,19 +68,23 @@ class Trace(TorchFunctionMode):
     """Follows states through the forward that runs in its context.
 
     Attributes:
-        observations: one for each normalizer that ran, in order.
+        observations: one for each KN that ran, in order.
+        convolutions: of each CBN that ran, the name and module of the convolution whose output is
+            its input; None if there is none.
         shared: names of the normalizers that ran more than once.
     """
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.observations: dict[str, Observation] = {}
+        self.convolutions: dict[str, tuple[str, Conv] | None] = {}
         self.shared: set[str] = set()
         self._nodes = WeakTensorKeyDictionary()
         self._lost = WeakTensorKeyDictionary()
+        self._outputs = WeakTensorKeyDictionary()  # of convolutions
         self._model = model
         self._constants = {id(t) for t in (*model.parameters(), *model.buffers())}
-        self._convolutions: dict[int, tuple[str, Conv]] = {
+        self._by_weight: dict[int, tuple[str, Conv]] = {
             id(module._parameters['weight']): (name, module)
             for name, module in model.named_modules()
             # A parametrized weight is another tensor at each access.
@@ -104,16 +109,19 @@ class Trace(TorchFunctionMode):
         for tensor in tree_leaves(result):
             if isinstance(tensor, Tensor):
                 self._set(tensor, node, lost)
+        if func in _CONVOLUTIONS:
+            self._outputs[result] = self._convolution(*args, **kwargs), result._version
         return result
 
     def _after(self, func: Callable, args: tuple, kwargs: dict[str, Any]) -> Node | None:
         """Return the node of the result of ``func``, if that is not elementwise in one tensor."""
-        if func in _CONVOLUTIONS:
-            return self._convolved(*args, **kwargs)
         if func in (torch.cat, torch.concat):
             return self._concatenated(*args, **kwargs)
         first = args[0] if args else kwargs.get('input')
         node = self._get(first)
+        if func in _CONVOLUTIONS:
+            known = self._convolution(*args, **kwargs)
+            return Convolved(node, *known) if node and known else None
         if func in _SUMS:
             return self._summed(*args, **kwargs)
         if node is None:
@@ -158,7 +166,7 @@ class Trace(TorchFunctionMode):
             return 'a change in place'
         return self._lost.get(tensor, '')
 
-    def _convolved(
+    def _convolution(
         self,
         input: Tensor,
         weight: Tensor,
@@ -167,16 +175,17 @@ class Trace(TorchFunctionMode):
         padding: Any = 0,
         dilation: Any = 1,
         groups: int = 1,
-    ) -> Node | None:
-        node, known = self._get(input), self._convolutions.get(id(weight))
-        if node is None or known is None:
+    ) -> tuple[str, Conv] | None:
+        """Return the convolution of the model that this call is, as it was built."""
+        known = self._by_weight.get(id(weight))
+        if known is None:
             return None
         conv = known[1]
         axes = weight.dim() - 2
         given = _wide(stride, axes), _wide(padding, axes), _wide(dilation, axes), groups
         # A subclass may compute something else than its attributes say.
         as_built = given == (conv.stride, _wide(conv.padding, axes), conv.dilation, conv.groups)
-        return Convolved(node, *known) if as_built and bias is conv.bias else None
+        return known if as_built and bias is conv.bias else None
 
     def _concatenated(self, tensors: list[Tensor], dim: int = 0, **_: Any) -> Node | None:
         nodes = [self._get(tensor) for tensor in tensors]
@@ -209,6 +218,9 @@ class Trace(TorchFunctionMode):
         """Trace what runs in this context, and watch the normalizers of the model."""
         handles = []
         for name, layer in self._model.named_modules():
+            if isinstance(layer, CBN):
+                before = partial(self._before_cbn, name)
+                handles.append(layer.register_forward_pre_hook(before, with_kwargs=True))
             if isinstance(layer, KN):
                 before = partial(self._before_norm, name)
                 after = partial(self._after_norm, name)
@@ -223,6 +235,14 @@ class Trace(TorchFunctionMode):
         finally:
             for handle in handles:
                 handle.remove()
+
+    def _before_cbn(self, name: str, layer: CBN, args: tuple, kwargs: dict[str, Tensor]) -> None:
+        if name in self.convolutions:
+            self.shared.add(name)
+            return
+        x = input_of(args, kwargs)
+        known, version = self._outputs.get(x, (None, None))
+        self.convolutions[name] = known if version == x._version else None
 
     def _before_norm(self, name: str, layer: KN, args: tuple, kwargs: dict[str, Tensor]) -> None:
         if name in self.observations:

@@ -22,7 +22,7 @@ from normplug.hooks import (
     SyncNormStatsHook,
     WhiteningHook,
 )
-from normplug.norms import BRN, KN, PN, BaseNorm
+from normplug.norms import BRN, CBN, KN, PN, BaseNorm
 from normplug.preflight.check import check_config
 from normplug.preflight.types import unknown_types_explained
 from normplug.whitened import whitened_layers
@@ -73,8 +73,8 @@ def build_runner(cfg: Config, mode: Literal['train', 'test'] = 'train') -> Runne
         runner.register_hook(CPUMemoryHook())
     if mode == 'train' and not any(isinstance(hook, NormReportHook) for hook in runner.hooks):
         runner.register_hook(NormReportHook())
-    has_kn = any(isinstance(module, KN) for module in runner.model.modules())
-    if mode == 'train' and has_kn and not any(isinstance(h, KalmanLinkHook) for h in runner.hooks):
+    to_link = any(isinstance(module, (KN, CBN)) for module in runner.model.modules())
+    if mode == 'train' and to_link and not any(isinstance(h, KalmanLinkHook) for h in runner.hooks):
         runner.register_hook(KalmanLinkHook())
     if (
         mode == 'train'

@@ -5,6 +5,7 @@ from normplug.norms.bcn import BCN, EstBCN, SyncBCN
 from normplug.norms.bin import BIN
 from normplug.norms.bn import GhostBN, PortableSyncBN
 from normplug.norms.brn import BRN, SyncBRN
+from normplug.norms.cbn import CBN
 from normplug.norms.ebn import EBN, SyncEBN
 from normplug.norms.frn import FRN
 from normplug.norms.gw import GW
@@ -21,6 +22,7 @@ __all__ = [
     'BCN',
     'BIN',
     'BRN',
+    'CBN',
     'EBN',
     'FRN',
     'GW',

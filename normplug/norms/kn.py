@@ -14,7 +14,7 @@ from __future__ import annotations
 from functools import partial
 from math import expm1, log
 from numbers import Real
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +22,7 @@ from torch import Tensor
 
 from normplug.filters import kalman_filter, observed
 from normplug.norms.base import BaseNorm, is_number
+from normplug.norms.linked import Linked
 from normplug.ops import Rule, is_exporting, normalize
 from normplug.precision import small_dtype
 from normplug.running import in_recomputation
@@ -68,7 +69,7 @@ def kn_rule(
     return standardize(instance, batch, weight, bias, eps)
 
 
-class KN(BaseNorm):
+class KN(Linked, BaseNorm):
     """Batch norm with statistics that are filtered along the layers; for 1 or 2 images per GPU.
 
     The layers of a model must be linked once before training, by ``KalmanLinkHook`` or
@@ -144,7 +145,6 @@ class KN(BaseNorm):
         if transition == 'linear':
             self.add_parameter('transition_weight', (num_features,), 1.0)
             self.add_parameter('transition_noise', (num_features,), log(expm1(_NOISE_START)))
-        self.link: KalmanLink | None = None
 
     def rule_params(self) -> tuple[Tensor, ...]:
         """γ, β, and what the filter learns."""
@@ -167,15 +167,6 @@ class KN(BaseNorm):
             if not live and not self.link.is_awaited():
                 return super().forward(x)
             return self._filtered(x, live)
-
-    def _check_input(self, x: Tensor) -> None:
-        super()._check_input(x)
-        self._require(
-            self.link is not None or not self.takes_batch_statistics(x),
-            'this layer was never linked to its predecessor, or is a copy: add '
-            "custom_hooks=[dict(type='KalmanLinkHook')] to the config, or call "
-            'normplug.link_kalman(model, ...) before training',
-        )
 
     # Not traced by a compiler: states pass between layers, and not as arguments.
     @torch.compiler.disable
@@ -251,21 +242,6 @@ class KN(BaseNorm):
     def scripted_ratios(self) -> tuple[Tensor, Tensor]:
         """Batch norm's."""
         return self.of_running()
-
-    def __prepare_scriptable__(self) -> KN:
-        """Return what ``torch.jit.script`` compiles: this layer, unless it is linked."""
-        self._require(
-            self.link is None,
-            'this layer is linked, by hooks of its model that TorchScript does not take: build the '
-            'model anew, load its state dict and give that to torch.jit.script, or use '
-            'torch.jit.trace',
-        )
-        return super().__prepare_scriptable__()
-
-    # A link is no part of the layer: it belongs to the model that was traced. Copies have none.
-    def __getstate__(self) -> dict[str, Any]:
-        """Return the state without the link."""
-        return {**super().__getstate__(), 'link': None}
 
     def extra_repr(self) -> str:
         """Return the arguments for ``repr``."""

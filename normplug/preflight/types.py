@@ -31,6 +31,7 @@ _FULL_NAMES = [
     (re.compile(r'^(moving_?average_?batch\w*|mabn\w*)$', re.IGNORECASE), 'MABN'),
     (re.compile(r'^(extended_?batch\w*|ebn\w*)$', re.IGNORECASE), 'EBN'),
     (re.compile(r'^(batch_?instance\w*|binorm\w*)$', re.IGNORECASE), 'BIN'),
+    (re.compile(r'^(cross_?iter\w*|cbatch_?norm\w*|cbn\dd)$', re.IGNORECASE), 'CBN'),
     (re.compile(r'^filter_?resp\w*$', re.IGNORECASE), 'FRN'),
     (re.compile(r'^group_?(whiten\w*|itn)$', re.IGNORECASE), 'GW'),
 ]

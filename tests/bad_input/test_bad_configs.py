@@ -90,6 +90,7 @@ TRAIN = [
     Row('SW as released', lines(norm('SwitchWhiten2d')), ('did you mean SW?',)),
     Row('SyncSW as released', lines(norm('SyncSwitchWhiten2d')), ('did you mean SyncSW?',)),
     Row('BRN by its long name', lines(norm('BatchRenorm2d')), ('did you mean BRN?',)),
+    Row('CBN by its long name', lines(norm('CBatchNorm2d')), ('did you mean CBN?',)),
     Row('BIN by its long name', lines(norm('BatchInstanceNorm2d')), ('did you mean BIN?',)),
     Row('r_max', norm_option('BRN', 'r_max=0.5'), (f'{KEY}: ', 'a number of at least 1, got 0.5')),
     Row('IterNorm by its long name', lines(norm('IterativeNorm')), ('did you mean IterNorm?',)),

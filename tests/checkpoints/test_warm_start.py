@@ -8,6 +8,7 @@ from normplug import IBN, NORMS, SN
 from normplug.checkpoints import CheckpointError, convert
 from normplug.checkpoints.layers import kind_of
 from normplug.checkpoints.source import Source
+from normplug.norms.history import History
 from normplug.norms.ssn import set_radius
 from tests.mm.norm_layers import build, image, norm_layers, own_layers, randomize, resnet
 
@@ -71,6 +72,14 @@ def test_population_norm_is_taken_as_batch_norm():
     sn = loaded(conversion, {'type': 'SN'})
     assert torch.equal(sn.bn1.running_var, pn.bn1.running_var)
     assert off(features(sn), features(pn)) < 0.05
+
+
+def test_what_cbn_remembers_is_left_out():
+    bn = resnet({'type': 'BN'})
+    history = {f'bn1.{name}': torch.zeros(1) for name in History.NAMES}
+    conversion = convert(Source('net.pth', {**bn.state_dict(), **history}), norm='SN')
+    assert set(conversion.report.unused) == history.keys()
+    assert conversion.state.keys() == resnet({'type': 'SN'}).state_dict().keys()
 
 
 def test_logit_init_is_that_of_sn():
@@ -198,7 +207,7 @@ def test_every_registered_kind_is_told_from_its_tensors():
     """A new normalizer that is not must be added to kind_of, or its checkpoints pass as BN's."""
     for name, cls in NORMS.items():
         batch_norms = ('PortableSyncBN', 'GhostBN', 'KN', 'SyncKN', 'PN', 'SyncPN')
-        batch_norms += ('BRN', 'SyncBRN')
+        batch_norms += ('BRN', 'SyncBRN', 'CBN')
         kind = 'BN' if name in batch_norms else name.removeprefix('Sync')
         if name not in ('GW', 'FRN'):  # as a group norm's, and no conversion is needed
             assert kind_of(cls(4).state_dict()) == kind

@@ -10,6 +10,7 @@ from normplug.deploy.dataflow import record
 from normplug.deploy.plan import make_plan
 from normplug.norms import (
     BRN,
+    CBN,
     GW,
     IBN,
     KN,
@@ -305,6 +306,7 @@ def test_whitening_is_folded_within_the_groups_of_a_convolution(channels, groups
         (KN(4, transition='linear', gain='learned'), dict(type='BN', eps=1e-5)),
         (PN(4), dict(type='BN', eps=1e-5)),
         (BRN(4, eps=1e-3), dict(type='BN', eps=1e-3)),
+        (CBN(4, eps=1e-3), dict(type='BN', eps=1e-3)),
         (SyncPN(4, noise='var', samples=2, eps=1e-3), dict(type='BN', eps=1e-3)),
     ],
 )
@@ -320,6 +322,7 @@ def test_what_becomes_native(layer, norm_cfg):
         (ssn(4, 0.4), 'undecided'),
         (ssn(4, 0.4, mean_choice=[1, 0, 0]), 'undecided'),
         (decided('in', 'in', released_statistics=True), 'released_statistics=True'),
+        (CBN(4, eps_inside=False), 'adds eps outside of the root'),
         (SN(4), 'no native layer'),
         (IBN(4), 'no native layer'),
         (GW(4), 'covariances of its own input'),

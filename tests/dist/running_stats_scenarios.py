@@ -10,7 +10,7 @@ from mmengine.model import ExponentialMovingAverage
 from mmengine.runner import get_priority
 from torch import nn
 
-from normplug import IBN, PN, SN, SyncPN, SyncSN
+from normplug import CBN, IBN, PN, SN, SyncPN, SyncSN, link_kalman
 from normplug.dist import synchronize_running_stats
 from normplug.hooks import SyncNormStatsHook
 from normplug.norms import GW, SW, IterNorm
@@ -137,6 +137,22 @@ def every_type_survives_averaging():
             if not value.is_floating_point():
                 assert torch.equal(after[name], value), (case.name, name)
         assert_same(after, before, 1e-6)
+
+
+def history_of_rank_0():
+    """Which a checkpoint holds, so that all ranks go on as those that resume from it."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 5, 1), CBN(5, burnin=0), nn.Conv2d(5, 4, 1), CBN(4))
+    x = random_input((2, 3, 4, 4), seed=dist.get_rank())
+    link_kalman(model, lambda: model(x))
+    for _ in range(dist.get_rank() + 2):  # an empty batch is no iteration
+        model(x)
+    SyncNormStatsHook().after_train_epoch(SimpleNamespace(model=model, hooks=[]))
+    state = model.state_dict()
+    assert len(state['1.history_mean']) == 2
+    assert state['3.history_iterations'] == 2
+    assert '3.history_mean' not in state
+    assert_equal_on_all_ranks(state.values())
 
 
 class Normalized(nn.Sequential):

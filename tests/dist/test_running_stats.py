@@ -16,7 +16,9 @@ def test_without_a_process_group_nothing_changes():
     assert_same(model.state_dict(), before, 0)
 
 
-@pytest.mark.parametrize('scenario', ['merged', 'population_of_pn', 'noise_of_each_rank'])
+@pytest.mark.parametrize(
+    'scenario', ['merged', 'population_of_pn', 'noise_of_each_rank', 'history_of_rank_0']
+)
 def test_two_ranks(two, scenario):
     two.run(getattr(scenarios, scenario))
 

@@ -32,6 +32,20 @@ class NoisyChain(tiny.NoisyModel):
         return super().forward(image, label, index, mode)
 
 
+@MODELS.register_module()
+class NoisyCBN(tiny.NoisyModel):
+    """A CBN behind a convolution, which a head may share over two levels."""
+
+    def __init__(self, levels=1, **options):
+        super().__init__(norm='CBN', **options)
+        self.norm.burnin, self.levels = 1, levels
+
+    def forward(self, image, label, index, mode='tensor'):
+        for _ in range(self.levels - 1):
+            self.norm(self.conv(image))
+        return super().forward(image, label, index, mode)
+
+
 @pytest.fixture
 def config(tmp_path, monkeypatch):
     monkeypatch.setattr(mmengine.runner.runner, 'collect_env', dict)  # asks compilers for a second
@@ -85,13 +99,36 @@ def test_a_resumed_training_is_linked_again(config):
     )
 
 
+def test_a_resumed_training_of_cbn_remembers(config):
+    whole = config('whole', model='NoisyCBN')
+    runner = tiny.build(whole)
+    runner.train()
+    assert '  norm ← conv\n' in tiny.log(whole.work_dir)
+    assert len(runner.model.norm.history.entries) == 3
+    part = config('part', model='NoisyCBN')
+    shutil.copytree(whole.work_dir, part.work_dir)
+    for epoch in (3, 4):
+        Path(part.work_dir, f'epoch_{epoch}.pth').unlink()
+    Path(part.work_dir, 'last_checkpoint').write_text(f'{part.work_dir}/epoch_2.pth')
+    tiny.build(part, resume=True).train()
+    tiny.assert_same_training(
+        tiny.load(part.work_dir, 'epoch_4.pth'), tiny.load(whole.work_dir, 'epoch_4.pth')
+    )
+
+
+def test_a_cbn_shared_over_levels_is_refused(config):
+    message = r'KalmanLinkHook: norm: this CBN runs several times in a forward'
+    with pytest.raises(UnsuitableModelError, match=message):
+        tiny.build(config('shared', model='NoisyCBN', levels=2)).train()
+
+
 def test_without_the_hook(config):
     with pytest.raises(ValueError, match=r'never linked .*KalmanLinkHook'):
         tiny.build(config('without', hooks=('SampleSeedHook',))).train()
 
 
 def test_without_kn(config):
-    with pytest.raises(UnsuitableModelError, match='the model has no KN; remove the hook'):
+    with pytest.raises(UnsuitableModelError, match='the model has no KN or CBN; remove the hook'):
         tiny.build(config('sn', model='NoisyModel')).train()
 
 

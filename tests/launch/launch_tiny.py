@@ -36,6 +36,13 @@ class TinyKNBackbone(TinyBackbone):
 
 
 @MODELS.register_module()
+class TinyCBNBackbone(TinyBackbone):
+    def __init__(self, width=4, init_cfg=None):
+        super().__init__(width, init_cfg)
+        self.bn = MODELS.build({'type': 'CBN', 'num_features': width})
+
+
+@MODELS.register_module()
 class TinyPNBackbone(TinyBackbone):
     def __init__(self, width=4, init_cfg=None, **options):
         super().__init__(width, init_cfg)

@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from normplug.norms import BCN, BIN, EBN, FRN, GW, IBN, KN, SN, SW, IterNorm, PortableSyncBN
+from normplug.norms import BCN, BIN, EBN, FRN, GW, IBN, SN, SW, IterNorm, PortableSyncBN
+from normplug.norms.linked import Linked
 from normplug.norms.whitening import WhiteningNorm
-from tests.cases import CASES, TOLERANCE, assert_same, built, kn, random_input
+from tests.cases import CASES, TOLERANCE, assert_same, built, linked, random_input
 
 # torch's announcement that TorchScript gives way to torch.export
 # Layers without a scripted form.
@@ -22,7 +23,7 @@ pytestmark = pytest.mark.filterwarnings('ignore::DeprecationWarning')
 def evaluating(case, channels, dtype=torch.float32):
     """The case's layer; without a link, which only training needs and no script takes."""
     layer = built(case, channels, dtype).eval()
-    if isinstance(layer, KN):
+    if isinstance(layer, Linked):
         layer.link = None
         layer._forward_hooks.clear()
         layer._forward_pre_hooks.clear()
@@ -85,7 +86,7 @@ def test_training_mode_is_refused_and_the_model_trains_on(case):
     want = model.eval()(x)
     assert_same({'y': script.eval()(x)}, {'y': want}, TOLERANCE[torch.float32])
     assert model[1] is layer
-    if not isinstance(layer, KN):  # which would have to be linked again
+    if not isinstance(layer, Linked):  # which would have to be linked again
         model.train()(x).sum().backward()
         assert layer.weight.grad is not None
 
@@ -113,7 +114,7 @@ def test_channels_last_is_kept():
 
 def test_a_linked_model_says_what_to_do():
     with pytest.raises(ValueError, match=r'linked.*torch\.jit\.trace'):
-        torch.jit.script(kn(4).eval())
+        torch.jit.script(linked(4).eval())
 
 
 def test_another_rule_is_not_scripted_as_that_of_its_base():
