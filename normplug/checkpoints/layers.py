@@ -59,7 +59,7 @@ def kind_of(entries: Entries) -> str | None:
     """Return the normalizer that has these tensors: BN or one of KINDS; None for any other.
 
     Instance, group and layer norm cannot be told apart, nor can a GW of ours; they need no
-    conversion.
+    conversion. An EBN has a batch norm's tensors, and is taken for one.
     """
     if 'radius' in entries:
         return 'SSN'
@@ -75,6 +75,8 @@ def kind_of(entries: Entries) -> str | None:
         return 'BIN'
     if 'group_weight' in entries:
         return 'BCN'
+    if 'square_window' in entries:
+        return 'MABN'
     if is_gw(entries):
         return 'GW'
     affine = [entries[name] for name in ('weight', 'bias') if name in entries]

@@ -1,6 +1,6 @@
 """Synchronize running statistics over the ranks before they are used."""
 
-from mmengine.dist import broadcast_object_list, get_world_size
+from mmengine.dist import all_reduce, broadcast_object_list, get_world_size
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
@@ -8,7 +8,7 @@ from torch import nn
 
 from normplug.dist import synchronize_running_stats
 from normplug.hooks.of_runner import averaged_models
-from normplug.norms import CBN
+from normplug.norms import CBN, MABN
 
 __all__ = ['SyncNormStatsHook', 'synchronize_models']
 
@@ -16,11 +16,13 @@ __all__ = ['SyncNormStatsHook', 'synchronize_models']
 def synchronize_models(runner: Runner) -> None:
     """Make the running statistics of ``runner``'s model, and of its EMA, those of all ranks.
 
-    What CBN remembers becomes rank 0's, whose checkpoint all ranks resume from.
+    What CBN remembers becomes rank 0's, and MABN's windows the average over the ranks, which all
+    resume from one checkpoint.
     """
     for model in (runner.model, *averaged_models(runner)):
         synchronize_running_stats(model)
     _share_histories(runner.model)
+    _average_windows(runner.model)
 
 
 def _share_histories(model: nn.Module) -> None:
@@ -33,6 +35,13 @@ def _share_histories(model: nn.Module) -> None:
         layer.history.load(state, layer.weight)
 
 
+def _average_windows(model: nn.Module) -> None:
+    for layer in model.modules():
+        if isinstance(layer, MABN):
+            all_reduce(layer.square_window, 'mean')
+            all_reduce(layer.gradient_window, 'mean')
+
+
 @HOOKS.register_module()
 class SyncNormStatsHook(Hook):
     """Synchronize running statistics before validation, before test, and after a training epoch.
@@ -43,7 +52,7 @@ class SyncNormStatsHook(Hook):
     the means of the ranks; this hook merges them correctly
     (:func:`normplug.dist.synchronize_running_stats`). Both can be used together: this one runs
     first. The copy of the model in an ``EMAHook`` is synchronized too. The iterations that CBN
-    remembers become those of rank 0.
+    remembers become those of rank 0, and MABN's windows the average over the ranks.
 
     After an epoch it runs before the checkpoint. For checkpoints by iteration use
     ``ResumableCheckpointHook``, which synchronizes by itself: mmengine calls no hook on all ranks

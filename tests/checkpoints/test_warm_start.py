@@ -208,7 +208,8 @@ def test_every_registered_kind_is_told_from_its_tensors():
     for name, cls in NORMS.items():
         batch_norms = ('PortableSyncBN', 'GhostBN', 'KN', 'SyncKN', 'PN', 'SyncPN')
         batch_norms += ('BRN', 'SyncBRN', 'CBN')
-        kind = 'BN' if name in batch_norms else name.removeprefix('Sync')
+        batch_norms += ('EBN', 'SyncEBN')  # whose tensors are a batch norm's alone
+        kind = 'BN' if name in batch_norms else name.removeprefix('Sync').removeprefix('Est')
         if name not in ('GW', 'FRN'):  # as a group norm's, and no conversion is needed
             assert kind_of(cls(4).state_dict()) == kind
     assert kind_of(nn.BatchNorm2d(4).state_dict()) == 'BN'

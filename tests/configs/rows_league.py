@@ -16,6 +16,7 @@ BACKBONES: dict[str, tuple[dict[str, int], dict[str, int]]] = {
         'brn': 'BRN',
         'bcn': 'BCN',
         'mabn': 'MABN',
+        'cbn': 'CBN',
         'frn': 'FRN',
     }.items()
 }

@@ -14,6 +14,7 @@ from tests.configs.scales import differences
 
 HOOKS = {
     'kn': ['KalmanLinkHook'],
+    'cbn': ['KalmanLinkHook'],
     'brn': ['BRNScheduleHook'],
     'ssn': ['SSNRadiusHook', 'RatioGradClipHook'],
 }
@@ -83,7 +84,10 @@ def test_rows_start_from_the_pretraining_of_their_backbone(row, network):
         theirs = pretraining.model.backbone
         for key in ('type', 'norms', 'conv_cfg', 'ibn_cfg', 'depth'):
             assert theirs.get(key) == backbone.get(key), key
-        norm = {**backbone.norm_cfg, 'type': 'BN' if row == 'brn' else backbone.norm_cfg.type}
+        norm = {
+            **backbone.norm_cfg,
+            'type': 'BN' if row in ('brn', 'cbn') else backbone.norm_cfg.type,
+        }
         for key in ('type', 'num_groups', 'eps'):
             assert theirs.norm_cfg.get(key) == norm.get(key), key
 
@@ -146,7 +150,7 @@ def test_nothing_is_trained_twice(network):
     two, one, many = (rows(network, images) for images in (2, 1, 16))
     # Without a batch 8 GPUs x 2 images are what 16 are.
     same = {norm for norm, row in many.items() if row.real == two.get(norm, many['GW']).real}
-    assert same == {'frozen BN', 'GN', 'GN+WS', 'MABN', 'FRN'}
+    assert same == {'frozen BN', 'GN', 'GN+WS', 'MABN', 'CBN', 'FRN'}
     assert 'SyncBN' not in {*one, *two}
     assert 'BN' not in many
     # What the tables of whitening have is theirs.

@@ -10,7 +10,7 @@ from mmengine.model import ExponentialMovingAverage
 from mmengine.runner import get_priority
 from torch import nn
 
-from normplug import CBN, IBN, PN, SN, SyncPN, SyncSN, link_kalman
+from normplug import CBN, IBN, MABN, PN, SN, SyncPN, SyncSN, link_kalman
 from normplug.dist import synchronize_running_stats
 from normplug.hooks import SyncNormStatsHook
 from normplug.norms import GW, SW, IterNorm
@@ -153,6 +153,17 @@ def history_of_rank_0():
     assert state['3.history_iterations'] == 2
     assert '3.history_mean' not in state
     assert_equal_on_all_ranks(state.values())
+
+
+def windows_of_all_ranks():
+    layer = MABN(4, window=2, warmup=0)
+    x = random_input((2, 4, 3, 3), seed=dist.get_rank())
+    layer(x).square().sum().backward()
+    squares = layer.square_window.clone()
+    SyncNormStatsHook().after_train_epoch(SimpleNamespace(model=layer, hooks=[]))
+    dist.all_reduce(squares)
+    torch.testing.assert_close(layer.square_window, squares / dist.get_world_size())
+    assert_equal_on_all_ranks(layer.state_dict().values())
 
 
 class Normalized(nn.Sequential):

@@ -17,7 +17,11 @@ def test_without_a_process_group_nothing_changes():
 
 
 @pytest.mark.parametrize(
-    'scenario', ['merged', 'population_of_pn', 'noise_of_each_rank', 'history_of_rank_0']
+    'scenario',
+    [
+        *('merged', 'population_of_pn', 'noise_of_each_rank'),
+        *('history_of_rank_0', 'windows_of_all_ranks'),
+    ],
 )
 def test_two_ranks(two, scenario):
     two.run(getattr(scenarios, scenario))

@@ -23,7 +23,9 @@ _NORMS: dict[str, dict[str, str]] = {
     'IBN-a': {'': 'SyncBN'},
     'KN': {'': 'SyncKN'},
     'BRN': {'': 'SyncBRN'},
-    'MABN': {},  # batches of other GPUs are not in its windows
+    # Batches of other GPUs are not in their memory.
+    'MABN': {},
+    'CBN': {},
     'BCN': {'': 'SyncBCN'},
     'FRN': {},
     'SW': {'': 'SyncBN', 'norms.0.': 'SyncSW', 'norms.1.': 'SyncSW'},
@@ -148,7 +150,8 @@ def _table(name: str, model: str, column: Column, network: _Network) -> Table:
         f'{model} by images of the statistics; norms in the backbone alone, each at its published '
         'places',
         'none of these rows. At full scale 16 images are those of 8 GPUs x 2, in Sync types, and '
-        'frozen BN, GN, GN+WS and FRN, which have no batch, and MABN, are the same runs as at 2',
+        'frozen BN, GN, GN+WS and FRN, which have no batch, and MABN and CBN, are the same runs as '
+        'at 2',
         (column,),
         tuple(rows),
         'ResNet-18 of half the width on digits; at 16 images one process has the batch, so that '
