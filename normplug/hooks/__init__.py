@@ -6,6 +6,7 @@ from normplug.hooks.gamma_decay import GammaDecayHook
 from normplug.hooks.isw import ISWHook
 from normplug.hooks.kalman_link import KalmanLinkHook
 from normplug.hooks.nonfinite_loss import NonFiniteLossHook
+from normplug.hooks.norm_memory import NormMemoryHook
 from normplug.hooks.norm_ratio import NormRatioHook
 from normplug.hooks.norm_report import NormReportHook
 from normplug.hooks.population import PopulationHook
@@ -13,7 +14,6 @@ from normplug.hooks.precise_bn import BatchAverageHook, PreciseBNStatsHook
 from normplug.hooks.ratio_grad_clip import RatioGradClipHook
 from normplug.hooks.resumable_checkpoint import ResumableCheckpointHook
 from normplug.hooks.sample_seed import SampleSeedHook
-from normplug.hooks.shared_norm import SharedNormHook
 from normplug.hooks.ssn_radius import SSNRadiusHook
 from normplug.hooks.sync_norm_stats import SyncNormStatsHook
 from normplug.hooks.whitening import WhiteningHook
@@ -26,6 +26,7 @@ __all__ = [
     'ISWHook',
     'KalmanLinkHook',
     'NonFiniteLossHook',
+    'NormMemoryHook',
     'NormRatioHook',
     'NormReportHook',
     'PopulationHook',
@@ -34,7 +35,6 @@ __all__ = [
     'ResumableCheckpointHook',
     'SSNRadiusHook',
     'SampleSeedHook',
-    'SharedNormHook',
     'SyncNormStatsHook',
     'WhiteningHook',
 ]

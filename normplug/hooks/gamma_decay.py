@@ -19,7 +19,7 @@ from normplug.hooks.decay_samples import samples_of_layers
 from normplug.hooks.decay_step import DecayStep, wrappers_of
 from normplug.hooks.of_runner import hook_of
 from normplug.models.wrappers import unwrapped
-from normplug.norms import BCN, BIN, CBN, BaseNorm
+from normplug.norms import BCN, BIN, CBN, EBN, MABN, BaseNorm
 from normplug.norms.base import is_number
 from normplug.norms.whitening import WhiteningNorm
 from normplug.population import CURVATURES, DecayEstimate
@@ -73,9 +73,9 @@ class GammaDecayHook(Hook):
     Raises:
         ValueError: an argument is out of range.
         UnsuitableModelError: the model has no such layer, all are frozen or without batch
-            statistics, one of them whitens (GW, SW, IterNorm) or is a BCN, BIN or CBN, or no
-            optimizer trains its γ; ``samples`` lacks a layer; the model is compiled as a whole; a
-            resumed checkpoint is of other layers.
+            statistics, one of them whitens (GW, SW, IterNorm) or is a BCN, BIN, CBN, EBN or MABN,
+            or no optimizer trains its γ; ``samples`` lacks a layer; the model is compiled as a
+            whole; a resumed checkpoint is of other layers.
         UserError: the file of ``samples`` is not there or is no such file.
     """
 
@@ -191,7 +191,8 @@ class GammaDecayHook(Hook):
         for kinds, what in (
             (WhiteningNorm, 'norms of variances, not of whitening'),
             ((BCN, BIN), 'a batch norm by itself, not of one with another norm'),
-            (CBN, 'statistics of one batch, not of an average over iterations'),
+            ((CBN, MABN), 'statistics of one batch, not of an average over iterations'),
+            (EBN, 'a deviation of each channel, not of all together'),
         ):
             other = next((n for n, m in found.items() if isinstance(m, kinds)), None)
             if other is not None:

@@ -16,9 +16,9 @@ from normplug.errors import UserError
 from normplug.hooks import (
     BRNScheduleHook,
     KalmanLinkHook,
+    NormMemoryHook,
     NormReportHook,
     PopulationHook,
-    SharedNormHook,
     SyncNormStatsHook,
     WhiteningHook,
 )
@@ -79,9 +79,9 @@ def build_runner(cfg: Config, mode: Literal['train', 'test'] = 'train') -> Runne
     if (
         mode == 'train'
         and any(isinstance(m, BaseNorm) and m.remembers for m in runner.model.modules())
-        and not any(isinstance(hook, SharedNormHook) for hook in runner.hooks)
+        and not any(isinstance(hook, NormMemoryHook) for hook in runner.hooks)
     ):
-        runner.register_hook(SharedNormHook())
+        runner.register_hook(NormMemoryHook())
     if mode == 'train':
         _check_whitening(runner)
         _check_population(runner)

@@ -7,8 +7,10 @@ x ↦ a (x − μ_B) + β with a = γ / sqrt(σ²_B + ε), so that the moments o
 its input, mapped; no pixel has to be read again.
 """
 
+import warnings
 from functools import partial
 
+import torch
 from torch import Tensor
 
 from normplug.filters import follow
@@ -135,10 +137,11 @@ class EstBCN(BeforeStep, BCN, BaseNorm):
     Args:
         speed: the weight of the batch in the running statistics, from 0 to 1.
         num_features, eps, num_groups, frozen, virtual_batch_size: see :class:`BCN`.
-        momentum: has no effect; taken because the norm_cfg of a batch norm may have it.
+        momentum: has no effect, but for None: then it is BCN, whose running statistics are the
+            average of all batches, which ``torch.optim.swa_utils.update_bn`` makes of it.
 
     Attributes:
-        speed: (), of now.
+        speed: (), of now; a checkpoint's is taken, with a warning where it is another.
 
     Raises:
         ValueError: an argument is out of range; or activation checkpointing runs the layer a
@@ -170,6 +173,11 @@ class EstBCN(BeforeStep, BCN, BaseNorm):
         )
         self.add_state('speed', (), float(speed))
 
+    @property
+    def is_batch_norm(self) -> bool:
+        """Whether training is BCN's, of the batch."""
+        return self._as_batch_norm or self.momentum is None
+
     def plan(self, x: Tensor) -> Plan:
         """BCN's, of the estimates in place of the batch."""
         plan = super().plan(x)
@@ -191,3 +199,18 @@ class EstBCN(BeforeStep, BCN, BaseNorm):
         if self.is_batch_norm or not self.takes_batch_statistics(x):
             return self.rule_params()
         return *self.rule_params(), *self._of_forward(x)
+
+    def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
+        speed = state_dict.get(f'{prefix}speed')
+        own = torch.tensor(self._initial['speed'])
+        if speed is not None and speed.to(own) != own:
+            warnings.warn(
+                f'EstBCN: the speed of the checkpoint, {float(speed):g}, is taken in place of '
+                f'norm_cfg speed={self._initial["speed"]:g}',
+                stacklevel=3,
+            )
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def extra_repr(self) -> str:
+        """Return the arguments for ``repr``."""
+        return f'{super().extra_repr()}, speed={self._initial["speed"]:g}'

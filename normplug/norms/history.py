@@ -98,16 +98,18 @@ def compensated(entries: Iterable[Entry], conv: Conv) -> tuple[Tensor, Tensor, T
         variance are 0 then too): (K, C) each, K the number of entries, in the dtype of the moments.
     """
     means, variances = [], []
-    bias = 0 if conv.bias is None else conv.bias.detach()
-    for entry in entries:
-        step = conv.weight.detach().flatten(1).to(entry.weight.dtype) - entry.weight
-        by_group = step.unflatten(0, (conv.groups, -1))
-        to_mean = torch.linalg.vecdot(by_group, entry.mean_slope.unsqueeze(1)).flatten()
-        to_var = torch.linalg.vecdot(step, entry.var_slope)
-        to_mean, to_var = (t.to(entry.mean.dtype) for t in (to_mean, to_var))
-        means.append(entry.mean + bias + to_mean)
-        # E[h²] − E[h]² without the difference: (var + to_var) + mean² less the square of the sum.
-        variances.append(entry.var + to_var - to_mean.square())
+    # Autocast would take the sums in half precision, beyond which slopes may lie.
+    with torch.autocast(conv.weight.device.type, enabled=False):
+        bias = 0 if conv.bias is None else conv.bias.detach()
+        for entry in entries:
+            step = conv.weight.detach().flatten(1).to(entry.weight.dtype) - entry.weight
+            by_group = step.unflatten(0, (conv.groups, -1))
+            to_mean = torch.linalg.vecdot(by_group, entry.mean_slope.unsqueeze(1)).flatten()
+            to_var = torch.linalg.vecdot(step, entry.var_slope)
+            to_mean, to_var = (t.to(entry.mean.dtype) for t in (to_mean, to_var))
+            means.append(entry.mean + bias + to_mean)
+            # E[h²] − E[h]² without the difference: (var + to_var) + mean² less the sum's square.
+            variances.append(entry.var + to_var - to_mean.square())
     mean, var = torch.stack(means), torch.stack(variances)
     known = (var >= 0) & torch.isfinite(mean + var)
     return *(torch.where(known, t, 0) for t in (mean, var)), known.to(mean.dtype)

@@ -70,7 +70,9 @@ class MABN(BeforeStep, BaseNorm):
     with its gradient. From then on the gradient is **not** the derivative of the output: it has the
     average over the last batches in place of one statistic of this batch. Derivatives of higher
     order, and those of ``torch.func``, are of the output alone. Evaluation divides by the running
-    root mean square. A batch norm's checkpoint loads as the same function in evaluation.
+    root mean square. A batch norm's checkpoint loads as the same function in evaluation, and with
+    the warm-up to come. A checkpoint of MABN loads with its windows, to resume from: a new training
+    should :meth:`forget` them, as ``NormMemoryHook`` does.
 
     What is averaged is of the layer's last backward passes: each forward in training should have
     one. A gradient that is NaN or infinite stays out of the average. A loss scale that changes
@@ -229,7 +231,15 @@ class MABN(BeforeStep, BaseNorm):
             found = scale * (square + self.eps).sqrt(), bias - scale * mean, mean * 0, square
             for name, value in zip(names, found, strict=True):
                 state_dict[name] = value.to(state_dict[name].dtype)
+            # The windows are empty: the warm-up is to come.
+            state_dict[prefix + 'num_batches_tracked'] = torch.zeros_like(self.num_batches_tracked)
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+    @torch.no_grad()
+    def forget(self) -> None:
+        """Empty the windows; the warm-up begins anew."""
+        for state in (self.square_window, self.gradient_window, self.num_batches_tracked):
+            state.zero_()
 
     def _fit_windows(self, state_dict: dict[str, Tensor], prefix: str) -> None:
         found = state_dict[prefix + 'square_window']

@@ -12,7 +12,7 @@ from torch import nn
 import normplug
 from normplug.errors import UnsuitableModelError, UserError
 from normplug.hooks import GammaDecayHook
-from normplug.norms import BIN, CBN, IBN, SN, SW
+from normplug.norms import BIN, CBN, EBN, IBN, MABN, SN, SW
 from normplug.reports.plot_batch_noise import main_plot_batch_noise
 from tests.cases import random_input
 from tests.hooks import tiny_training as tiny
@@ -214,6 +214,8 @@ def frozen():
             'none of the 2 norms takes statistics of a batch.*set using_bn=True',
         ),
         (lambda: nn.Sequential(SN(4), BIN(4)), {}, '1 is a BIN; the theory is of a batch norm by'),
+        (lambda: nn.Sequential(MABN(4)), {}, '0 is a MABN; .* not of an average over iterations'),
+        (lambda: nn.Sequential(EBN(4)), {}, '0 is a EBN; .* not of all together'),
         (lambda: nn.Sequential(CBN(4)), {}, '0 is a CBN; .* not of an average over iterations'),
         (lambda: nn.Sequential(SN(4), SW(4)), {}, '1 is a SW; the theory is of norms of variances'),
         (two_norms, {'layers': ['2', 'neck']}, "layers: no norm is 'neck' or in it"),

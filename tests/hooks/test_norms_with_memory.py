@@ -32,7 +32,7 @@ def registered(cfg):
 def test_killed_and_resumed_is_the_same_to_the_last_bit(tmp_path):
     cfgs = []
     for name in ('alone', 'killed'):
-        cfg = tiny.config(tmp_path / name, hooks=('SampleSeedHook', 'SharedNormHook'))
+        cfg = tiny.config(tmp_path / name, hooks=('SampleSeedHook', 'NormMemoryHook'))
         schedule = dict(type='BRNScheduleHook', begin=2, d_end=10, r_end=20, length=24)
         cfg.custom_hooks = [*cfg.custom_hooks, schedule]
         cfg.model = dict(type='Remembering')

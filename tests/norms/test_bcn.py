@@ -143,6 +143,14 @@ def test_the_estimated_form_under_checkpointing():
     assert_same(got, {name: want[name] for name in got}, 0)
 
 
+def test_a_checkpoint_of_another_speed_is_told():
+    layer = EstBCN(6, num_groups=2, speed=0.1)
+    with pytest.warns(UserWarning, match='speed of the checkpoint, 0.02, is taken in place of'):
+        layer.load_state_dict(EstBCN(6, num_groups=2, speed=0.02).state_dict())
+    layer = EstBCN(6, num_groups=2, speed=0.02)
+    layer.load_state_dict(EstBCN(6, num_groups=2, speed=0.02).state_dict())  # without a warning
+
+
 @pytest.mark.parametrize('speed', [-0.1, 2, True])
 def test_wrong_speed(speed):
     with pytest.raises(ValueError, match='speed, the weight of the batch in the estimates'):

@@ -151,6 +151,7 @@ def test_a_batch_norm_is_the_same_function_in_evaluation():
     got = run(layer.eval(), x, dy)
     assert_same({name: got[name] for name in ('y', 'dx')}, {n: want[n] for n in ('y', 'dx')}, 1e-11)
     assert not layer.running_mean.any()
+    assert layer.num_batches_tracked == 0  # its warm-up is to come, also of a trained batch norm
 
 
 def test_windows_of_another_length_start_empty():

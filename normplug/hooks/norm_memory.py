@@ -1,4 +1,4 @@
-"""Refuse a norm with memory in a head that is shared over levels."""
+"""Watch norms with memory: of a new run it begins empty, and of a shared head it is refused."""
 
 from collections import Counter
 from functools import partial
@@ -14,23 +14,26 @@ from normplug.checkpoint_file import few
 from normplug.errors import UnsuitableModelError
 from normplug.forward_hooks import HookOfOriginal
 from normplug.models.wrappers import unwrapped
-from normplug.norms import BaseNorm
+from normplug.norms import MABN, BaseNorm
 from normplug.running import in_recomputation
 
-__all__ = ['SharedNormHook']
+__all__ = ['NormMemoryHook']
 
 
 @HOOKS.register_module()
-class SharedNormHook(Hook):
-    """End a training, after its first iteration, if a norm with memory runs several times in it.
+class NormMemoryHook(Hook):
+    """Look after norms that normalize by more than a batch: BRN, MABN, CBN, PN, KN, EstBCN.
 
-    Such a norm normalizes by batches that it saw before, or by what other layers found: BRN, MABN,
-    CBN, PN, KN, EstBCN. In a head that is shared over levels those are of another level. All
-    calls of a layer count that are more than those of the layer that ran least in the same model of
-    mmengine: an algorithm that gives a whole model, or the student in it, two batches is not meant.
+    A training that does not resume begins with empty windows of MABN: those of a checkpoint are the
+    gradients of another task.
+
+    A training ends, after its first iteration, if such a norm runs more often in it than the part
+    of the model around it, as in a head that is shared over levels: what it remembers would be of
+    another level. Not meant are activation checkpointing, a part that is called several times as a
+    whole, and a norm in evaluation mode.
 
     ``tools/train.py`` adds the hook to a model with such norms; elsewhere, add
-    ``custom_hooks=[dict(type='SharedNormHook')]``.
+    ``custom_hooks=[dict(type='NormMemoryHook')]``.
 
     Raises:
         UnsuitableModelError: names the layers, and says what to do. Nothing has been saved then.
@@ -39,18 +42,21 @@ class SharedNormHook(Hook):
     priority = 'VERY_HIGH'  # before anything is saved
 
     def before_train(self, runner: Runner) -> None:
-        """Watch the first iteration of each run of the program."""
+        """Empty MABN's windows in a new run, and watch the first iteration."""
         model = unwrapped(runner.model)
+        if runner.iter == 0:
+            for layer in model.modules():
+                if isinstance(layer, MABN):
+                    layer.forget()
         self._calls: Counter[str] = Counter()
-        self._models = [name for name, m in model.named_modules() if isinstance(m, BaseModel)]
         self._handles = [
             layer.register_forward_pre_hook(HookOfOriginal(partial(self._count, name)))
             for name, layer in model.named_modules()
-            if next(layer.parameters(recurse=False), None) is not None or is_memory(layer)
         ]
 
-    def _count(self, name: str, *unused: Any) -> None:
-        if not in_recomputation():
+    def _count(self, name: str, layer: nn.Module, *unused: Any) -> None:
+        rests = isinstance(layer, BaseNorm) and not layer.training
+        if not (rests or in_recomputation()):
             self._calls[name] += 1
 
     def after_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
@@ -61,14 +67,10 @@ class SharedNormHook(Hook):
             handle.remove()
         self._handles = []
         layers = dict(unwrapped(runner.model).named_modules())
-        least: dict[str, int] = {}
-        for name, number in self._calls.items():
-            owner = self._owner(name)
-            least[owner] = min(number, least.get(owner, number))
         shared = {
             name: f'{name} ({number} times)'
             for name, number in self._calls.items()
-            if number > least[self._owner(name)] and is_memory(layers[name])
+            if is_memory(layers[name]) and number > self._calls_around(name, layers)
         }
         if not shared:
             return
@@ -81,10 +83,15 @@ class SharedNormHook(Hook):
             "of each level (mmdet's RetinaSepBNHead)"
         )
 
-    def _owner(self, name: str) -> str:
-        """The name of the innermost model of mmengine around a layer."""
-        around = [m for m in self._models if m == '' or name.startswith(f'{m}.')]
-        return max(around, key=len, default='')
+    def _calls_around(self, name: str, layers: dict[str, nn.Module]) -> int:
+        """How often the outermost part around a layer was called; where none was, the model."""
+        parts = name.split('.')
+        around = ['.'.join(parts[:k]) for k in range(len(parts))]
+        called = [part for part in around if self._calls[part]]
+        models = [part for part in called if isinstance(layers[part], BaseModel)]
+        inner = [part for part in called if part not in models]
+        outermost = inner[:1] or models[-1:]
+        return max((self._calls[part] for part in outermost), default=1)
 
 
 def is_memory(layer: nn.Module) -> bool:

@@ -31,6 +31,24 @@ class Levels(tiny.NoisyModel):
 
 
 @MODELS.register_module()
+class Crops(tiny.NoisyModel):
+    """A backbone that is called for each crop; a norm in evaluation mode, for each level."""
+
+    def __init__(self, norm, **options):
+        super().__init__(norm='GhostBN', **options)
+        kind = dict(type=norm, num_features=3)
+        self.backbone = nn.Sequential(nn.Conv2d(3, 3, 1), MODELS.build(kind))
+        self.rests = MODELS.build(kind)
+
+    def forward(self, image, label, index, mode='tensor'):
+        if self.training:
+            self.rests.eval()
+            image = self.backbone(image) + self.backbone(2 * image)
+            image = self.rests(image) + self.rests(2 * image)
+        return super().forward(image, label, index, mode)
+
+
+@MODELS.register_module()
 class Twice(tiny.NoisyModel):
     """A student that gets two batches, beside a teacher that gets one."""
 
@@ -53,7 +71,7 @@ def train(tmp_path, monkeypatch):
     monkeypatch.setattr(mmengine.runner.runner, 'collect_env', dict)  # asks compilers for a second
 
     def go(**model):
-        cfg = tiny.config(tmp_path / 'work', hooks=['SharedNormHook'])
+        cfg = tiny.config(tmp_path / 'work', hooks=['NormMemoryHook'])
         cfg.experiment_name = f'{tmp_path.name}-work'
         cfg.model = model
         tiny.build(cfg).train()
@@ -75,8 +93,25 @@ def test_a_shared_head(train, kind, tmp_path):
         dict(type='Levels', norm='GhostBN', of_levels='SN'),
         dict(type='Levels', norm='GhostBN', of_levels='FRN'),
         dict(type='Twice', norm='BRN'),
+        dict(type='Crops', norm='BRN'),
     ],
     ids=str,
 )
 def test_what_is_no_shared_memory(train, model):
     train(**model)
+
+
+def test_a_new_run_begins_with_empty_windows(tmp_path, monkeypatch):
+    monkeypatch.setattr(mmengine.runner.runner, 'collect_env', dict)
+    cfg = tiny.config(tmp_path / 'work', hooks=['NormMemoryHook'])
+    cfg.experiment_name = f'{tmp_path.name}-work'
+    cfg.model = dict(type='NoisyModel', norm='MABN')
+    cfg.train_cfg.max_epochs = 1
+    runner = tiny.build(cfg)
+    norm = runner.model.norm
+    norm.num_batches_tracked.fill_(500)
+    norm.gradient_window.fill_(9)
+    runner.train()
+    assert norm.num_batches_tracked == 6
+    assert norm.gradient_window.max() < 9
+    assert (norm.gradient_window == 0).all(1).sum() == 16 - 6
