@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from normplug.kalman import link_kalman
-from normplug.norms import BCN, BRN, CBN, GW, BaseNorm, SyncBCN, SyncBRN, SyncKN
+from normplug.norms import BCN, BRN, CBN, GW, BaseNorm, EstBCN, SyncBCN, SyncBRN, SyncKN
 from normplug.ops.backend import get_backend, set_backend
 from normplug.register import NORMS
 
@@ -53,6 +53,7 @@ LAYERS: dict[str, Callable[[int], nn.Module]] = {
     'naive-GW': partial(NaiveGW, num_groups=_GW_GROUPS),
     'BCN': partial(_in_groups, BCN),
     'SyncBCN': partial(_in_groups, SyncBCN),
+    'EstBCN': partial(_in_groups, EstBCN),
     'BRN': partial(BRN, **_BOUNDS),
     'SyncBRN': partial(SyncBRN, **_BOUNDS),
     'CBN': _without_convolution,

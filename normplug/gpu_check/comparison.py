@@ -17,6 +17,7 @@ from normplug.covariance import inverse_root
 from normplug.norms import BaseNorm
 from normplug.norms.whitening import WhiteningNorm
 from normplug.register import NORMS
+from normplug.stats import Moments
 
 from .checks import FailedError
 
@@ -80,8 +81,13 @@ def _running(layer: nn.Module, x: Tensor) -> dict[str, Tensor]:
             new = own.mean(axes), _matrices(norm, own)
         else:
             new = own.mean(axes), own.var(axes, correction=0)
+        plan = norm.plan(x)
+        if plan.filter is not None and not isinstance(layer, LinkedKN):
+            new = plan.filter(Moments(*new), *norm.rule_params()[-plan.filter_inputs :])
+        if not norm.centred:
+            new = torch.zeros_like(new[1]), new[1]
         batches = batches + 1
-        biased = isinstance(norm, WhiteningNorm) or how.pooled
+        biased = isinstance(norm, WhiteningNorm) or not how.unbiased
         new_spread = new[1] if biased else new[1] * count / (count - 1)
         step = how.step(batches)
         if how.pooled:

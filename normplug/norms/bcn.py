@@ -31,7 +31,7 @@ def bcn_rule(
     bias: Tensor,
     group_weight: Tensor,
     group_bias: Tensor,
-    *,
+    *unused: Tensor,
     eps: float,
 ) -> Affine:
     """Batch norm and group norm, one map after the other.
@@ -39,6 +39,7 @@ def bcn_rule(
     Args:
         instance, batch, weight, bias: as in any rule; γ and β are batch norm's.
         group_weight, group_bias: of the group norm, (G,).
+        unused: of an empty batch of EstBCN in training, what its filter is given.
         eps: added to the variances of both.
     """
     by_batch = standardize(instance, batch, weight, bias, eps)
@@ -189,16 +190,24 @@ class EstBCN(BeforeStep, BCN, BaseNorm):
         """The running statistics become what the step normalizes by."""
         return super().tracking(x) if self.is_batch_norm else Tracking(1.0, unbiased=False)
 
-    def given(self, x: Tensor) -> tuple[Tensor, ...]:
+    def given(self, x: Tensor | None = None) -> tuple[Tensor, ...]:
         """The running statistics and the speed."""
         mean, var, _ = snapshot(self.running())
         return mean, var, self.speed.clone()
 
+    def rule_params(self) -> tuple[Tensor, ...]:
+        """BCN's; in training also what is given now."""
+        own = super().rule_params()
+        if self.is_batch_norm or not (self.training and self.moves_statistics):
+            return own
+        return *own, *self.given()
+
     def step_params(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Return :meth:`rule_params` and :meth:`given`; in a recomputation, the forward's."""
+        """Return BCN's and :meth:`given`; in a recomputation, the forward's."""
+        own = super().rule_params()
         if self.is_batch_norm or not self.takes_batch_statistics(x):
-            return self.rule_params()
-        return *self.rule_params(), *self._of_forward(x)
+            return own
+        return *own, *self._of_forward(x)
 
     def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
         speed = state_dict.get(f'{prefix}speed')

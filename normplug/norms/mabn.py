@@ -16,7 +16,7 @@ from torch import Tensor
 from normplug.filters import mean_square
 from normplug.norms.base import BaseNorm
 from normplug.norms.before_step import BeforeStep
-from normplug.ops import Rule, is_exporting, is_transformed, normalize
+from normplug.ops import Plan, Rule, is_exporting, is_transformed, normalize
 from normplug.running import Tracked, Tracking, in_recomputation, moved, snapshot, store
 from normplug.stats import Affine, Moments, standardize
 
@@ -59,6 +59,13 @@ def mabn_rule(
     r = torch.where(is_corrected > 0, r.clamp(1 / _LARGEST_CORRECTION, _LARGEST_CORRECTION), 1)
     scale = (weight * r * torch.rsqrt(square)).expand_as(instance.mean)
     return Affine(scale, bias + instance.mean * scale)
+
+
+def running_rule(
+    instance: Moments, running: Moments, weight: Tensor, bias: Tensor, *unused: Tensor, eps: float
+) -> Affine:
+    """Batch norm's. An empty batch in training has :func:`mabn_rule`'s arguments too."""
+    return standardize(instance, running, weight, bias, eps)
 
 
 class MABN(BeforeStep, BaseNorm):
@@ -130,7 +137,25 @@ class MABN(BeforeStep, BaseNorm):
     def rule(self, x: Tensor) -> Rule:
         """Return :func:`mabn_rule` in training; else batch norm's, of a running mean of 0."""
         live = self.takes_batch_statistics(x) and not is_exporting()
-        return partial(mabn_rule if live else standardize, eps=self.eps)
+        return partial(mabn_rule if live else running_rule, eps=self.eps)
+
+    def plan(self, x: Tensor) -> Plan:
+        """The averages of mean squares in place of the batch's variances."""
+        plan = super().plan(x)
+        if plan.batch_from is None:
+            return plan
+        return plan._replace(filter=mean_square, filter_inputs=2)
+
+    def rule_params(self) -> tuple[Tensor, ...]:
+        """γ and β; in training, with a probe that is not watched, also what is given now."""
+        if not (self.training and self.moves_statistics):
+            return self.weight, self.bias
+        return self.weight, self.bias, *self._in_order(self.given())
+
+    def _in_order(self, given: tuple[Tensor, ...], probe: Tensor | None = None) -> tuple:
+        var, corrected, squares, share, _, _ = given
+        probe = torch.zeros_like(squares) if probe is None else probe
+        return probe, var, corrected, squares, share
 
     def tracking(self, x: Tensor) -> Tracking:
         """As the mean squares of single values too: one is enough."""
@@ -148,7 +173,7 @@ class MABN(BeforeStep, BaseNorm):
                 return super().forward(x)
             return self._averaged(x)
 
-    def given(self, x: Tensor) -> tuple[Tensor, ...]:
+    def given(self, x: Tensor | None = None) -> tuple[Tensor, ...]:
         """What the step takes of the time before it.
 
         The running mean square, (C,); whether r is used, (); the sum of the other χ_B over k, (C,),
@@ -171,10 +196,10 @@ class MABN(BeforeStep, BaseNorm):
     # Not traced by a compiler: what a backward pass finds is no result of the layer.
     @torch.compiler.disable
     def _averaged(self, x: Tensor) -> Tensor:
-        plan = self.plan(x)._replace(filter=mean_square, filter_inputs=2, tracking=None)
+        plan = self.plan(x)._replace(tracking=None)
         given = self.given(x) if self.is_batch_norm else self.step_params(x)[2:]
-        var, corrected, squares, share, others, place = given
-        probe = torch.zeros_like(squares, dtype=plan.dtype)
+        others, place = given[-2:]
+        probe = torch.zeros_like(others, dtype=plan.dtype)
         watches = (
             any(t.requires_grad for t in (x, self.weight, self.bias))
             and torch.is_grad_enabled()
@@ -182,8 +207,8 @@ class MABN(BeforeStep, BaseNorm):
         )
         if watches:
             probe.requires_grad_()
-        own = *self.by_instance((self.weight, self.bias), x, plan), probe
-        params = *own, var, corrected, squares, share
+        own = self.by_instance((self.weight, self.bias), x, plan)
+        params = *own, *self._in_order(given, probe)
         y, (square, average) = normalize(x, plan, params, self.running())
         count = x.numel() // self.num_features
         if not in_recomputation():

@@ -25,8 +25,9 @@ def normalize_naive(
     Args:
         x: (N, C) or (N, C, *spatial), floating point; empty only where the plan takes no batch
             moments.
-        plan: without a filter. Everything is computed in its ``dtype``.
-        params: the tensors that the rule takes after the moments.
+        plan: everything is computed in its ``dtype``. A filter is given the batch's moments once
+            for each instance.
+        params: the tensors that the rule takes after the moments, then those of the filter.
         running: what is normalized by where the plan takes no batch moments.
 
     Returns:
@@ -51,6 +52,9 @@ def normalize_naive(
     elif running is not None:
         batch = Moments(running.mean.to(plan.dtype), running.var.to(plan.dtype))
     params = [p.to(plan.dtype) for p in params]
+    if plan.filter is not None:
+        own = len(params) - plan.filter_inputs
+        batch, params = plan.filter(batch, *params[own:]), params[:own]
     scale_nc, offset_nc = plan.rule(Moments(mean_nc, var_nc), batch, *params)
     mean, scale, offset = (
         t.reshape(t.shape + (1,) * len(spatial)) for t in (mean_nc, scale_nc, offset_nc)
