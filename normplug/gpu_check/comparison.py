@@ -82,12 +82,13 @@ def _running(layer: nn.Module, x: Tensor) -> dict[str, Tensor]:
         else:
             new = own.mean(axes), own.var(axes, correction=0)
         plan = norm.plan(x)
-        if plan.filter is not None and not isinstance(layer, LinkedKN):
+        filtered = plan.filter is not None and not isinstance(layer, LinkedKN)
+        if filtered:
             new = plan.filter(Moments(*new), *norm.rule_params()[-plan.filter_inputs :])
         if not norm.centred:
             new = torch.zeros_like(new[1]), new[1]
         batches = batches + 1
-        biased = isinstance(norm, WhiteningNorm) or not how.unbiased
+        biased = isinstance(norm, WhiteningNorm) or how.pooled or filtered
         new_spread = new[1] if biased else new[1] * count / (count - 1)
         step = how.step(batches)
         if how.pooled:
