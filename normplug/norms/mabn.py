@@ -15,10 +15,10 @@ from torch import Tensor
 
 from normplug.filters import mean_square
 from normplug.norms.base import BaseNorm
-from normplug.norms.before_step import BeforeStep
+from normplug.norms.before_step import BeforeStep, given_rule
 from normplug.ops import Plan, Rule, is_exporting, is_transformed, normalize
 from normplug.running import Tracked, Tracking, in_recomputation, moved, snapshot, store
-from normplug.stats import Affine, Moments, standardize
+from normplug.stats import Affine, Moments
 
 __all__ = ['MABN']
 
@@ -59,13 +59,6 @@ def mabn_rule(
     r = torch.where(is_corrected > 0, r.clamp(1 / _LARGEST_CORRECTION, _LARGEST_CORRECTION), 1)
     scale = (weight * r * torch.rsqrt(square)).expand_as(instance.mean)
     return Affine(scale, bias + instance.mean * scale)
-
-
-def running_rule(
-    instance: Moments, running: Moments, weight: Tensor, bias: Tensor, *unused: Tensor, eps: float
-) -> Affine:
-    """Batch norm's. An empty batch in training has :func:`mabn_rule`'s arguments too."""
-    return standardize(instance, running, weight, bias, eps)
 
 
 class MABN(BeforeStep, BaseNorm):
@@ -137,7 +130,7 @@ class MABN(BeforeStep, BaseNorm):
     def rule(self, x: Tensor) -> Rule:
         """Return :func:`mabn_rule` in training; else batch norm's, of a running mean of 0."""
         live = self.takes_batch_statistics(x) and not is_exporting()
-        return partial(mabn_rule if live else running_rule, eps=self.eps)
+        return partial(mabn_rule if live else given_rule, eps=self.eps)
 
     def plan(self, x: Tensor) -> Plan:
         """The averages of mean squares in place of the batch's variances."""

@@ -15,7 +15,7 @@ from torch import Tensor
 from normplug.batch_noise import MIN_DEVIATION, std_of_mean, std_of_std
 from normplug.dist import randn_of_rank
 from normplug.norms.base import BaseNorm, is_number
-from normplug.norms.before_step import BeforeStep
+from normplug.norms.before_step import BeforeStep, given_rule
 from normplug.ops import Rule, per_instance
 from normplug.running import Tracking, snapshot
 from normplug.stats import Affine, Moments, standardize
@@ -25,13 +25,6 @@ __all__ = ['PN', 'SyncPN']
 # What is of the batch: its mean, and its variance.
 _NOISE = {'none': (False, False), 'mean': (True, False), 'var': (False, True), 'both': (True, True)}
 _POPULATIONS = ('running', 'estimated')
-
-
-def given_rule(
-    instance: Moments, given: Moments, weight: Tensor, bias: Tensor, *unused: Tensor, eps: float
-) -> Affine:
-    """Batch norm. An empty batch in training has the population as an argument too."""
-    return standardize(instance, given, weight, bias, eps)
 
 
 def pn_rule(
