@@ -2,9 +2,11 @@
 
 import mmengine.registry
 import pytest
+import torch
 from mmengine.registry import DefaultScope
 
 from normplug import NORMS
+from normplug.models import CenConv2d
 from normplug.register import register
 from tests.mm.norm_layers import (
     all_types,
@@ -63,6 +65,14 @@ def test_the_layer_is_named_as_a_batch_norm(norm_type):
     module = ConvModule(3, 4, 1, norm_cfg={'type': norm_type})
     assert norm_layers(module) == {'bn': norm_type}
     assert module.norm is module.bn
+
+
+def test_mabn_after_a_centred_convolution():
+    block = ConvModule(
+        3, 4, 3, conv_cfg=dict(type='CenConv'), norm_cfg=dict(type='MABN', window=2, warmup=1)
+    )
+    assert (type(block.conv), type(block.norm)) == (CenConv2d, NORMS['MABN'])
+    assert not torch.isnan(block(torch.randn(1, 3, 6, 6))).any()
 
 
 # Every type in one network, and every network with one type.

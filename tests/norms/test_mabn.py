@@ -4,7 +4,6 @@ import copy
 
 import pytest
 import torch
-from mmcv.cnn import ConvModule
 from torch import nn
 from torch.autograd import gradcheck
 from torch.func import functional_call
@@ -161,14 +160,6 @@ def test_windows_of_another_length_start_empty():
     assert layer.num_batches_tracked == 0
     assert not layer.gradient_window.any()
     torch.testing.assert_close(layer.running_var, trained_by_32.running_var.float())
-
-
-def test_in_a_config():
-    block = ConvModule(
-        3, 4, 3, conv_cfg=dict(type='CenConv'), norm_cfg=dict(type='MABN', window=2, warmup=1)
-    )
-    assert (type(block.conv), type(block.norm)) == (CenConv2d, MABN)
-    assert not torch.isnan(block(random_input((1, 3, 6, 6)))).any()
 
 
 @pytest.mark.parametrize(
