@@ -84,6 +84,30 @@ def test_rows_of_the_papers_tables_are_in_their_order():
     assert TABLES['table5-ade20k'].rows[-1].published['mIoU, multi-scale'] == 39.2
 
 
+@pytest.mark.parametrize('data', ['digits', 'real'])
+@pytest.mark.parametrize('row', TABLES['table3-heads'].rows, ids=lambda row: row.name)
+def test_rows_of_one_box_head_differ_in_the_norm_alone(row, data):
+    """Norms of backbone, FPN and head are what the name says, and the published rows' own."""
+    scale = row.at(data)
+    cfg = load_config(f'{scale.config}.py')
+    cfg.merge_from_dict(dict(scale.options))
+    backbone, after = row.name.partition(',')[0].split('/')
+    model, frozen = cfg.model, backbone.endswith('*')
+    assert model.backbone.norm_cfg.type == backbone.strip('*')
+    assert model.backbone.norm_cfg.requires_grad is not frozen
+    assert model.backbone.norm_eval is frozen or backbone == 'GN'
+    norm = None if after == '-' else after
+    assert (model.neck.get('norm_cfg') or {}).get('type') == norm
+    head = model.roi_head.bbox_head
+    in_head = (head.get('norm_cfg') or {}).get('type')
+    if row.group == '2 fc':
+        assert head.type == 'Shared2FCBBoxHead'
+    else:
+        assert (head.type, in_head) == ('Shared4Conv1FCBBoxHead', norm)
+        assert head.get('norm_cfg') == model.neck.get('norm_cfg')
+    assert bool(row.published) is not bool(scale.options)
+
+
 def test_isw_is_beside_ibn_nets_rows_and_its_number_is_told_to_be_another_papers():
     table = TABLES['ibn-gta5']
     isw = [row for row in table.rows if row.name.startswith('ISW')]
