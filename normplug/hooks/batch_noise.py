@@ -44,11 +44,12 @@ class BatchNoiseHook(Hook):
     and so are the numbers that the data preprocessor keeps. (Other state that a forward
     changes in plain attributes, as mmdet's DynamicRoIHead does, is not.)
 
-    It covers torch's batch norms and our norms with batch statistics, but those that whiten, and
-    of IBN the channels under batch norm. Each layer has scalars ``batch_noise/<layer>/<quantity>``
-    in every backend of the visualizer. Means and medians are over channels; those whose values are
-    all the same are left out. Variances are over the batches of all ranks; statistics of all ranks
-    (Sync types) have one batch of all ranks. What is not finite or not known is not logged.
+    It covers torch's batch norms and our norms with batch statistics, but not those that whiten,
+    nor MABN, CBN and EBN, whose statistics have other laws; of IBN the channels under batch norm.
+    Each layer has scalars ``batch_noise/<layer>/<quantity>`` in every backend of the visualizer.
+    Means and medians are over channels; those whose values are all the same are left out. Variances
+    are over the batches of all ranks; statistics of all ranks (Sync types) have one batch of all
+    ranks. What is not finite or not known is not logged.
 
     ==================================== ===========================================================
     ``mean_noise``, ``std_noise``        mean of var(μ_B)/σ_P² and of var(σ_B)/σ_P²
@@ -104,8 +105,8 @@ class BatchNoiseHook(Hook):
             if not layers_with_batch_noise(model):
                 raise UnsuitableModelError(
                     'BatchNoiseHook: the model has no layer that trains with the mean and variance '
-                    'of a batch (frozen=True and norm_eval keep theirs; layers that whiten, and '
-                    'group and layer norm, have none); remove the hook'
+                    'of a batch (frozen=True and norm_eval keep theirs; layers that whiten, MABN, '
+                    'CBN and EBN have others, group and layer norm none); remove the hook'
                 )
         state = get_random_state()
         self._loader = population_loader(runner.cfg, self.dataloader, runner.seed, augmented=True)

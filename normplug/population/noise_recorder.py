@@ -22,7 +22,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from normplug.batch_noise import decay_strength, jacobian_trace, squared_norm, std_of_std
 from normplug.dist import group_reducer
 from normplug.forward_hooks import input_of
-from normplug.norms import BaseNorm
+from normplug.norms import CBN, EBN, MABN, BaseNorm
 from normplug.norms.whitening import WhiteningNorm
 from normplug.ops.passes import backward_reduce, taken
 from normplug.own_code import own_code
@@ -33,13 +33,17 @@ from .sample_grads import SampleGradients
 
 __all__ = ['NoiseRecorder', 'layers_with_batch_noise']
 
+# The laws are of a mean and a standard deviation of one batch, each of one channel.
+_OTHER_STATISTICS = (WhiteningNorm, MABN, CBN, EBN)
+
 
 def layers_with_batch_noise(model: nn.Module) -> dict[str, nn.Module]:
     """Return, by name, the layers of ``model`` that take a batch's mean and variance now.
 
     These are our norms and torch's batch norms in training mode: those that normalize by a batch,
-    and PN, which may only average its statistics. Not those that are frozen or whiten, nor batch
-    norms with code of their own, which may normalize another tensor than their input.
+    and PN, which may only average its statistics. Not those that are frozen or whiten, nor MABN,
+    CBN and EBN, whose statistics have other laws, nor batch norms with code of their own, which may
+    normalize another tensor than their input.
     """
     return {name: layer for name, layer in model.named_modules() if _has_noise(layer)}
 
@@ -293,5 +297,7 @@ def _is_synchronized(layer: nn.Module) -> bool:
 
 def _has_noise(layer: nn.Module) -> bool:
     if isinstance(layer, BaseNorm):
-        return layer.training and layer.moves_statistics and not isinstance(layer, WhiteningNorm)
+        if isinstance(layer, _OTHER_STATISTICS):
+            return False
+        return layer.training and layer.moves_statistics
     return isinstance(layer, _BatchNorm) and layer.training and not own_code(layer)

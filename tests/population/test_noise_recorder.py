@@ -8,7 +8,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from normplug import IBN, KN, SN, SSN, GhostBN, PortableSyncBN
-from normplug.norms import GW, SW, IterNorm
+from normplug.norms import CBN, EBN, GW, MABN, SW, IterNorm
 from normplug.population import noise_recorder
 from normplug.population.central_moments import central_moments
 from normplug.population.noise_recorder import NoiseRecorder, layers_with_batch_noise
@@ -327,6 +327,9 @@ def test_which_layers():
         SW(4),
         IterNorm(4),
         GW(16),
+        MABN(4),
+        CBN(4),
+        EBN(4),
         IBN(4, ratio=1),
     ]
     others += [nn.GroupNorm(2, 4), nn.LayerNorm(4), nn.InstanceNorm2d(4, track_running_stats=True)]
