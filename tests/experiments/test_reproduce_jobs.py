@@ -70,6 +70,23 @@ def test_rows_share_their_pretraining_and_seeds_do_too(tmp_path):
     assert made.cells['table3', 'SN/SN', 1]['own'].parent.name == 'seed1'
 
 
+def test_each_seed_has_its_own_pretraining_if_asked(tmp_path):
+    own = replace(settings(tmp_path), own_pretraining=True)
+    made = plan({TABLE3: TABLE3.rows[:3]}, (0, 2), own)
+    pretrained = [f for f in made.jobs if 'imagenet' in str(f)]
+    assert [f.parent.name for f in pretrained] == ['seed0', 'seed2']
+    for seed, folder in zip((0, 2), pretrained, strict=True):
+        assert f'randomness.seed={seed}' in made.jobs[folder].options
+        for row in TABLE3.rows[:3]:
+            job = made.jobs[made.cells['table3', row.name, seed]['own']]
+            assert job.needs == (folder,)
+            assert Path(job.cfg.model.backbone.init_cfg.checkpoint).parent == folder
+    # Seed 0 is the same either way; another is refused where the other kind lies.
+    shared = plan({TABLE3: TABLE3.rows[:3]}, (0, 2), settings(tmp_path))
+    for place, job in shared.jobs.items():
+        assert (job.fingerprint == made.jobs[place].fingerprint) is ('seed0' in str(place))
+
+
 def test_a_test_in_the_other_domain_takes_the_last_checkpoint(tmp_path):
     row = IBN.rows[1]
     made = plan({IBN: [row]}, (0,), settings(tmp_path))

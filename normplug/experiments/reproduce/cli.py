@@ -74,6 +74,12 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         'data (docs/real_data.md) (default: digits)',
     )
     add('--seeds', type=int, default=3, metavar='K', help='of each row: 0 to K-1 (default: 3)')
+    add(
+        '--own-pretraining',
+        action='store_true',
+        help='start each seed from a pretraining of that seed, so that the spread has that of the '
+        'pretrainings (default: all from the pretraining of seed 0)',
+    )
     add('--rows', nargs='+', metavar='ROW', help='by the names in the report (default: all)')
     add('--gpus', type=int, default=1, metavar='N', help='processes of a training (default: 1)')
     add('--launcher', choices=['local', 'slurm'], default='local')
@@ -120,7 +126,7 @@ def _reproduce(args: argparse.Namespace, argv: Sequence[str], prog: str) -> list
     _check(args)
     launcher = make_launcher(args.gpus, args.launcher, args.partition)
     chosen = _chosen(args)
-    settings = Settings(args.data, args.work_dir, launcher, args.cfg_options)
+    settings = Settings(args.data, args.work_dir, launcher, args.cfg_options, args.own_pretraining)
     seeds = range(args.seeds)
     made = plan(chosen, seeds, settings)
     records = {job.folder: record for job in made.jobs.values() if (record := read_done(job))}

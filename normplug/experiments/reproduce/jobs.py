@@ -38,12 +38,14 @@ class Settings:
         work_dir: of the whole.
         launcher: how trainings are started.
         options: KEY=VALUE for every row's config.
+        own_pretraining: a seed starts from the pretraining of that seed, not from that of seed 0.
     """
 
     data: str
     work_dir: Path
     launcher: Launcher
     options: Mapping[str, Any] = field(default_factory=dict)
+    own_pretraining: bool = False
 
 
 @dataclass(frozen=True)
@@ -132,8 +134,7 @@ def plan(
 ) -> JobPlan:
     """The jobs of the chosen rows of tables; a training that two of them share is one job.
 
-    Seed by seed, so that an interrupted command has all rows of some seeds. A pretraining is that
-    of seed 0 for all seeds.
+    Seed by seed, so that an interrupted command has all rows of some seeds.
 
     Raises:
         UserError: a config cannot be read, or an option does not fit it.
@@ -174,7 +175,8 @@ def _jobs_of(scale: Scale, seed: int, settings: Settings) -> Iterator[tuple[str 
     if pretraining is not None:
         # With its own options only: it is one for all rows, whatever is changed about these.
         own = replace(settings, options={})
-        before = _training(Scale(pretraining), 0, {'randomness.seed': 0}, (), own)
+        first = seed if settings.own_pretraining else 0
+        before = _training(Scale(pretraining), first, {'randomness.seed': first}, (), own)
         yield None, before
         checkpoint = before.folder / last_checkpoint_name(before.cfg)
         options['model.backbone.init_cfg.checkpoint'] = str(checkpoint)

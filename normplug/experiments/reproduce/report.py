@@ -26,8 +26,8 @@ def report(
     source = {name: _all_values(records, name) for name in _SOURCE}
     digits = (
         f'**Here: {table.at_digits}.** The published number is that of another task: compare the '
-        'order of the rows, not the numbers. A norm has one pretraining, whose spread is not in '
-        'that of the seeds.\n\n'
+        'order of the rows, not the numbers. The spread has that of pretrainings only if the '
+        'command says `--own-pretraining`.\n\n'
     )
     note = (
         f'# {table.title}\n\n{digits if data == "digits" else ""}'
