@@ -12,6 +12,8 @@ train_pipeline = [
 test_pipeline = [
     step if step.type != 'LoadAnnotations' else with_masks for step in _base_.test_pipeline
 ]
+train_pipeline[2].update(scale=(256, 256))
+test_pipeline[1].update(scale=(256, 256))
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline, **ours))
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline, **ours))
 test_dataloader = val_dataloader

@@ -1,4 +1,5 @@
-# Trees in aerial photographs, in tiles of 256 pixels: `python tools/fetch_real.py trees`.
+# Trees in aerial photographs, in tiles of 256 pixels, at half of their size:
+# `python tools/fetch_real.py trees`.
 _base_ = './digits_detection.py'
 
 data_root = 'data/real/trees/'
@@ -9,8 +10,8 @@ flip = dict(type='RandomFlip', prob=0.75, direction=['horizontal', 'vertical', '
 
 train_pipeline = [*_base_.train_pipeline[:-1], flip, _base_.train_pipeline[-1]]
 test_pipeline = _base_.test_pipeline
-train_pipeline[2].update(scale=(256, 256))
-test_pipeline[1].update(scale=(256, 256))
+train_pipeline[2].update(scale=(128, 128))
+test_pipeline[1].update(scale=(128, 128))
 
 ours = dict(data_root=data_root, metainfo=metainfo)
 train_dataloader = dict(dataset=dict(**ours, pipeline=train_pipeline))

@@ -2,7 +2,7 @@
 _base_ = './practice_trees.py'
 
 train_dataloader = dict(batch_size=1)
-optim_wrapper = dict(optimizer=dict(lr=5e-5))
+optim_wrapper = dict(optimizer=dict(lr=1e-4))
 param_scheduler = _base_.param_scheduler
 param_scheduler[0].update(end=80)
 auto_scale_lr = dict(base_batch_size=1)
