@@ -82,6 +82,9 @@ def test_files(summaries):
     assert '- commit: `abc`' in text
     assert '**Here: a twin.**' in text
     assert '**Here' not in report(TABLE, 'real', summaries, [SOURCE])['t.md'].decode()
+    assert 'pretraining' not in files['t.md'].decode()
+    for own, told in ((True, 'Each seed has a pretraining'), (False, 'start from one pretraining')):
+        assert told in report(TABLE, 'real', summaries, [SOURCE], own)['t.md'].decode()
     rows = list(csv.DictReader(io.StringIO(files['t.csv'].decode())))
     assert len(rows) == len(ROWS) * 3
     assert rows[0]['values'] == '30.000 32.000'

@@ -17,6 +17,8 @@ ROWS = [
 # Evaluator → what its metrics are called.
 PREFIX = {'CocoMetric': 'coco/', 'Accuracy': 'accuracy/', 'IoUMetric': '', 'CityscapesMetric': ''}
 PREFIX['AccMetric'] = 'acc/'
+# Keys of a config that decide how it learns, beside its data and model.
+LEARNING = ('train_cfg', 'optim_wrapper', 'param_scheduler', 'auto_scale_lr')
 
 
 def load(name):
@@ -84,6 +86,22 @@ def test_rows_of_the_papers_tables_are_in_their_order():
     assert TABLES['table5-ade20k'].rows[-1].published['mIoU, multi-scale'] == 39.2
 
 
+def without_norms(cfg):
+    """The rest of a Faster R-CNN's config, beside its norms, their weights and its head."""
+    left = cfg.to_dict()
+    model = left['model']
+    left = {k: v for k, v in left.items() if 'dataloader' in k or k in LEARNING}
+    for key in ('norm_cfg', 'norm_eval', 'init_cfg'):
+        model['backbone'].pop(key, None)
+        model['neck'].pop(key, None)
+    for key in ('type', 'norm_cfg', 'conv_out_channels'):
+        model['roi_head']['bbox_head'].pop(key, None)
+    # GN's released weights are of Detectron's pictures and convolutions.
+    model.pop('data_preprocessor')
+    model['backbone'].pop('style', None)
+    return {**left, 'model': model}
+
+
 @pytest.mark.parametrize('data', ['digits', 'real'])
 @pytest.mark.parametrize('row', TABLES['table3-heads'].rows, ids=lambda row: row.name)
 def test_rows_of_one_box_head_differ_in_the_norm_alone(row, data):
@@ -106,6 +124,7 @@ def test_rows_of_one_box_head_differ_in_the_norm_alone(row, data):
         assert (head.type, in_head) == ('Shared4Conv1FCBBoxHead', norm)
         assert head.get('norm_cfg') == model.neck.get('norm_cfg')
     assert bool(row.published) is not bool(scale.options)
+    assert without_norms(cfg) == without_norms(load(TABLES['table3'].rows[0].at(data).config))
 
 
 def test_isw_is_beside_ibn_nets_rows_and_its_number_is_told_to_be_another_papers():

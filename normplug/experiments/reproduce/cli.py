@@ -78,7 +78,8 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         '--own-pretraining',
         action='store_true',
         help='start each seed from a pretraining of that seed, so that the spread has that of the '
-        'pretrainings (default: all from the pretraining of seed 0)',
+        'pretrainings (default: all from that of seed 0); of rows whose pretraining this command '
+        'trains, not of released weights',
     )
     add('--rows', nargs='+', metavar='ROW', help='by the names in the report (default: all)')
     add('--gpus', type=int, default=1, metavar='N', help='processes of a training (default: 1)')
@@ -275,7 +276,9 @@ def _report(
             for place in made.cells.get((table.name, row.name, seed), {}).values()
         }
         own_records = [records[place] for place in sorted(own) if place in records]
-        files = report(table, settings.data, summaries, own_records)
+        pretrained = any(made.jobs[place].needs for place in own if made.jobs[place].trains)
+        kind = settings.own_pretraining if pretrained else None
+        files = report(table, settings.data, summaries, own_records, kind)
         print(files[f'{table.name}.md'].decode())
         for path in write_all(settings.work_dir / settings.data, files, '--work-dir'):
             print(os.path.relpath(path))

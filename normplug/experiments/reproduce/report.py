@@ -20,19 +20,31 @@ _SOURCE += ('normplug', 'cuda', 'data')
 
 
 def report(
-    table: Table, data: str, summaries: Sequence[Summary], records: Sequence[Mapping[str, Any]]
+    table: Table,
+    data: str,
+    summaries: Sequence[Summary],
+    records: Sequence[Mapping[str, Any]],
+    own_pretraining: bool | None = None,
 ) -> dict[str, bytes]:
-    """Markdown, CSV and a figure by file name, of the rows at the scale of ``data``."""
+    """Markdown, CSV and a figure by file name, of the rows at the scale of ``data``.
+
+    ``own_pretraining`` says whether each seed has a pretraining of its own; None, that no row
+    starts from a training of ours.
+    """
     source = {name: _all_values(records, name) for name in _SOURCE}
     digits = (
         f'**Here: {table.at_digits}.** The published number is that of another task: compare the '
-        'order of the rows, not the numbers. The spread has that of pretrainings only if the '
-        'command says `--own-pretraining`.\n\n'
+        'order of the rows, not the numbers.\n\n'
     )
+    pretraining = {
+        None: '',
+        True: 'Each seed has a pretraining of its own. ',
+        False: 'All seeds of a norm start from one pretraining, whose spread is not in theirs. ',
+    }[own_pretraining]
     note = (
         f'# {table.title}\n\n{digits if data == "digits" else ""}'
-        'Per cent; published / ours (mean ± standard deviation over the seeds) / difference. '
-        f'Published numbers: {table.source}. '
+        f'{pretraining}Per cent; published / ours (mean ± standard deviation over the seeds) / '
+        f'difference. Published numbers: {table.source}. '
         f'"{table.columns[0].name}" is better or worse than in the row above if it differs by more '
         'than the sum of their standard deviations.\n\n'
     )
