@@ -1,7 +1,7 @@
 # What the detectors of the tables `practice` have in common, over mmdet's R-CNNs with FPN: ImageNet
 # weights of style 'caffe' (tools/fetch_real.py), half of the channels after the backbone and a
-# quarter in the box head, and fewer proposals, for two CPU cores; batch norms in
-# training mode, and nothing frozen but what a row says.
+# quarter in box and mask head, and fewer proposals, for two CPU cores. Batch norms are in training
+# mode, and nothing is frozen but what a row says.
 practice_model = dict(
     data_preprocessor=dict(mean=[103.939, 116.779, 123.68], std=[1.0, 1.0, 1.0], bgr_to_rgb=False),
     backbone=dict(
