@@ -9,11 +9,12 @@ from math import gcd
 import torch
 from torch import Tensor, nn
 
-from normplug.kalman import link_kalman
-from normplug.norms import BCN, BRN, CBN, GW, BaseNorm, EstBCN, SyncBCN, SyncBRN, SyncKN
+from normplug.norms import BCN, BRN, GW, BaseNorm, EstBCN, SyncBCN, SyncBRN, SyncKN
 from normplug.ops.backend import get_backend, set_backend
 from normplug.register import NORMS
 
+from .linked import LinkedLayer
+from .linked_cbn import LinkedCBN
 from .linked_kn import LinkedKN
 from .naive import NaiveSN
 from .naive_whitening import NaiveGW, NaiveIterNorm, NaiveSW
@@ -33,13 +34,6 @@ def _in_groups(kind: type[BCN], channels: int) -> BCN:
     return kind(channels, num_groups=max(gcd(channels, 2 * GROUPS) // 2, 1))
 
 
-def _without_convolution(channels: int) -> CBN:
-    """A CBN that is a plain batch norm; behind a convolution, part of its cost would be that's."""
-    layer = CBN(channels)
-    link_kalman(layer, lambda: layer(torch.zeros(1, channels, 2, 2)))
-    return layer
-
-
 NAIVE: dict[str, type[nn.Module]] = {
     'naive': NaiveSN,
     'naive-SW': NaiveSW,
@@ -56,7 +50,7 @@ LAYERS: dict[str, Callable[[int], nn.Module]] = {
     'EstBCN': partial(_in_groups, EstBCN),
     'BRN': partial(BRN, **_BOUNDS),
     'SyncBRN': partial(SyncBRN, **_BOUNDS),
-    'CBN': _without_convolution,
+    'CBN': LinkedCBN,
     'KN': LinkedKN,
     'SyncKN': partial(LinkedKN, norm=SyncKN),
     'BN': nn.BatchNorm2d,
@@ -86,7 +80,7 @@ class Contender:
     @property
     def is_ours(self) -> bool:
         """Whether the layer goes through normplug.ops."""
-        return isinstance(self.layer, (BaseNorm, LinkedKN))
+        return isinstance(self.layer, (BaseNorm, LinkedLayer))
 
     def __str__(self) -> str:
         """The name and, where there is a choice, the backend."""

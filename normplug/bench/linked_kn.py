@@ -10,15 +10,16 @@ from normplug.kalman import link_kalman
 from normplug.kalman.convolution import convolved
 from normplug.kalman.elementwise import rectified
 from normplug.norms import KN
-from normplug.ops import normalize_naive
 from normplug.stats import Moments
+
+from .linked import LinkedLayer
 
 __all__ = ['LinkedKN']
 
 _WIDE = 256
 
 
-class LinkedKN(nn.Module):
+class LinkedKN(LinkedLayer):
     """A KN behind another, ReLU, and a convolution that is not run.
 
     From 256 channels on the convolution is 1x1 on a quarter of them, as the last of a bottleneck;
@@ -50,12 +51,9 @@ class LinkedKN(nn.Module):
             self._before[0].link.post(state, tuple(x.shape[2:]))
         return self.norm(x)
 
-    def reference(self, x: Tensor) -> Tensor:
-        """The same in plain torch, differentiated step by step."""
-        norm = self.norm
-        if not norm.takes_batch_statistics(x):
-            return normalize_naive(x, norm.plan(x), norm.rule_params(), norm.running())
-        used = self.filtered(x)
+    def in_training(self, x: Tensor) -> Tensor:
+        """By the filtered moments."""
+        norm, used = self.norm, self.filtered(x)
         scale = norm.weight * (used.var + norm.eps).rsqrt()
         mean, scale, bias = (t[:, None, None] for t in (used.mean, scale, norm.bias))
         return (x - mean) * scale + bias

@@ -13,7 +13,7 @@ from normplug.ops import normalize_naive
 
 from .cases import DTYPES, LAYOUTS, Case
 from .contenders import Contender
-from .linked_kn import LinkedKN
+from .linked import LinkedLayer
 
 __all__ = ['TOLERANCE', 'ParityError', 'check_parity', 'difference', 'reference']
 
@@ -59,7 +59,7 @@ def check_parity(contender: Contender, case: Case, training: bool) -> None:
 def reference(layer: nn.Module, x: Tensor, dy: Tensor, training: bool) -> list[Tensor]:
     """Return a layer's output in float64; in training also the gradients of x and parameters."""
     x = x.detach().double().requires_grad_()
-    y = layer.reference(x) if isinstance(layer, LinkedKN) else _naive(layer, x)
+    y = layer.reference(x) if isinstance(layer, LinkedLayer) else _naive(layer, x)
     if not training:
         return [y.detach()]
     inputs = (x, *layer.parameters())  # an empty batch uses no prediction

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from normplug.bench.cases import Case
 from normplug.bench.contenders import Contender
+from normplug.bench.linked import LinkedLayer
 from normplug.bench.linked_kn import LinkedKN
 from normplug.bench.parity import TOLERANCE, difference, reference
 from normplug.covariance import inverse_root
@@ -46,8 +47,8 @@ class Outcome(NamedTuple):
 
 
 def norm_of(layer: nn.Module) -> BaseNorm:
-    """Return the normalizer; for a KN, the one behind its link."""
-    return layer.norm if isinstance(layer, LinkedKN) else layer
+    """Return the normalizer; for a KN or CBN, the one behind its link."""
+    return layer.norm if isinstance(layer, LinkedLayer) else layer
 
 
 def expected(layer: nn.Module, x: Tensor, dy: Tensor, training: bool) -> Outcome:

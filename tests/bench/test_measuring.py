@@ -15,6 +15,7 @@ from normplug.bench.networks import Network
 from normplug.bench.timing import Times, in_turns, quantiles
 from normplug.errors import UserError
 from normplug.kalman import states
+from normplug.norms import cbn
 from normplug.ops import fused, passes
 from normplug.ops.backend import get_backend, set_backend
 from normplug.ops.compiled import call
@@ -88,6 +89,22 @@ def test_a_wrong_prediction_is_found(monkeypatch):
     parity.check_parity(contender, case(), True)
     honest = states.convolved
     monkeypatch.setattr(states, 'convolved', lambda *a: Moments(*(t * 1.01 for t in honest(*a))))
+    with pytest.raises(parity.ParityError, match='the output is off by'):
+        parity.check_parity(contender, case(), True)
+
+
+def test_a_wrong_past_is_found(monkeypatch):
+    """The reference of CBN averages E[x²], the layer merges variances that its link gives."""
+    contender = Contender('CBN', 6, 'eager', 'cpu')
+    for _ in range(2):  # the second with an iteration of this input among the past ones
+        parity.check_parity(contender, case(), True)
+    honest = cbn.compensated
+
+    def louder(*args):
+        mean, var, counts = honest(*args)
+        return mean, var * 1.1, counts
+
+    monkeypatch.setattr(cbn, 'compensated', louder)
     with pytest.raises(parity.ParityError, match='the output is off by'):
         parity.check_parity(contender, case(), True)
 
