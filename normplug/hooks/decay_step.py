@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from normplug.errors import UnsuitableModelError
+from normplug.hooks.of_runner import loss_scale
 from normplug.norms import BaseNorm
 from normplug.population import DecayEstimate
 
@@ -50,7 +51,7 @@ class DecayStep:
 
     @torch.no_grad()
     def _before_step(self, optimizer: Optimizer, args: tuple, kwargs: dict) -> None:
-        self.estimate.gradients.end_iteration(self._loss_scale())
+        self.estimate.gradients.end_iteration(loss_scale(self._wrapper, self._one))
         # A fused optimizer under AMP gets scaled gradients, and leaves out the step by itself.
         overflow = getattr(optimizer, 'found_inf', None)
         self.estimate.end_step(None if overflow is None else (overflow == 0).squeeze())
@@ -74,17 +75,13 @@ class DecayStep:
             self.logged = torch.stack((strength.mean(), ratio.to(strength.dtype)))
         torch._foreach_add_(grads, decays)
 
-    def _loss_scale(self) -> Tensor | None:
-        scaler = getattr(self._wrapper, 'loss_scaler', None)
-        return None if scaler is None else scaler.scale(self._one)
-
     def end_iteration(self) -> None:
         """Count an accumulated iteration; forget those of a step that AMP left out."""
         self.estimate.end_iteration()
         if self._wrapper.should_update():
             self.estimate.drop_step()
         else:
-            self.estimate.gradients.end_iteration(self._loss_scale())
+            self.estimate.gradients.end_iteration(loss_scale(self._wrapper, self._one))
 
     def remove(self) -> None:
         """Leave layers and optimizer as they were."""

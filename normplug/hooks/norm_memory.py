@@ -4,15 +4,17 @@ from collections import Counter
 from functools import partial
 from typing import Any
 
+import torch
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
-from torch import nn
+from torch import Tensor, nn
 
 from normplug.checkpoint_file import few
 from normplug.errors import UnsuitableModelError
 from normplug.forward_hooks import HookOfOriginal
+from normplug.hooks.of_runner import loss_scale
 from normplug.models.wrappers import unwrapped
 from normplug.norms import MABN, BaseNorm
 from normplug.running import in_recomputation
@@ -25,7 +27,8 @@ class NormMemoryHook(Hook):
     """Look after norms that normalize by more than a batch: BRN, MABN, CBN, PN, KN, EstBCN.
 
     A training that does not resume begins with empty windows of MABN: those of a checkpoint are the
-    gradients of another task.
+    gradients of another task. Where AMP changes the scale of the loss, they follow (with one
+    optimizer; each of several has its own scale).
 
     A training ends, after its first iteration, if such a norm runs more often in it than the part
     of the model around it, as in a head that is shared over levels: what it remembers would be of
@@ -44,10 +47,10 @@ class NormMemoryHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """Empty MABN's windows in a new run, and watch the first iteration."""
         model = unwrapped(runner.model)
+        self._with_gradients = [layer for layer in model.modules() if isinstance(layer, MABN)]
         if runner.iter == 0:
-            for layer in model.modules():
-                if isinstance(layer, MABN):
-                    layer.forget()
+            for layer in self._with_gradients:
+                layer.forget()
         self._calls: Counter[str] = Counter()
         self._handles = [
             layer.register_forward_pre_hook(HookOfOriginal(partial(self._count, name)))
@@ -59,8 +62,22 @@ class NormMemoryHook(Hook):
         if not (rests or in_recomputation()):
             self._calls[name] += 1
 
+    def before_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
+        """Note the scale of the loss."""
+        self._scale = self._loss_scale(runner)
+
+    def _loss_scale(self, runner: Runner) -> Tensor | None:
+        if not self._with_gradients:
+            return None
+        one = torch.ones((), device=self._with_gradients[0].weight.device)
+        return loss_scale(runner.optim_wrapper, one)
+
     def after_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
-        """Look at what has been counted, once."""
+        """Follow the scale of the loss, and look at what has been counted, once."""
+        if self._scale is not None:
+            factor = self._loss_scale(runner) / self._scale
+            for layer in self._with_gradients:
+                layer.rescale_gradients(factor)
         if not self._handles:
             return
         for handle in self._handles:

@@ -3,10 +3,11 @@
 from collections.abc import Iterable
 
 from mmengine.hooks import EMAHook, Hook
+from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
-from torch import nn
+from torch import Tensor, nn
 
-__all__ = ['averaged_models', 'hook_of']
+__all__ = ['averaged_models', 'hook_of', 'loss_scale']
 
 
 def averaged_models(runner: Runner) -> list[nn.Module]:
@@ -23,3 +24,17 @@ def hook_of(hooks: Iterable[Hook], kind: str) -> Hook | None:
     """
     found = (h for h in hooks if any(base.__name__ == kind for base in type(h).__mro__))
     return next(found, None)
+
+
+def loss_scale(wrapper: OptimWrapper, one: Tensor) -> Tensor | None:
+    """Return by what AMP multiplies the loss now, (), without waiting for the device.
+
+    Args:
+        wrapper: of an optimizer.
+        one: 1, (), on its device.
+
+    Returns:
+        None without a loss scale, and for several optimizers, which have scales of their own.
+    """
+    scaler = getattr(wrapper, 'loss_scaler', None)
+    return None if scaler is None else scaler.scale(one)

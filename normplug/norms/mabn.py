@@ -75,8 +75,8 @@ class MABN(BeforeStep, BaseNorm):
     should :meth:`forget` them, as ``NormMemoryHook`` does.
 
     What is averaged is of the layer's last backward passes: each forward in training should have
-    one. A gradient that is NaN or infinite stays out of the average. A loss scale that changes
-    (AMP) is not taken out of it.
+    one. A gradient that is NaN or infinite stays out of the average. Gradients have AMP's loss
+    scale: where that changes, ``NormMemoryHook`` calls :meth:`rescale_gradients`.
 
     Args:
         num_features: C.
@@ -258,6 +258,11 @@ class MABN(BeforeStep, BaseNorm):
         """Empty the windows; the warm-up begins anew."""
         for state in (self.square_window, self.gradient_window, self.num_batches_tracked):
             state.zero_()
+
+    @torch.no_grad()
+    def rescale_gradients(self, factor: Tensor) -> None:
+        """Multiply the remembered gradients by a number, (): of the loss, from the next pass on."""
+        self.gradient_window.mul_(factor.to(self.gradient_window))
 
     def _fit_windows(self, state_dict: dict[str, Tensor], prefix: str) -> None:
         found = state_dict[prefix + 'square_window']

@@ -1,13 +1,20 @@
 """A norm with memory that runs several times in an iteration ends the training, by name."""
 
+from types import SimpleNamespace
+
 import mmengine.runner.runner
 import pytest
+import torch
+from mmengine.optim import OptimWrapper
 from mmengine.registry import MODELS
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from normplug.errors import UnsuitableModelError
+from normplug.hooks import NormMemoryHook
+from normplug.norms import MABN
 from tests.hooks import tiny_training as tiny
+from tests.hooks.decay_training import Scaled
 
 
 @MODELS.register_module()
@@ -115,3 +122,39 @@ def test_a_new_run_begins_with_empty_windows(tmp_path, monkeypatch):
     assert norm.num_batches_tracked == 6
     assert norm.gradient_window.max() < 9
     assert (norm.gradient_window == 0).all(1).sum() == 16 - 6
+
+
+def trained_in(wrapper, scale=1.0, growth=1.0, hook=None):
+    """A model that had eight steps, of which four are averages of three; in float64."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 3), MABN(4, window=3, warmup=4), nn.Flatten(), nn.Linear(64, 1)
+    ).double()
+    runner = SimpleNamespace(model=model, iter=0)
+    runner.optim_wrapper = wrapper(torch.optim.SGD(model.parameters(), lr=0.1))
+    if wrapper is Scaled:
+        options = dict(init_scale=scale, growth_factor=growth, growth_interval=1)
+        runner.optim_wrapper.loss_scaler = torch.amp.GradScaler('cpu', **options)
+    images = torch.randn(8, 2, 3, 6, 6, dtype=torch.float64)
+    if hook:
+        hook.before_train(runner)
+    for image in images:
+        if hook:
+            hook.before_train_iter(runner)
+        runner.optim_wrapper.update_params((model(image) - 1).square().mean())
+        if hook:
+            hook.after_train_iter(runner)
+    return model, getattr(runner.optim_wrapper, 'loss_scaler', None)
+
+
+def test_remembered_gradients_follow_the_scale_of_amp():
+    plain, _ = trained_in(OptimWrapper)
+    scaled, scaler = trained_in(Scaled, 4.0, 4.0, NormMemoryHook())
+    assert scaler.get_scale() == 4.0**9
+    torch.testing.assert_close(scaled[3].weight, plain[3].weight, rtol=1e-6, atol=0)
+    ours = scaled[1].gradient_window / scaler.get_scale()
+    torch.testing.assert_close(ours, plain[1].gradient_window, rtol=1e-6, atol=0)
+
+    mixed, _ = trained_in(Scaled, 4.0, 4.0)
+    assert not torch.allclose(mixed[3].weight, plain[3].weight, rtol=1e-3)
+    trained_in(OptimWrapper, hook=NormMemoryHook())  # there is no scale to follow
