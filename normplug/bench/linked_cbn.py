@@ -19,7 +19,8 @@ _WIDE = 256
 class _OneConvolution:
     """A :class:`normplug.norms.cbn.ConvolutionLink` whose convolution does not run.
 
-    What the layer gets is taken for the output of a random input: a norm computes the same of it.
+    What the layer gets is taken for its output for an input of ones: a training has the input
+    already, so making it should cost nothing.
     """
 
     def __init__(self, conv: nn.Conv2d) -> None:
@@ -30,8 +31,7 @@ class _OneConvolution:
         """Return an input of the size that fits ``h``; the last one, if it does."""
         size, x = (len(h), self.conv.in_channels, *h.shape[2:]), self._x
         if x is None or (x.shape, x.dtype, x.device) != (size, h.dtype, h.device):
-            generator = torch.Generator().manual_seed(0)
-            self._x = torch.randn(size, generator=generator).to(h)
+            self._x = h.new_ones(size)
         return self._x
 
 

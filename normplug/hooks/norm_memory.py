@@ -2,10 +2,12 @@
 
 from collections import Counter
 from functools import partial
+from logging import WARNING
 from typing import Any
 
 import torch
 from mmengine.hooks import Hook
+from mmengine.logging import print_log
 from mmengine.model import BaseModel
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
@@ -15,6 +17,7 @@ from normplug.checkpoint_file import few
 from normplug.errors import UnsuitableModelError
 from normplug.forward_hooks import HookOfOriginal
 from normplug.hooks.of_runner import loss_scale
+from normplug.models import CenConv2d
 from normplug.models.wrappers import unwrapped
 from normplug.norms import MABN, BaseNorm
 from normplug.running import in_recomputation
@@ -27,8 +30,10 @@ class NormMemoryHook(Hook):
     """Look after norms that normalize by more than a batch: BRN, MABN, CBN, PN, KN, EstBCN.
 
     A training that does not resume begins with empty windows of MABN: those of a checkpoint are the
-    gradients of another task. Where AMP changes the scale of the loss, they follow (with one
-    optimizer; each of several has its own scale).
+    gradients of another task. In each iteration MABN is told by what AMP multiplies the loss (with
+    one optimizer; each of several has its own scale).
+
+    MABN without any ``CenConv`` in the model is named in the log.
 
     A training ends, after its first iteration, if such a norm runs more often in it than the part
     of the model around it, as in a head that is shared over levels: what it remembers would be of
@@ -47,9 +52,17 @@ class NormMemoryHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """Empty MABN's windows in a new run, and watch the first iteration."""
         model = unwrapped(runner.model)
-        self._with_gradients = [layer for layer in model.modules() if isinstance(layer, MABN)]
+        self._mabn = [layer for layer in model.modules() if isinstance(layer, MABN)]
+        if self._mabn and not any(isinstance(m, CenConv2d) for m in model.modules()):
+            print_log(
+                f'the model has {len(self._mabn)} MABN layers and no CenConv: MABN centres '
+                'nothing, and belongs behind convolutions of centred weights. Add '
+                "conv_cfg=dict(type='CenConv') beside norm_cfg",
+                logger='current',
+                level=WARNING,
+            )
         if runner.iter == 0:
-            for layer in self._with_gradients:
+            for layer in self._mabn:
                 layer.forget()
         self._calls: Counter[str] = Counter()
         self._handles = [
@@ -63,21 +76,21 @@ class NormMemoryHook(Hook):
             self._calls[name] += 1
 
     def before_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
-        """Note the scale of the loss."""
-        self._scale = self._loss_scale(runner)
+        """Tell MABN the scale of the loss."""
+        if self._mabn:
+            one = torch.ones((), device=self._mabn[0].weight.device)
+            self._set_scale(loss_scale(runner.optim_wrapper, one))
 
-    def _loss_scale(self, runner: Runner) -> Tensor | None:
-        if not self._with_gradients:
-            return None
-        one = torch.ones((), device=self._with_gradients[0].weight.device)
-        return loss_scale(runner.optim_wrapper, one)
+    def after_train(self, runner: Runner) -> None:
+        """What comes after the training has no scale."""
+        self._set_scale(None)
+
+    def _set_scale(self, scale: Tensor | None) -> None:
+        for layer in self._mabn:
+            layer.loss_scale = scale
 
     def after_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
-        """Follow the scale of the loss, and look at what has been counted, once."""
-        if self._scale is not None:
-            factor = self._loss_scale(runner) / self._scale
-            for layer in self._with_gradients:
-                layer.rescale_gradients(factor)
+        """Look at what has been counted, once."""
         if not self._handles:
             return
         for handle in self._handles:

@@ -98,6 +98,7 @@ class BaseNorm(PerSampleGradients, Scripted, ResettableState):
             f'momentum must lie in [0, 1] or be None, got {momentum!r}: it is the weight of the '
             'new batch, as in PyTorch, not of the old value',
         )
+        self._require(isinstance(frozen, bool), f'frozen must be True or False, got {frozen!r}')
         self._require(
             virtual_batch_size is None
             or (type(virtual_batch_size) is int and virtual_batch_size > 0),

@@ -9,6 +9,7 @@ Deviation: the running statistic is PyTorch's, an average of unbiased variances,
 averages standard deviations, so that the tensors of a batch norm fit.
 """
 
+import warnings
 from functools import partial
 from math import isfinite
 
@@ -109,6 +110,18 @@ class BRN(BeforeStep, BaseNorm):
     def starts_as_batch_norm(self) -> bool:
         """Return whether the bounds of norm_cfg are batch norm's: a hook has to widen them."""
         return self._initial['r_max'] == 1 and self._initial['d_max'] == 0
+
+    def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
+        for name in () if self.starts_as_batch_norm() else ('r_max', 'd_max'):
+            own = torch.tensor(self._initial[name])
+            found = state_dict.get(prefix + name)
+            if found is not None and found.to(own) != own:
+                warnings.warn(
+                    f'{type(self).__name__}: the {name} of the checkpoint, {float(found):g}, is '
+                    f'taken in place of norm_cfg {name}={float(own):g}',
+                    stacklevel=3,
+                )
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def rule(self, x: Tensor) -> Rule:
         """Algorithm 1 in training, also of an empty batch; else batch norm's."""

@@ -134,6 +134,11 @@ class CBN(Linked, BeforeStep, BaseNorm):
             type(burnin) is int and burnin >= 0,
             f'burnin must be a number of iterations (not epochs) of at least 0, got {burnin!r}',
         )
+        for name, value in (
+            ('eps_inside', eps_inside),
+            ('released_statistics', released_statistics),
+        ):
+            self._require(isinstance(value, bool), f'{name} must be True or False, got {value!r}')
         self.buffer_num, self.burnin = buffer_num, burnin
         self.eps_inside, self.released_statistics = eps_inside, released_statistics
         self.history = History(buffer_num)
@@ -221,9 +226,10 @@ class CBN(Linked, BeforeStep, BaseNorm):
     def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
         own = [name for name in History.NAMES if prefix + name in state_dict]
         state = {name: state_dict.pop(prefix + name) for name in own}
-        if prefix + 'weight' in state_dict:
-            self.history.load(state, self.weight)
         super()._load_from_state_dict(state_dict, prefix, *args)
+        if prefix + 'weight' in state_dict:
+            # Of a layer built on the meta device, the weight may be another one now.
+            self.history.load(state, self.weight)
 
     def own_names(self) -> tuple[str, ...]:
         """Return nothing: a batch norm's checkpoint lacks only what a training begins without."""

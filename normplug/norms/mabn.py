@@ -75,8 +75,8 @@ class MABN(BeforeStep, BaseNorm):
     should :meth:`forget` them, as ``NormMemoryHook`` does.
 
     What is averaged is of the layer's last backward passes: each forward in training should have
-    one. A gradient that is NaN or infinite stays out of the average. Gradients have AMP's loss
-    scale: where that changes, ``NormMemoryHook`` calls :meth:`rescale_gradients`.
+    one. A gradient that is NaN or infinite stays out of the average. Under AMP
+    ``NormMemoryHook`` sets ``loss_scale``; without it the average is of gradients of each scale.
 
     Args:
         num_features: C.
@@ -89,6 +89,8 @@ class MABN(BeforeStep, BaseNorm):
     Attributes:
         square_window: χ_B of the last batches, (k, C).
         gradient_window: the means of ∂L/∂z · z of the last backward passes, (k, C).
+        loss_scale: by what L is multiplied in this iteration, (), and in ``gradient_window`` is
+            not; None for 1.
         running_mean: zeros.
         running_var: the running mean square.
 
@@ -98,9 +100,10 @@ class MABN(BeforeStep, BaseNorm):
     """
 
     _on_foreign_checkpoint = (
-        'Its running mean went into bias, running_var and weight, so that evaluation is the same; '
-        'training divides by the root mean square and centres nothing, which needs '
-        "conv_cfg=dict(type='CenConv') before it."
+        'Its running mean went into bias, running_var and weight: behind the same convolutions '
+        'evaluation is the same. But training centres nothing, which needs '
+        "conv_cfg=dict(type='CenConv'), and that changes what the checkpoint's convolutions "
+        'compute: with it, train from scratch or from a checkpoint of MABN.'
     )
     centred = False
 
@@ -124,6 +127,7 @@ class MABN(BeforeStep, BaseNorm):
             f'warmup must be a number of batches, an integer from 0, got {warmup!r}',
         )
         self.window, self.warmup = window, warmup
+        self.loss_scale: Tensor | None = None
         self.add_state('square_window', (window, num_features), 0.0)
         self.add_state('gradient_window', (window, num_features), 0.0)
 
@@ -182,6 +186,8 @@ class MABN(BeforeStep, BaseNorm):
             torch.where(others & ~alone, t, 0).sum(0)
             for t in (self.square_window, self.gradient_window)
         )
+        if self.loss_scale is not None:
+            gradients = gradients * self.loss_scale.to(gradients)
         share = torch.where(alone, torch.ones_like(squares), 1 / self.window)
         corrected = (number > max(_CORRECTED_FROM, self.warmup)) & ~alone
         return var, corrected.to(var.dtype), squares / self.window, share, gradients, place
@@ -227,6 +233,8 @@ class MABN(BeforeStep, BaseNorm):
     def _store_gradient(self, place: Tensor, half: Tensor, grad: Tensor) -> None:
         """Put the mean of ∂L/∂z · z into its window; ``grad`` is the gradient of χ."""
         grad = grad.detach()
+        if self.loss_scale is not None:
+            grad = grad / self.loss_scale.to(grad)
         put(self.gradient_window, place, grad * half, (grad.sum() * 0) == 0)
 
     def scripted_ratios(self) -> tuple[Tensor, Tensor]:
@@ -258,11 +266,6 @@ class MABN(BeforeStep, BaseNorm):
         """Empty the windows; the warm-up begins anew."""
         for state in (self.square_window, self.gradient_window, self.num_batches_tracked):
             state.zero_()
-
-    @torch.no_grad()
-    def rescale_gradients(self, factor: Tensor) -> None:
-        """Multiply the remembered gradients by a number, (): of the loss, from the next pass on."""
-        self.gradient_window.mul_(factor.to(self.gradient_window))
 
     def _fit_windows(self, state_dict: dict[str, Tensor], prefix: str) -> None:
         found = state_dict[prefix + 'square_window']

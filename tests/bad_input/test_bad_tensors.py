@@ -81,6 +81,7 @@ def test_nan_propagates_and_leaves_the_statistics(kind, bad):
         ({'eps': float('nan')}, 'eps must be a positive number, got nan'),
         ({'momentum': -0.1}, r'momentum must lie in \[0, 1\] or be None, got -0.1'),
         ({'momentum': 'high'}, r"momentum must lie in \[0, 1\] or be None, got 'high'"),
+        ({'frozen': 'no'}, "frozen must be True or False, got 'no'"),
     ],
 )
 @pytest.mark.parametrize('kind', TYPES)

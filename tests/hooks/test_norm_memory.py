@@ -124,37 +124,65 @@ def test_a_new_run_begins_with_empty_windows(tmp_path, monkeypatch):
     assert (norm.gradient_window == 0).all(1).sum() == 16 - 6
 
 
-def trained_in(wrapper, scale=1.0, growth=1.0, hook=None):
-    """A model that had eight steps, of which four are averages of three; in float64."""
+def trained(*wrappers, hooked=True):
+    """A model that had eight steps, in float64; the last are by averages of three batches.
+
+    Args:
+        wrappers: of the optimizers of as many trainings, each of which resumes the last.
+        hooked: whether they have the hook.
+    """
     torch.manual_seed(0)
     model = nn.Sequential(
         nn.Conv2d(3, 4, 3), MABN(4, window=3, warmup=4), nn.Flatten(), nn.Linear(64, 1)
     ).double()
-    runner = SimpleNamespace(model=model, iter=0)
-    runner.optim_wrapper = wrapper(torch.optim.SGD(model.parameters(), lr=0.1))
-    if wrapper is Scaled:
-        options = dict(init_scale=scale, growth_factor=growth, growth_interval=1)
-        runner.optim_wrapper.loss_scaler = torch.amp.GradScaler('cpu', **options)
-    images = torch.randn(8, 2, 3, 6, 6, dtype=torch.float64)
-    if hook:
-        hook.before_train(runner)
-    for image in images:
-        if hook:
-            hook.before_train_iter(runner)
-        runner.optim_wrapper.update_params((model(image) - 1).square().mean())
-        if hook:
-            hook.after_train_iter(runner)
-    return model, getattr(runner.optim_wrapper, 'loss_scaler', None)
+    batches = torch.randn(8, 2, 3, 6, 6, dtype=torch.float64).split(8 // len(wrappers))
+    seen = 0
+    for wrapper, images in zip(wrappers, batches, strict=True):
+        hooks = [NormMemoryHook()] if hooked else []
+        runner = SimpleNamespace(model=model, iter=seen)
+        runner.optim_wrapper = wrapper(torch.optim.SGD(model.parameters(), lr=0.1))
+        for hook in hooks:
+            hook.before_train(runner)
+        for image in images:
+            for hook in hooks:
+                hook.before_train_iter(runner)
+            runner.optim_wrapper.update_params((model(image) - 1).square().mean())
+            for hook in hooks:
+                hook.after_train_iter(runner)
+        for hook in hooks:
+            hook.after_train(runner)
+        seen += len(images)
+    return model
 
 
-def test_remembered_gradients_follow_the_scale_of_amp():
-    plain, _ = trained_in(OptimWrapper)
-    scaled, scaler = trained_in(Scaled, 4.0, 4.0, NormMemoryHook())
-    assert scaler.get_scale() == 4.0**9
-    torch.testing.assert_close(scaled[3].weight, plain[3].weight, rtol=1e-6, atol=0)
-    ours = scaled[1].gradient_window / scaler.get_scale()
-    torch.testing.assert_close(ours, plain[1].gradient_window, rtol=1e-6, atol=0)
+def growing(optimizer):
+    """AMP whose loss scale is four times as large in each step."""
+    wrapper = Scaled(optimizer)
+    options = dict(init_scale=4.0, growth_factor=4.0, growth_interval=1)
+    wrapper.loss_scaler = torch.amp.GradScaler('cpu', **options)
+    return wrapper
 
-    mixed, _ = trained_in(Scaled, 4.0, 4.0)
+
+@pytest.mark.parametrize(
+    'wrappers',
+    [(growing,), (growing, OptimWrapper), (OptimWrapper, growing), (OptimWrapper,)],
+    ids=['AMP', 'then without', 'then with', 'without'],
+)
+def test_remembered_gradients_have_no_scale_of_amp(wrappers):
+    plain = trained(OptimWrapper, hooked=False)
+    found = trained(*wrappers)
+    assert plain[1].gradient_window.abs().min() > 0
+    for name, value in plain.state_dict().items():
+        torch.testing.assert_close(found.state_dict()[name], value, rtol=1e-6, atol=1e-12)
+
+
+def test_without_the_hook_scales_are_mixed():
+    """Else the test above could not fail."""
+    plain, mixed = trained(OptimWrapper, hooked=False), trained(growing, hooked=False)
     assert not torch.allclose(mixed[3].weight, plain[3].weight, rtol=1e-3)
-    trained_in(OptimWrapper, hook=NormMemoryHook())  # there is no scale to follow
+
+
+@pytest.mark.parametrize(('conv', 'told'), [(None, True), (dict(type='CenConv'), False)])
+def test_uncentred_convolutions_are_named(conv, told, train, tmp_path):
+    train(type='NoisyModel', norm='MABN', conv=conv)
+    assert ('1 MABN layers and no CenConv' in tiny.log(tmp_path / 'work')) == told

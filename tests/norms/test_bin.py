@@ -1,5 +1,6 @@
 """BIN against torch's own layers and the released layer's outputs."""
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch.autograd import gradcheck
@@ -72,9 +73,10 @@ def test_released_layer():
     assert_step(run(layer.eval(), golden['x'][0], golden['dy'][0]), **want)
 
 
-def test_released_gates_at_their_ends_stay_finite():
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float16, torch.bfloat16], ids=str)
+def test_released_gates_at_their_ends_stay_finite(dtype):
     layer = BIN(2)
-    state = {**layer.state_dict(), 'gate': torch.tensor([0.0, 1.0])}
+    state = {**layer.state_dict(), 'gate': torch.tensor([0.0, 1.0], dtype=dtype)}
     del state['gate_logit']
     layer.load_state_dict(state)
     torch.testing.assert_close(layer.gate_logit.sigmoid(), torch.tensor([1e-6, 1 - 1e-6]))

@@ -171,6 +171,17 @@ def test_a_batch_norms_checkpoint_loads():
     assert layer.r_max == 2
 
 
+def test_fixed_bounds_that_a_checkpoint_replaces_are_named():
+    layer = BRN(3, r_max=3, d_max=5)
+    with pytest.warns(UserWarning, match='d_max') as warned:
+        layer.load_state_dict(BRN(3, r_max=3).state_dict())
+    assert [str(w.message) for w in warned] == [
+        'BRN: the d_max of the checkpoint, 0, is taken in place of norm_cfg d_max=5'
+    ]
+    assert layer.d_max == 0
+    BRN(3).load_state_dict(layer.state_dict())  # those of a schedule: no warning
+
+
 @pytest.mark.parametrize(
     'wrong', [{'r_max': 0.9}, {'r_max': float('inf')}, {'d_max': -1}, {'d_max': '5'}], ids=str
 )

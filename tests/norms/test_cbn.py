@@ -284,6 +284,17 @@ def test_the_state_dict_grows_from_that_of_a_batch_norm():
     assert net[1].state_dict().keys() == names
 
 
+def test_a_layer_without_memory_is_given_the_history():
+    """As FSDP and others build one: on the meta device, with the tensors of the checkpoint."""
+    net = linked(nn.Conv2d(3, 4, 3), burnin=0)
+    training(net, [0])
+    with torch.device('meta'):
+        layer = CBN(4)
+    layer.load_state_dict(net[1].state_dict(), assign=True)
+    assert {t.device.type for entry in layer.history.entries for t in entry} == {'cpu'}
+    assert_same(layer.state_dict(), net[1].state_dict(), 0)
+
+
 def test_a_history_of_another_convolution_is_forgotten():
     net, other = linked(nn.Conv2d(3, 4, 3)), linked(nn.Conv2d(2, 4, 3))
     training(net, [0])
@@ -426,6 +437,8 @@ def test_compiled_as_parts_of_a_model():
         ({'buffer_num': True}, 'buffer_num must be a positive integer'),
         ({'burnin': -1}, r'burnin must be a number of iterations \(not epochs\)'),
         ({'burnin': 0.5}, 'burnin must be a number of iterations'),
+        ({'eps_inside': 1}, 'eps_inside must be True or False, got 1'),
+        ({'released_statistics': 'yes'}, "released_statistics must be True or False, got 'yes'"),
     ],
 )
 def test_wrong_options(options, message):
