@@ -71,5 +71,6 @@ class BIN(BaseNorm):
         """Accept released gates, which are shares; 0 and 1, which no logit has, become 1e-6 off."""
         gate = state_dict.pop(prefix + 'gate', None)
         if gate is not None:
-            state_dict[prefix + 'gate_logit'] = torch.logit(gate.double(), eps=1e-6)
+            logit = torch.logit(gate.double(), eps=1e-6)
+            state_dict[prefix + 'gate_logit'] = logit.to(self.gate_logit.dtype)
         super()._load_from_state_dict(state_dict, prefix, *args)

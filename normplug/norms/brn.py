@@ -118,7 +118,8 @@ class BRN(BeforeStep, BaseNorm):
             if found is not None and found.to(own) != own:
                 warnings.warn(
                     f'{type(self).__name__}: the {name} of the checkpoint, {float(found):g}, is '
-                    f'taken in place of norm_cfg {name}={float(own):g}',
+                    f'taken in place of norm_cfg {name}={float(own):g}; to keep that, remove '
+                    f'{name} from the file',
                     stacklevel=3,
                 )
         super()._load_from_state_dict(state_dict, prefix, *args)

@@ -70,8 +70,9 @@ class MABN(BeforeStep, BaseNorm):
     with its gradient. From then on the gradient is **not** the derivative of the output: it has the
     average over the last batches in place of one statistic of this batch. Derivatives of higher
     order, and those of ``torch.func``, are of the output alone. Evaluation divides by the running
-    root mean square. A batch norm's checkpoint loads as the same function in evaluation, and with
-    the warm-up to come. A checkpoint of MABN loads with its windows, to resume from: a new training
+    root mean square. A batch norm's checkpoint loads as the same function in evaluation, behind the
+    same convolutions (not ``CenConv``, which centres the checkpoint's), and with the warm-up to
+    come. A checkpoint of MABN loads with its windows, to resume from: a new training
     should :meth:`forget` them, as ``NormMemoryHook`` does.
 
     What is averaged is of the layer's last backward passes: each forward in training should have
@@ -89,8 +90,8 @@ class MABN(BeforeStep, BaseNorm):
     Attributes:
         square_window: χ_B of the last batches, (k, C).
         gradient_window: the means of ∂L/∂z · z of the last backward passes, (k, C).
-        loss_scale: by what L is multiplied in this iteration, (), and in ``gradient_window`` is
-            not; None for 1.
+        loss_scale: the factor of the loss in this iteration, (); None for 1. ``gradient_window`` is
+            kept without it.
         running_mean: zeros.
         running_var: the running mean square.
 

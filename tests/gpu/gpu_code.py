@@ -10,6 +10,7 @@ import torch
 from tests.gpu import stand_in  # isort: split
 
 # After the stand-in: what normplug imports binds functions of torch.cuda.
+from normplug import norms
 from normplug.bench.contenders import LAYERS
 from normplug.ops.traced import TUNINGS
 
@@ -28,7 +29,9 @@ def main(case: str) -> None:
     name, size, dtype, last, train = case.split(',')
     torch.manual_seed(0)
     n, c, pixels = (int(part) for part in size.split('x'))
-    layer = LAYERS[name](c).train(train == 'train')
+    # Of as many groups as the layer's default.
+    kind = norms.GW if name == 'GW' else LAYERS[name]
+    layer = kind(c).train(train == 'train')
     capabilities = (80, 90) if dtype == 'bfloat16' else (75, 80, 90)
     if name.startswith('Sync'):
         layer.reducer = TwoRanks

@@ -176,7 +176,8 @@ def test_fixed_bounds_that_a_checkpoint_replaces_are_named():
     with pytest.warns(UserWarning, match='d_max') as warned:
         layer.load_state_dict(BRN(3, r_max=3).state_dict())
     assert [str(w.message) for w in warned] == [
-        'BRN: the d_max of the checkpoint, 0, is taken in place of norm_cfg d_max=5'
+        'BRN: the d_max of the checkpoint, 0, is taken in place of norm_cfg d_max=5; to keep that, '
+        'remove d_max from the file'
     ]
     assert layer.d_max == 0
     BRN(3).load_state_dict(layer.state_dict())  # those of a schedule: no warning
