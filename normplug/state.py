@@ -1,10 +1,11 @@
 """Initial values of the parameters and buffers of a layer, and resetting to them."""
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 __all__ = ['RUNNING_STATS', 'ResettableState']
 
@@ -61,6 +62,27 @@ class ResettableState(nn.Module):
         """
         self._initial = {**self._initial, name: initial}
         self._reset(name)
+
+    def warn_of_other_values(
+        self, state_dict: Mapping[str, Tensor], prefix: str, *names: str
+    ) -> None:
+        """Warn of buffers whose value in a checkpoint is not that of norm_cfg, which it replaces.
+
+        Args:
+            state_dict: of the checkpoint.
+            prefix: of the layer's names in it.
+            names: buffers of one number that are arguments of norm_cfg too.
+        """
+        for name in names:
+            own = torch.tensor(self._initial[name])
+            found = state_dict.get(prefix + name)
+            if found is not None and found.to(own) != own:
+                warnings.warn(
+                    f'{type(self).__name__}: the {name} of the checkpoint, {float(found):g}, is '
+                    f'taken in place of norm_cfg {name}={float(own):g}; to keep that, remove '
+                    f'{name} from the file',
+                    stacklevel=4,
+                )
 
     def reset_parameters(self) -> None:
         """Reset parameters and buffers to those of a new layer; a frozen layer too.

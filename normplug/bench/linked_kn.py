@@ -12,26 +12,21 @@ from normplug.kalman.elementwise import rectified
 from normplug.norms import KN
 from normplug.stats import Moments
 
-from .linked import LinkedLayer
+from .linked import LinkedLayer, convolution_before
 
 __all__ = ['LinkedKN']
-
-_WIDE = 256
 
 
 class LinkedKN(LinkedLayer):
     """A KN behind another, ReLU, and a convolution that is not run.
 
-    From 256 channels on the convolution is 1x1 on a quarter of them, as the last of a bottleneck;
-    below it is 3x3. The state that comes from the layer before is a constant.
+    See :func:`convolution_before`. The state that comes from the layer before is a constant.
     """
 
     def __init__(self, channels: int, norm: type[KN] = KN) -> None:
         super().__init__()
-        wide = channels >= _WIDE
-        before = channels // 4 if wide else channels
-        size = 1 if wide else 3
-        self.conv = nn.Conv2d(before, channels, size, padding=size // 2, bias=False)
+        self.conv = convolution_before(channels)
+        before, inputs = self.conv.in_channels, self.conv.weight[0].numel()
         self.norm = norm(channels)
         first = norm(before)
         chain = nn.Sequential(first, nn.ReLU(), self.conv, self.norm)
@@ -39,7 +34,7 @@ class LinkedKN(LinkedLayer):
         self._before = (first,)  # no part of what is trained
         # A prediction about as large as what there is: with weights of size 1.
         mean = torch.zeros(before, dtype=torch.float64)
-        var = torch.full_like(mean, 4 / (before * size**2))
+        var = torch.full_like(mean, 4 / inputs)
         for name, value in (('state_mean', mean), ('state_var', var)):  # they move to a device
             self.register_buffer(name, value, persistent=False)
 
@@ -51,15 +46,8 @@ class LinkedKN(LinkedLayer):
             self._before[0].link.post(state, tuple(x.shape[2:]))
         return self.norm(x)
 
-    def in_training(self, x: Tensor) -> Tensor:
-        """By the filtered moments."""
-        norm, used = self.norm, self.filtered(x)
-        scale = norm.weight * (used.var + norm.eps).rsqrt()
-        mean, scale, bias = (t[:, None, None] for t in (used.mean, scale, norm.bias))
-        return (x - mean) * scale + bias
-
-    def filtered(self, x: Tensor) -> Moments:
-        """The moments of a batch as they are used, (C,) each, in plain torch."""
+    def moments(self, x: Tensor) -> Moments:
+        """The batch's, filtered."""
         state = Moments(self.state_mean, self.state_var)
         prior = convolved(self.conv, rectified(state), tuple(x.shape[2:]))
         axes = (0, *range(2, x.dim()))

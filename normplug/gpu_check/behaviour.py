@@ -22,7 +22,7 @@ _SLEEP = 50_000_000  # cycles, some 30 ms: longer than it takes to queue a step
 # gets an overflowed step as one that does not count.
 _WITHOUT_STATES = [name for name in LOCAL if name != 'KN']
 _WITHOUT_PAST = [name for name in LOCAL if name != 'CBN']
-_IN_ONE_GRAPH = [name for name in _WITHOUT_STATES if name in _WITHOUT_PAST]
+_IN_ONE_GRAPH = [name for name in LOCAL if name not in ('KN', 'CBN')]
 
 
 def behaviour_checks(setting: Setting) -> Iterator[Check]:

@@ -77,7 +77,7 @@ def _running(layer: nn.Module, x: Tensor) -> dict[str, Tensor]:
         axes = (0, *range(2, x.dim()))
         own = x[:, norm.batch_from :]
         if isinstance(layer, LinkedKN):
-            new = layer.filtered(x)
+            new = layer.moments(x)
         elif isinstance(norm, WhiteningNorm):
             new = own.mean(axes), _matrices(norm, own)
         else:

@@ -7,10 +7,8 @@ x ↦ a (x − μ_B) + β with a = γ / sqrt(σ²_B + ε), so that the moments o
 its input, mapped; no pixel has to be read again.
 """
 
-import warnings
 from functools import partial
 
-import torch
 from torch import Tensor
 
 from normplug.filters import follow
@@ -210,14 +208,7 @@ class EstBCN(BeforeStep, BCN, BaseNorm):
         return *own, *self._of_forward(x)
 
     def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
-        speed = state_dict.get(f'{prefix}speed')
-        own = torch.tensor(self._initial['speed'])
-        if speed is not None and speed.to(own) != own:
-            warnings.warn(
-                f'EstBCN: the speed of the checkpoint, {float(speed):g}, is taken in place of '
-                f'norm_cfg speed={self._initial["speed"]:g}',
-                stacklevel=3,
-            )
+        self.warn_of_other_values(state_dict, prefix, 'speed')
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def extra_repr(self) -> str:

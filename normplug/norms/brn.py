@@ -9,7 +9,6 @@ Deviation: the running statistic is PyTorch's, an average of unbiased variances,
 averages standard deviations, so that the tensors of a batch norm fit.
 """
 
-import warnings
 from functools import partial
 from math import isfinite
 
@@ -112,16 +111,8 @@ class BRN(BeforeStep, BaseNorm):
         return self._initial['r_max'] == 1 and self._initial['d_max'] == 0
 
     def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
-        for name in () if self.starts_as_batch_norm() else ('r_max', 'd_max'):
-            own = torch.tensor(self._initial[name])
-            found = state_dict.get(prefix + name)
-            if found is not None and found.to(own) != own:
-                warnings.warn(
-                    f'{type(self).__name__}: the {name} of the checkpoint, {float(found):g}, is '
-                    f'taken in place of norm_cfg {name}={float(own):g}; to keep that, remove '
-                    f'{name} from the file',
-                    stacklevel=3,
-                )
+        if not self.starts_as_batch_norm():  # else a hook moves them
+            self.warn_of_other_values(state_dict, prefix, 'r_max', 'd_max')
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def rule(self, x: Tensor) -> Rule:
