@@ -1,7 +1,8 @@
 """Watch norms with memory: of a new run it begins empty, and of a shared head it is refused."""
 
 from collections import Counter
-from functools import partial
+from collections.abc import Callable
+from functools import partial, wraps
 from logging import WARNING
 from typing import Any
 
@@ -15,7 +16,6 @@ from torch import Tensor, nn
 
 from normplug.checkpoint_file import few
 from normplug.errors import UnsuitableModelError
-from normplug.forward_hooks import HookOfOriginal
 from normplug.hooks.of_runner import loss_scale
 from normplug.models import CenConv2d
 from normplug.models.wrappers import unwrapped
@@ -64,19 +64,18 @@ class NormMemoryHook(Hook):
         if runner.iter == 0:
             for layer in self._mabn:
                 layer.forget()
-        self._calls: Counter[str] = Counter()
-        self._handles = [
-            layer.register_forward_pre_hook(HookOfOriginal(partial(self._count, name)))
-            for name, layer in model.named_modules()
-        ]
+        self._calls: Counter[str] | None = None
 
-    def _count(self, name: str, layer: nn.Module, *unused: Any) -> None:
+    def _count(self, name: str, layer: nn.Module) -> None:
         rests = isinstance(layer, BaseNorm) and not layer.training
         if not (rests or in_recomputation()):
             self._calls[name] += 1
 
     def before_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
-        """Tell MABN the scale of the loss."""
+        """Count the calls of the first iteration; tell MABN the scale of the loss."""
+        if self._calls is None:
+            self._calls = Counter()
+            self._counted = CountedForwards(unwrapped(runner.model), self._count)
         if self._mabn:
             one = torch.ones((), device=self._mabn[0].weight.device)
             self._set_scale(loss_scale(runner.optim_wrapper, one))
@@ -91,11 +90,10 @@ class NormMemoryHook(Hook):
 
     def after_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
         """Look at what has been counted, once."""
-        if not self._handles:
+        if self._counted is None:
             return
-        for handle in self._handles:
-            handle.remove()
-        self._handles = []
+        self._counted.remove()
+        self._counted = None
         layers = dict(unwrapped(runner.model).named_modules())
         shared = {
             name: f'{name} ({number} times)'
@@ -122,6 +120,38 @@ class NormMemoryHook(Hook):
         inner = [part for part in called if part not in models]
         outermost = inner[:1] or models[-1:]
         return max((self._calls[part] for part in outermost), default=1)
+
+
+class CountedForwards:
+    """Tells of each forward of each module, until it is removed.
+
+    A forward hook would not see ``self.forward(x)``, by which many heads are entered.
+
+    Args:
+        model: whose modules, with itself.
+        tell: called before each forward, with the name of the module and the module.
+    """
+
+    def __init__(self, model: nn.Module, tell: Callable[[str, nn.Module], None]) -> None:
+        self._own = [(layer, vars(layer).get('forward')) for layer in model.modules()]
+        for name, layer in model.named_modules():
+            layer.forward = self._telling(partial(tell, name, layer), layer.forward)
+
+    @staticmethod
+    def _telling(tell: Callable[[], None], forward: Callable) -> Callable:
+        @wraps(forward)
+        def told(*args: Any, **kwargs: Any) -> Any:
+            tell()
+            return forward(*args, **kwargs)
+
+        return told
+
+    def remove(self) -> None:
+        """Give each module the forward that it had."""
+        for layer, own in self._own:
+            del layer.forward
+            if own is not None:
+                layer.forward = own
 
 
 def is_memory(layer: nn.Module) -> bool:

@@ -12,6 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from normplug.errors import UnsuitableModelError
 from normplug.hooks import NormMemoryHook
+from normplug.hooks.norm_memory import CountedForwards
 from normplug.norms import MABN
 from tests.hooks import tiny_training as tiny
 from tests.hooks.decay_training import Scaled
@@ -34,6 +35,35 @@ class Levels(tiny.NoisyModel):
         if self.training:
             image = checkpoint(self.block, image, use_reentrant=False)
             image = self.shared(image) + self.shared(2 * image)
+        return super().forward(image, label, index, mode)
+
+
+class Head(nn.Module):
+    """Entered by its ``forward``, as in the ``loss`` of many heads; the norm is in a part of it."""
+
+    def __init__(self, norm):
+        super().__init__()
+        self.tower = nn.Sequential(nn.Conv2d(3, 3, 1), norm)
+
+    def forward(self, levels):
+        return sum(self.tower(level) for level in levels)
+
+    def loss(self, levels):
+        return self.forward(levels)
+
+
+@MODELS.register_module()
+class Headed(tiny.NoisyModel):
+    """A head with a norm, on some levels."""
+
+    def __init__(self, norm, levels, **options):
+        super().__init__(norm='GhostBN', **options)
+        self.shared = Head(MODELS.build(dict(type=norm, num_features=3)))
+        self.levels = levels
+
+    def forward(self, image, label, index, mode='tensor'):
+        if self.training:
+            image = self.shared.loss([image * (k + 1) for k in range(self.levels)])
         return super().forward(image, label, index, mode)
 
 
@@ -93,6 +123,29 @@ def test_a_shared_head(train, kind, tmp_path):
     assert not list((tmp_path / 'work').rglob('*.pth'))
 
 
+def test_a_shared_head_that_is_entered_by_its_forward(train):
+    with pytest.raises(UnsuitableModelError, match=r'shared\.tower\.1 \(2 times\)\. '):
+        train(type='Headed', norm='BRN', levels=2)
+
+
+@pytest.mark.parametrize('own', [False, True])
+def test_counted_forwards_leave_nothing(own):
+    model = nn.Sequential(nn.ReLU(), nn.Flatten())
+    if own:
+        model[0].forward = torch.sin
+    before = [vars(layer).copy() for layer in model.modules()]
+    told = []
+    counted = CountedForwards(model, lambda name, layer: told.append((name, layer)))
+    x = torch.randn(2, 3)
+    y = model(x)
+    counted.remove()
+    assert told == [('', model), ('0', model[0]), ('1', model[1])]
+    assert [vars(layer) for layer in model.modules()] == before
+    torch.testing.assert_close(y, x.sin() if own else x.relu(), rtol=0, atol=0)
+    model(x)
+    assert len(told) == 3
+
+
 @pytest.mark.parametrize(
     'model',
     [
@@ -101,6 +154,7 @@ def test_a_shared_head(train, kind, tmp_path):
         dict(type='Levels', norm='GhostBN', of_levels='FRN'),
         dict(type='Twice', norm='BRN'),
         dict(type='Crops', norm='BRN'),
+        dict(type='Headed', norm='BRN', levels=1),
     ],
     ids=str,
 )
