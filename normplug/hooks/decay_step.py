@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from normplug.errors import UnsuitableModelError
-from normplug.hooks.of_runner import loss_scale
+from normplug.hooks.of_runner import loss_scale, wrappers_in
 from normplug.norms import BaseNorm
 from normplug.population import DecayEstimate
 
@@ -93,9 +93,8 @@ def wrappers_of(
     layers: dict[str, BaseNorm], wrapper: OptimWrapper | OptimWrapperDict
 ) -> list[tuple[OptimWrapper, dict[str, BaseNorm]]]:
     """Each wrapper that trains γ of some layers, with these."""
-    wrappers = list(wrapper.values()) if isinstance(wrapper, OptimWrapperDict) else [wrapper]
     left, found = dict(layers), []
-    for one in wrappers:
+    for one in wrappers_in(wrapper):
         if not isinstance(one, OptimWrapper) or isinstance(one, ApexOptimWrapper):
             raise UnsuitableModelError(
                 f'GammaDecayHook does not know how {type(one).__name__} scales the loss: use '

@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from mmengine.dist import all_gather_object, all_reduce
 from mmengine.hooks import Hook
-from mmengine.optim import OptimWrapperDict
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from torch import Tensor
 
 from normplug.errors import TrainingError
+from normplug.hooks.of_runner import wrappers_in
 from normplug.models.wrappers import unwrapped
 from normplug.nonfinite import Search, all_finite
 from normplug.random_state import get_random_state, set_random_state
@@ -71,8 +71,7 @@ class NonFiniteLossHook(Hook):
         self._exempt = frozenset(
             name for name, value in unwrapped(runner.model).named_buffers() if not all_finite(value)
         )
-        wrapper = runner.optim_wrapper
-        for one in wrapper.values() if isinstance(wrapper, OptimWrapperDict) else [wrapper]:
+        for one in wrappers_in(runner.optim_wrapper):
             one.update_params = self._checked(runner, type(one).update_params.__get__(one))
             if hasattr(one, 'backward'):  # not DeepSpeed's
                 one.backward = self._read_after(runner, type(one).backward.__get__(one))

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from normplug.checkpoint_file import few
 from normplug.errors import UnsuitableModelError
-from normplug.hooks.of_runner import loss_scale
+from normplug.hooks.of_runner import loss_scale, wrappers_in
 from normplug.models import CenConv2d
 from normplug.models.wrappers import unwrapped
 from normplug.norms import MABN, BaseNorm
@@ -30,8 +30,7 @@ class NormMemoryHook(Hook):
     """Look after norms that normalize by more than a batch: BRN, MABN, CBN, PN, KN, EstBCN.
 
     A training that does not resume begins with empty windows of MABN: those of a checkpoint are the
-    gradients of another task. In each iteration MABN is told by what AMP multiplies the loss (with
-    one optimizer; each of several has its own scale).
+    gradients of another task. In each iteration MABN is told by what AMP multiplies the loss.
 
     MABN without any ``CenConv`` in the model is named in the log.
 
@@ -44,7 +43,8 @@ class NormMemoryHook(Hook):
     ``custom_hooks=[dict(type='NormMemoryHook')]``.
 
     Raises:
-        UnsuitableModelError: names the layers, and says what to do. Nothing has been saved then.
+        UnsuitableModelError: names the layers, and says what to do; nothing has been saved then. Or
+            MABN is trained under AMP by several optimizers: each has a loss scale of its own.
     """
 
     priority = 'VERY_HIGH'  # before anything is saved
@@ -60,6 +60,13 @@ class NormMemoryHook(Hook):
                 "conv_cfg=dict(type='CenConv') beside norm_cfg",
                 logger='current',
                 level=WARNING,
+            )
+        wrappers = wrappers_in(runner.optim_wrapper)
+        if self._mabn and len(wrappers) > 1 and any(hasattr(w, 'loss_scaler') for w in wrappers):
+            raise UnsuitableModelError(
+                'MABN averages the gradients of several iterations, and cannot do so by the loss '
+                f"scales of {len(wrappers)} optimizers: use type='OptimWrapper' in optim_wrapper, "
+                'without AMP, or another norm'
             )
         if runner.iter == 0:
             for layer in self._mabn:

@@ -3,11 +3,11 @@
 from collections.abc import Iterable
 
 from mmengine.hooks import EMAHook, Hook
-from mmengine.optim import OptimWrapper
+from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
-__all__ = ['averaged_models', 'hook_of', 'loss_scale']
+__all__ = ['averaged_models', 'hook_of', 'loss_scale', 'wrappers_in']
 
 
 def averaged_models(runner: Runner) -> list[nn.Module]:
@@ -26,6 +26,11 @@ def hook_of(hooks: Iterable[Hook], kind: str) -> Hook | None:
     return next(found, None)
 
 
+def wrappers_in(wrapper: OptimWrapper | OptimWrapperDict) -> list[OptimWrapper]:
+    """Return the wrappers of the single optimizers in what the runner has."""
+    return list(wrapper.values()) if isinstance(wrapper, OptimWrapperDict) else [wrapper]
+
+
 def loss_scale(wrapper: OptimWrapper, one: Tensor) -> Tensor | None:
     """Return by what AMP multiplies the loss now, (), without waiting for the device.
 
@@ -34,7 +39,7 @@ def loss_scale(wrapper: OptimWrapper, one: Tensor) -> Tensor | None:
         one: 1, (), on its device.
 
     Returns:
-        None without a loss scale, and for several optimizers, which have scales of their own.
+        None without a loss scale.
     """
     scaler = getattr(wrapper, 'loss_scaler', None)
     return None if scaler is None else scaler.scale(one)

@@ -12,13 +12,13 @@ from typing import Any
 
 from mmengine.dist import all_gather_object, get_world_size, is_main_process, master_only
 from mmengine.hooks import CheckpointHook
-from mmengine.optim import OptimWrapperDict
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner, save_checkpoint
 
 from normplug import checkpoint_file
 from normplug.digits_record import META_KEY, record_of
 from normplug.files import check_room, check_writable, remove_leftovers
+from normplug.hooks.of_runner import wrappers_in
 from normplug.hooks.sample_seed import SampleSeedHook
 from normplug.hooks.sync_norm_stats import synchronize_models
 from normplug.models.wrappers import unwrapped
@@ -279,7 +279,5 @@ def _misfit(states: list[dict[str, Any]] | None) -> str:
 
 
 def _expected_size(runner: Runner) -> int:
-    wrapper = runner.optim_wrapper
-    first = next(iter(wrapper.values())) if isinstance(wrapper, OptimWrapperDict) else wrapper
-    optimizer = first.optimizer
+    optimizer = wrappers_in(runner.optim_wrapper)[0].optimizer
     return checkpoint_bytes(runner.model, {'type': type(optimizer).__name__, **optimizer.defaults})

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import mmengine.runner.runner
 import pytest
 import torch
-from mmengine.optim import OptimWrapper
+from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.registry import MODELS
 from torch import nn
 from torch.utils.checkpoint import checkpoint
@@ -228,6 +228,19 @@ def test_remembered_gradients_have_no_scale_of_amp(wrappers):
     assert plain[1].gradient_window.abs().min() > 0
     for name, value in plain.state_dict().items():
         torch.testing.assert_close(found.state_dict()[name], value, rtol=1e-6, atol=1e-12)
+
+
+@pytest.mark.parametrize('wrapper', [growing, OptimWrapper])
+def test_several_optimizers_have_several_scales(wrapper):
+    model = torch.nn.Sequential(MABN(2), nn.ReLU())
+    optimizers = (torch.optim.SGD(model.parameters(), lr=0.1) for _ in range(2))
+    both = OptimWrapperDict(**{str(k): wrapper(one) for k, one in enumerate(optimizers)})
+    runner = SimpleNamespace(model=model, iter=0, optim_wrapper=both)
+    if wrapper is OptimWrapper:
+        NormMemoryHook().before_train(runner)
+    else:
+        with pytest.raises(UnsuitableModelError, match='loss scales of 2 optimizers'):
+            NormMemoryHook().before_train(runner)
 
 
 def test_without_the_hook_scales_are_mixed():
