@@ -170,6 +170,7 @@ def test_norm_files_import_no_other_norm_and_no_kernel(module):
             'scripted',
             'switchable',
             'whitening',
+            'windows',
         )
     }
     for name in ours(imports(module)):

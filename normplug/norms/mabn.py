@@ -16,6 +16,7 @@ from torch import Tensor
 from normplug.filters import mean_square
 from normplug.norms.base import BaseNorm
 from normplug.norms.before_step import BeforeStep, given_rule
+from normplug.norms.windows import put, with_gradient
 from normplug.ops import Plan, Rule, is_exporting, is_transformed, normalize
 from normplug.running import Tracked, Tracking, in_recomputation, moved, snapshot, store
 from normplug.stats import Affine, Moments
@@ -216,7 +217,7 @@ class MABN(BeforeStep, BaseNorm):
         if watches:
             half = (average.detach() + self.eps) * (-2 / count)
             probe.register_hook(partial(self._store_gradient, place, half))
-            y = _WithOthers.apply(y, average, others.to(plan.dtype) / half)
+            y = with_gradient(y, average, others.to(plan.dtype) / half)
         return y
 
     @torch.no_grad()
@@ -283,28 +284,3 @@ class MABN(BeforeStep, BaseNorm):
     def extra_repr(self) -> str:
         """Return the arguments for ``repr``."""
         return f'{super().extra_repr()}, window={self.window}, warmup={self.warmup}'
-
-
-def put(window: Tensor, place: Tensor, value: Tensor, is_good: Tensor) -> None:
-    """Write ``value``, (C,), into row ``place``, (), of a window (k, C), where ``is_good``, ()."""
-    is_it = torch.arange(len(window), device=window.device) == place
-    window.copy_(torch.where((is_it & is_good).unsqueeze(1), value.to(window.dtype), window))
-
-
-class _WithOthers(torch.autograd.Function):
-    """y, and a gradient of ``average`` that does not depend on that of y."""
-
-    @staticmethod
-    def forward(ctx, y, average, gradient):
-        ctx.save_for_backward(gradient)
-        ctx.mark_dirty(y)
-        return y
-
-    @staticmethod
-    def backward(ctx, dy):
-        (gradient,) = ctx.saved_tensors
-        return dy, gradient, None
-
-    @staticmethod
-    def jvp(ctx, dy, *unused):
-        return dy
