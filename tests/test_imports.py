@@ -42,7 +42,11 @@ FLOOR = {unit: number for number, units in enumerate(FLOORS) for unit in units}
 CORE = {'stats', 'sparsestmax', 'ops', 'dist', 'running', 'filters', 'norms', 'register'}
 CORE |= {'batch_noise', 'covariance', 'precision', 'state'}
 # What torch itself brings; Triton with a torch for GPUs only, and only those import kernels.
-WITH_TORCH = {'normplug.ops.traced': {'sympy'}, 'normplug.ops.kernels': {'triton'}}
+WITH_TORCH = {
+    'normplug.ops.traced': {'sympy'},
+    'normplug.ops.kernels': {'triton'},
+    'normplug.ops.triton_code': {'triton'},
+}
 WITH_MMENGINE = {'normplug.dist', 'normplug.norms.base', 'normplug.register'}
 
 OPTIONAL = {

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.library import wrap_triton
 
 from normplug.ops.traced import pixel_class
+from normplug.ops.triton_code import affine_kernel, input_kernel, moments_kernel, sums_kernel
 from normplug.precision import working_dtype
 from normplug.stats import Moments
 
@@ -93,10 +94,10 @@ def moments(x_n: Tensor, dtype: torch.dtype = torch.float64) -> Moments:
     t, pixels = tile(x_n), x_n.shape[2]
     if t.splits == 1:
         mean_nc, var_nc = (x_n.new_empty(x_n.shape[:2], dtype=dtype) for _ in range(2))
-        _launch(_moments_kernel, t, x_n, (x_n, mean_nc, var_nc, None))
+        _launch(moments_kernel, t, x_n, (x_n, mean_nc, var_nc, None))
         return Moments(mean_nc, var_nc)
     about, sums, squares = (_partial(x_n, t) for _ in range(3))
-    _launch(_moments_kernel, t, x_n, (x_n, about, sums, squares))
+    _launch(moments_kernel, t, x_n, (x_n, about, sums, squares))
     about, sums, squares = (part.to(dtype) for part in (about, sums, squares))
     centre_nc = about[0]
     piece = _piece(t, pixels)  # all about one value
@@ -118,7 +119,7 @@ def affine(
     """As :func:`normplug.ops.passes.affine`."""
     y_n = torch.empty_like(x_n) if out_n is None else out_n
     small = mean_nc, scale_nc, offset_nc
-    _launch(_affine_kernel, tile(x_n, y_n), x_n, (x_n, y_n, *small), y_n)
+    _launch(affine_kernel, tile(x_n, y_n), x_n, (x_n, y_n, *small), y_n)
     return y_n
 
 
@@ -126,7 +127,7 @@ def backward_reduce(dy_n: Tensor, x_n: Tensor, mean_nc: Tensor) -> tuple[Tensor,
     """As :func:`normplug.ops.passes.backward_reduce`, in the dtype of the mean."""
     t = tile(x_n, dy_n)
     sums, products = (_partial(x_n, t) for _ in range(2))
-    _launch(_sums_kernel, t, x_n, (x_n, dy_n, mean_nc, sums, products), dy_n)
+    _launch(sums_kernel, t, x_n, (x_n, dy_n, mean_nc, sums, products), dy_n)
     return _total(sums, mean_nc.dtype), _total(products, mean_nc.dtype)
 
 
@@ -143,7 +144,7 @@ def backward_input(
     dx_n = torch.empty_like(x_n) if out_n is None else out_n
     small = mean_nc, scale_nc, slope_nc, level_nc
     t = tile(x_n, dy_n, dx_n)
-    _launch(_input_kernel, t, x_n, (x_n, dy_n, dx_n, *small), dy_n, dx_n)
+    _launch(input_kernel, t, x_n, (x_n, dy_n, dx_n, *small), dy_n, dx_n)
     return dx_n
 
 
@@ -189,170 +190,3 @@ def _total(part: Tensor, dtype: torch.dtype) -> Tensor:
         return part.to(dtype).sum(0)
     first, *rest = part.to(dtype).unbind()
     return sum(rest, first)
-
-
-@triton.jit
-def _multiple(size, of: tl.constexpr, dtype: tl.constexpr):
-    """``size``, a multiple of ``of``, as a product: the compiler then sees it, and loads widely."""
-    return tl.full((), size, dtype) // of * of
-
-
-@triton.jit
-def _place(
-    C, P, piece,
-    ROWS: tl.constexpr, WHOLE: tl.constexpr, LAST: tl.constexpr, ALIGNED: tl.constexpr,
-):  # fmt: skip
-    """Instance; channels, and which of them x has; where this program's pixels begin and end."""
-    if LAST:
-        C = _multiple(C, ALIGNED, tl.int32)
-        P = tl.full((), P, tl.int32)
-        piece = tl.full((), piece, tl.int32)
-    else:
-        C = tl.full((), C, tl.int32)
-        P = _multiple(P, ALIGNED, tl.int32)
-        piece = _multiple(piece, ALIGNED, tl.int32)
-    n = tl.program_id(0).to(tl.int64)
-    c = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
-    start = tl.program_id(2) * piece
-    stop = tl.minimum(start + piece, P)
-    if WHOLE:
-        start = 0
-        stop = P
-    elif not LAST:
-        stop = _multiple(stop, ALIGNED, tl.int32)
-    return n, c, c < C, C, start, stop
-
-
-@triton.jit
-def _at(n, c, p, sn, sc, sp, LAST: tl.constexpr, ALIGNED: tl.constexpr):
-    """Offsets of channels and pixels from a tensor's start."""
-    sn = _multiple(sn, ALIGNED, tl.int64)
-    if LAST:
-        sp = _multiple(sp, ALIGNED, tl.int64)
-    else:
-        sc = _multiple(sc, ALIGNED, tl.int64)
-    return n * sn + c[:, None] * sc + p[None, :] * sp
-
-
-@triton.jit
-def _from(q, sp, LAST: tl.constexpr, ALIGNED: tl.constexpr):
-    """The offset of pixel q."""
-    if LAST:
-        sp = _multiple(sp, ALIGNED, tl.int64)
-    return tl.full((), q, tl.int64) * sp
-
-
-@triton.jit
-def _moments_kernel(
-    x_ptr, about_ptr, sum_ptr, square_ptr,
-    C, P, piece, sn, sc, sp,
-    ROWS: tl.constexpr, BLOCK: tl.constexpr,
-    WHOLE: tl.constexpr, LAST: tl.constexpr, ALIGNED: tl.constexpr, WIDE: tl.constexpr,
-):  # fmt: skip
-    """Σ(x − about) and Σ(x − about)² of a piece, and what they are about.
-
-    Without memory for the squares: mean and variance, of the only piece.
-    """
-    n, c, ok, C, start, stop = _place(C, P, piece, ROWS, WHOLE, LAST, ALIGNED)
-    p = tl.arange(0, BLOCK)
-    at = _at(n, c, p, sn, sc, sp, LAST, ALIGNED)
-    mask = ok[:, None] & (p < stop - start)[None, :]
-    x = tl.load(x_ptr + _from(start, sp, LAST, ALIGNED) + at, mask, 0.0).to(WIDE)
-    # The mean of the piece's first block; of few pixels, the first.
-    if WHOLE > 0 and not LAST:
-        about = tl.load(x_ptr + n * sn + c * sc + _from(start, sp, LAST, ALIGNED), ok, 0.0).to(WIDE)
-    else:
-        about = tl.sum(x, 1) * (1.0 / tl.maximum(tl.minimum(stop - start, BLOCK), 1))
-    sums = tl.where(mask, x - about[:, None], 0.0)
-    squares = sums * sums
-    for q in range(start + BLOCK, WHOLE if WHOLE else stop, BLOCK):
-        mask = ok[:, None] & (p < stop - q)[None, :]
-        x = tl.load(x_ptr + _from(q, sp, LAST, ALIGNED) + at, mask, 0.0).to(WIDE)
-        d = tl.where(mask, x - about[:, None], 0.0)
-        sums += d
-        squares += d * d
-    out = (tl.program_id(2).to(tl.int64) * tl.num_programs(0) + n) * C + c
-    total = tl.sum(sums, 1)
-    square = tl.sum(squares, 1)
-    if square_ptr is None:
-        OWN: tl.constexpr = about_ptr.dtype.element_ty
-        mean = total.to(OWN) / P
-        tl.store(about_ptr + out, about.to(OWN) + mean, ok)
-        var = square.to(OWN) / P - mean * mean
-        tl.store(sum_ptr + out, tl.where(var < 0.0, 0.0, var), ok)  # NaN stays, as in clamp
-    else:
-        tl.store(about_ptr + out, about, ok)
-        tl.store(sum_ptr + out, total, ok)
-        tl.store(square_ptr + out, square, ok)
-
-
-@triton.jit
-def _affine_kernel(
-    x_ptr, y_ptr, mean_ptr, scale_ptr, offset_ptr,
-    C, P, piece, sn, sc, sp, yn, yc, yp,
-    ROWS: tl.constexpr, BLOCK: tl.constexpr,
-    WHOLE: tl.constexpr, LAST: tl.constexpr, ALIGNED: tl.constexpr, WIDE: tl.constexpr,
-):  # fmt: skip
-    """(x − mean) · scale + offset."""
-    n, c, ok, C, start, stop = _place(C, P, piece, ROWS, WHOLE, LAST, ALIGNED)
-    mean = tl.load(mean_ptr + n * C + c, ok, 0.0).to(WIDE)[:, None]
-    scale = tl.load(scale_ptr + n * C + c, ok, 0.0).to(WIDE)[:, None]
-    offset = tl.load(offset_ptr + n * C + c, ok, 0.0).to(WIDE)[:, None]
-    p = tl.arange(0, BLOCK)
-    x_at = _at(n, c, p, sn, sc, sp, LAST, ALIGNED)
-    y_at = _at(n, c, p, yn, yc, yp, LAST, ALIGNED)
-    for q in range(start, WHOLE if WHOLE else stop, BLOCK):
-        mask = ok[:, None] & (p < stop - q)[None, :]
-        x = tl.load(x_ptr + _from(q, sp, LAST, ALIGNED) + x_at, mask, 0.0).to(WIDE)
-        tl.store(y_ptr + _from(q, yp, LAST, ALIGNED) + y_at, (x - mean) * scale + offset, mask)
-
-
-@triton.jit
-def _sums_kernel(
-    x_ptr, dy_ptr, mean_ptr, sum_ptr, product_ptr,
-    C, P, piece, sn, sc, sp, dn, dc, dp,
-    ROWS: tl.constexpr, BLOCK: tl.constexpr,
-    WHOLE: tl.constexpr, LAST: tl.constexpr, ALIGNED: tl.constexpr, WIDE: tl.constexpr,
-):  # fmt: skip
-    """Σ dy and Σ dy · (x − mean) of a piece."""
-    n, c, ok, C, start, stop = _place(C, P, piece, ROWS, WHOLE, LAST, ALIGNED)
-    mean = tl.load(mean_ptr + n * C + c, ok, 0.0).to(WIDE)[:, None]
-    p = tl.arange(0, BLOCK)
-    x_at = _at(n, c, p, sn, sc, sp, LAST, ALIGNED)
-    dy_at = _at(n, c, p, dn, dc, dp, LAST, ALIGNED)
-    sums = tl.zeros([ROWS, BLOCK], WIDE)
-    products = tl.zeros([ROWS, BLOCK], WIDE)
-    for q in range(start, WHOLE if WHOLE else stop, BLOCK):
-        mask = ok[:, None] & (p < stop - q)[None, :]
-        x = tl.load(x_ptr + _from(q, sp, LAST, ALIGNED) + x_at, mask, 0.0).to(WIDE)
-        dy = tl.load(dy_ptr + _from(q, dp, LAST, ALIGNED) + dy_at, mask, 0.0).to(WIDE)
-        sums += dy
-        products += dy * (x - mean)
-    out = (tl.program_id(2).to(tl.int64) * tl.num_programs(0) + n) * C + c
-    tl.store(sum_ptr + out, tl.sum(sums, 1), ok)
-    tl.store(product_ptr + out, tl.sum(products, 1), ok)
-
-
-@triton.jit
-def _input_kernel(
-    x_ptr, dy_ptr, dx_ptr, mean_ptr, scale_ptr, slope_ptr, level_ptr,
-    C, P, piece, sn, sc, sp, dn, dc, dp, yn, yc, yp,
-    ROWS: tl.constexpr, BLOCK: tl.constexpr,
-    WHOLE: tl.constexpr, LAST: tl.constexpr, ALIGNED: tl.constexpr, WIDE: tl.constexpr,
-):  # fmt: skip
-    """dy · scale + (x − mean) · slope + level."""
-    n, c, ok, C, start, stop = _place(C, P, piece, ROWS, WHOLE, LAST, ALIGNED)
-    mean = tl.load(mean_ptr + n * C + c, ok, 0.0).to(WIDE)[:, None]
-    scale = tl.load(scale_ptr + n * C + c, ok, 0.0).to(WIDE)[:, None]
-    slope = tl.load(slope_ptr + n * C + c, ok, 0.0).to(WIDE)[:, None]
-    level = tl.load(level_ptr + n * C + c, ok, 0.0).to(WIDE)[:, None]
-    p = tl.arange(0, BLOCK)
-    x_at = _at(n, c, p, sn, sc, sp, LAST, ALIGNED)
-    dy_at = _at(n, c, p, dn, dc, dp, LAST, ALIGNED)
-    dx_at = _at(n, c, p, yn, yc, yp, LAST, ALIGNED)
-    for q in range(start, WHOLE if WHOLE else stop, BLOCK):
-        mask = ok[:, None] & (p < stop - q)[None, :]
-        x = tl.load(x_ptr + _from(q, sp, LAST, ALIGNED) + x_at, mask, 0.0).to(WIDE)
-        dy = tl.load(dy_ptr + _from(q, dp, LAST, ALIGNED) + dy_at, mask, 0.0).to(WIDE)
-        dx = dy * scale + ((x - mean) * slope + level)
-        tl.store(dx_ptr + _from(q, yp, LAST, ALIGNED) + dx_at, dx, mask)
