@@ -21,6 +21,9 @@ from normplug.stats import Affine, Moments, pool, standardize
 
 __all__ = ['BCN', 'EstBCN', 'SyncBCN']
 
+# The batch norm within the released layer: in its README, and in the networks for ImageNet.
+_RELEASED_BATCH_NORMS = ('bn', 'pbn')
+
 
 def bcn_rule(
     instance: Moments,
@@ -104,13 +107,14 @@ class BCN(Grouped, BaseNorm):
         return self.weight, self.bias, self.group_weight, self.group_bias
 
     def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
-        """Accept the released layout: a batch norm ``bn``, and groups of (1, G, 1)."""
-        if f'{prefix}bn.weight' in state_dict:
+        """Accept the released layouts: a batch norm, and groups of (1, G, 1)."""
+        for below in (f'{prefix}{name}.' for name in _RELEASED_BATCH_NORMS):
+            if f'{below}weight' not in state_dict:
+                continue
             for name in ('weight', 'bias'):
                 group = state_dict.pop(prefix + name, None)
                 if group is not None:
                     state_dict[f'{prefix}group_{name}'] = group
-            below = f'{prefix}bn.'
             for name in [name for name in state_dict if name.startswith(below)]:
                 state_dict[prefix + name.removeprefix(below)] = state_dict.pop(name)
         super()._load_from_state_dict(state_dict, prefix, *args)

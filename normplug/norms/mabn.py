@@ -67,13 +67,13 @@ class MABN(BeforeStep, BaseNorm):
 
     Use it behind convolutions of centred weights, ``conv_cfg=dict(type='CenConv')``.
 
-    The first ``warmup`` batches, and at least ``window``, are normalized by their own mean square,
-    with its gradient. From then on the gradient is **not** the derivative of the output: it has the
-    average over the last batches in place of one statistic of this batch. Derivatives of higher
-    order, and those of ``torch.func``, are of the output alone. Evaluation divides by the running
-    root mean square. A batch norm's checkpoint loads as the same function in evaluation, behind the
-    same convolutions (not ``CenConv``, which centres the checkpoint's), and with the warm-up to
-    come. A checkpoint of MABN loads with its windows, to resume from: a new training
+    The batches before the ``warmup``-th, and at least ``window``, are normalized by their own mean
+    square, with its gradient. From then on the gradient is **not** the derivative of the output: it
+    has the average over the last batches in place of one statistic of this batch. Derivatives of
+    higher order, and those of ``torch.func``, are of the output alone. Evaluation divides by the
+    running root mean square. A batch norm's checkpoint loads as the same function in evaluation,
+    behind the same convolutions (not ``CenConv``, which centres the checkpoint's), and with the
+    warm-up to come. A checkpoint of MABN loads with its windows, to resume from: a new training
     should :meth:`forget` them, as ``NormMemoryHook`` does.
 
     What is averaged is of the layer's last backward passes: each forward in training should have

@@ -48,11 +48,12 @@ def test_batch_norm_and_group_norm_in_a_row(groups, training):
     assert_same({name: got[name] for name in want}, want, EXACT)
 
 
-def test_released_layer():
+@pytest.mark.parametrize('inner', ['bn.', 'pbn.'])
+def test_released_layer(inner):
+    """Of the README, and with the name that its batch norm has in the networks for ImageNet."""
     golden, layer = load('bcn_2d'), BCN(8, num_groups=4).double()
-    layer.load_state_dict(
-        {k.removeprefix('before.'): v for k, v in golden.items() if k.startswith('before.')}
-    )
+    before = {k.removeprefix('before.'): v for k, v in golden.items() if k.startswith('before.')}
+    layer.load_state_dict({name.replace('bn.', inner): v for name, v in before.items()})
 
     def released(prefix, kinds, shapes, step=None):
         values = {}

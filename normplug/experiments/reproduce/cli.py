@@ -200,7 +200,7 @@ def _named(args: argparse.Namespace) -> dict[Table, tuple[Row, ...]]:
     found = {row.name.lower() for rows in chosen.values() for row in rows}
     unknown = [name for name in args.rows if name.lower() not in found]
     if unknown:
-        known = [f'"{row.name}"' for table in tables for row in table.rows]
+        known = dict.fromkeys(f'"{row.name}"' for table in tables for row in table.rows)
         raise UserError(f'--rows: no row {", ".join(unknown)}; there are {", ".join(known)}')
     return {table: rows for table, rows in chosen.items() if rows}
 

@@ -11,8 +11,7 @@ from ..rows import Column, Row, Scale, Table
 
 __all__ = ['LEAGUE_DETECTION', 'LEAGUE_SEGMENTATION']
 
-# Norm → types that take the statistics of all GPUs, by their place in the backbone's config; of
-# none, the norm knows no batch.
+# Norm → types that take the statistics of all GPUs, by their place in the backbone's config.
 _NORMS: dict[str, dict[str, str]] = {
     'frozen BN': {},
     'BN': {'': 'SyncBN'},
@@ -23,7 +22,7 @@ _NORMS: dict[str, dict[str, str]] = {
     'IBN-a': {'': 'SyncBN'},
     'KN': {'': 'SyncKN'},
     'BRN': {'': 'SyncBRN'},
-    # Batches of other GPUs are not in their memory.
+    # There is no such type: their batches are those of a GPU, at 16 images too.
     'MABN': {},
     'CBN': {},
     'BCN': {'': 'SyncBCN'},
@@ -147,8 +146,7 @@ def _table(name: str, model: str, column: Column, network: _Network) -> Table:
     )
     return Table(
         name,
-        f'{model} by images of the statistics; norms in the backbone alone, each at its published '
-        'places',
+        f'{model} by images of the statistics; norms in the backbone alone',
         'none of these rows. At full scale 16 images are those of 8 GPUs x 2, in Sync types, and '
         'frozen BN, GN, GN+WS and FRN, which have no batch, and MABN and CBN, are the same runs as '
         'at 2',
