@@ -34,9 +34,9 @@ LIMITS = {
         f'SyncSSN,{STEM},float32,first,train': (4, 2, 4, 10, 2),
     },
     'whitening': {
-        f'SW,{STEM},float32,first,train': (18, 40),
-        f'IterNorm,{STEM},float32,first,train': (23, 35),
-        f'GW,{STEM},float32,first,train': (14, 31),
+        f'SW,{STEM},float32,first,train': (17, 31),
+        f'IterNorm,{STEM},float32,first,train': (18, 27),
+        f'GW,{STEM},float32,first,train': (14, 26),
     },
     'whitening over ranks': {
         f'SyncSW,{STEM},float32,first,train': (8, 5, 9, 28, 4),

@@ -15,9 +15,9 @@ from tests.outside_steps import OutsideSteps
 
 # Launches of forward and backward, and products of matrices among them.
 LIMITS = {
-    'SW': (lambda: SW(64), (99, 17), (203, 47)),
-    'SW of all': (lambda: SW(64, sw_type=5), (120, 17), (271, 47)),
-    'IterNorm': (lambda: IterNorm(64), (120, 29), (174, 47)),
+    'SW': (lambda: SW(64), (97, 17), (203, 47)),
+    'SW of all': (lambda: SW(64, sw_type=5), (118, 17), (271, 47)),
+    'IterNorm': (lambda: IterNorm(64), (89, 17), (174, 47)),
     'GW': (lambda: GW(64), (59, 16), (162, 46)),
 }
 
