@@ -155,6 +155,9 @@ def test_a_seed_that_diverged_is_told(tmp_path, capsys):
     assert summaries[0].cells['AP'].mean is None
     text = report(TABLE, 'digits', summaries, [SOURCE])['t.md'].decode()
     assert '| a | 30 / diverged: 1 of 3 seeds / - |' in text
+    axes = figure(TABLE, 'digits', summaries).axes[0]
+    assert [text.get_text() for text in axes.texts] == ['diverged: 1 of 3 seeds']
+    assert [list(line.get_xdata()) for line in axes.lines] == [[30]]
 
 
 def test_a_norm_without_a_batch_is_a_line_and_the_second_column_has_curves():

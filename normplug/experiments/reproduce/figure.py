@@ -19,7 +19,8 @@ __all__ = ['figure']
 def figure(table: Table, where: str, summaries: Sequence[Summary]) -> Figure:
     """Curves over images of the statistics where the rows have them, else a point a row.
 
-    What is not finished is left out; ``where`` says of ours what they are.
+    What is not finished is left out, a seed that diverged is told; ``where`` says of ours what they
+    are.
     """
     draw = _curves if any(summary.row.images for summary in summaries) else _points
     picture = draw(table, where, summaries)
@@ -37,7 +38,9 @@ def _points(table: Table, where: str, summaries: Sequence[Summary]) -> Figure:
         cell = summary.cells[column.name]
         if cell.mean is not None:
             sides[0].errorbar(cell.mean, place, xerr=cell.std or 0, fmt='o', color='C0', capsize=3)
-            sides[0].plot(cell.values, [place] * len(cell.values), '|', color='C0', alpha=0.5)
+        sides[0].plot(cell.values, [place] * len(cell.values), '|', color='C0', alpha=0.5)
+        if cell.diverged:
+            sides[0].text(0.02, place, str(cell), transform=sides[0].get_yaxis_transform())
         if cell.published is not None:
             sides[1].plot(cell.published, place, 's', color='C1')
     sides[0].set_yticks(range(len(summaries)), [summary.row.name for summary in summaries])
