@@ -33,6 +33,14 @@ LIMITS = {
         f'SyncSN,{STEM},float32,first,train': (4, 2, 2, 8, 2),
         f'SyncSSN,{STEM},float32,first,train': (4, 2, 4, 10, 2),
     },
+    'league': {
+        f'BRN,{STEM},float32,first,train': (6, 5),
+        f'MABN,{STEM},float32,first,train': (5, 5),
+        f'CBN,{STEM},float32,first,train': (13, 16),
+        f'BCN,{STEM},float32,first,train': (8, 8),
+        f'FRN,{STEM},float32,first,train': (3, 4),
+        f'BIN,{STEM},float32,first,train': (6, 6),
+    },
     'whitening': {
         f'SW,{STEM},float32,first,train': (17, 31),
         f'IterNorm,{STEM},float32,first,train': (18, 27),
