@@ -156,7 +156,7 @@ def test_a_seed_that_diverged_is_told(tmp_path, capsys):
     text = report(TABLE, 'digits', summaries, [SOURCE])['t.md'].decode()
     assert '| a | 30 / diverged: 1 of 3 seeds / - |' in text
     axes = figure(TABLE, 'digits', summaries).axes[0]
-    assert [text.get_text() for text in axes.texts] == ['diverged: 1 of 3 seeds']
+    assert [text.get_text() for text in axes.get_yticklabels()] == ['a\ndiverged: 1 of 3 seeds']
     assert [list(line.get_xdata()) for line in axes.lines] == [[30]]
 
 

@@ -34,16 +34,16 @@ def _points(table: Table, where: str, summaries: Sequence[Summary]) -> Figure:
     height = 1.2 + 0.35 * len(summaries)
     picture = Figure(figsize=(9, height), layout='constrained')
     sides = picture.subplots(1, 2, sharey=True)
+    names = []
     for place, summary in enumerate(summaries):
         cell = summary.cells[column.name]
         if cell.mean is not None:
             sides[0].errorbar(cell.mean, place, xerr=cell.std or 0, fmt='o', color='C0', capsize=3)
         sides[0].plot(cell.values, [place] * len(cell.values), '|', color='C0', alpha=0.5)
-        if cell.diverged:
-            sides[0].text(0.02, place, str(cell), transform=sides[0].get_yaxis_transform())
+        names.append(f'{summary.row.name}\n{cell}' if cell.diverged else summary.row.name)
         if cell.published is not None:
             sides[1].plot(cell.published, place, 's', color='C1')
-    sides[0].set_yticks(range(len(summaries)), [summary.row.name for summary in summaries])
+    sides[0].set_yticks(range(len(summaries)), names)
     sides[0].invert_yaxis()
     for axes, whose in zip(sides, (where, 'published'), strict=True):
         axes.set(xlabel=f'{column.name} (%), {whose}')
