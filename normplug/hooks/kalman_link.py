@@ -32,7 +32,7 @@ class KalmanLinkHook(Hook):
             checkpointing; a CBN layer runs several times in a forward.
     """
 
-    priority = 5  # before NormMemoryHook counts: a counted layer is not linked
+    priority = 'HIGH'
 
     def before_train(self, runner: Runner) -> None:
         """Refuse a model that cannot be linked before the first batch is loaded."""

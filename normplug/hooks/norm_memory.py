@@ -47,7 +47,9 @@ class NormMemoryHook(Hook):
             MABN is trained under AMP by several optimizers: each has a loss scale of its own.
     """
 
-    priority = 'VERY_HIGH'  # before anything is saved
+    # Before CheckpointHook saves; after the hooks that look at layers before an iteration, to which
+    # a counted one has a forward of its own: KalmanLinkHook would not link it.
+    priority = 80
 
     def before_train(self, runner: Runner) -> None:
         """Empty MABN's windows in a new run, and watch the first iteration."""

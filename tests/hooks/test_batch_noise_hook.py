@@ -65,6 +65,17 @@ def test_several_optimizers(tmp_path):
     assert read_scalars(tmp_path / 'work', 'batch_noise')[0]['norm']['images'] == 2
 
 
+def test_batch_norms_of_torch_beside_a_norm_with_memory(tmp_path):
+    """NormMemoryHook watches the first iteration, before which is the first measurement."""
+    cfg = config(tmp_path / 'work', hook=HOOK, hooks=('NormMemoryHook',))
+    cfg.model = {'type': 'NoisyModel', 'norm': 'BRN'}
+    runner = tiny.build(cfg)
+    runner.model.conv = nn.Sequential(runner.model.conv, nn.BatchNorm2d(4))
+    runner.train()
+    for layers in read_scalars(tmp_path / 'work', 'batch_noise').values():
+        assert {name.split('/')[0] for name in layers} == {'conv.1', 'norm'}
+
+
 def test_a_measurement_is_of_one_network(tmp_path):
     """PN normalizes by what batches before have moved, and counts them in its warm-up."""
     cfg = config(tmp_path / 'work', hook=HOOK)

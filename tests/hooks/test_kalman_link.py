@@ -50,7 +50,10 @@ class NoisyCBN(tiny.NoisyModel):
 def config(tmp_path, monkeypatch):
     monkeypatch.setattr(mmengine.runner.runner, 'collect_env', dict)  # asks compilers for a second
 
-    def make(name, model='NoisyChain', hooks=('SampleSeedHook', 'KalmanLinkHook'), **options):
+    # NormMemoryHook as tools/train.py adds it: its counting once kept layers from being linked.
+    hooks_of_training = 'SampleSeedHook', 'KalmanLinkHook', 'NormMemoryHook'
+
+    def make(name, model='NoisyChain', hooks=hooks_of_training, **options):
         cfg = tiny.config(tmp_path / name, hooks=hooks)
         cfg.experiment_name = f'{tmp_path.name}-{name}'  # of which mmengine keeps one logger
         cfg.model = dict(type=model, **options)
