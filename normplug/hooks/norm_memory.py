@@ -87,7 +87,8 @@ class NormMemoryHook(Hook):
             self._counted = CountedForwards(unwrapped(runner.model), self._count)
         if self._mabn:
             one = torch.ones((), device=self._mabn[0].weight.device)
-            self._set_scale(loss_scale(runner.optim_wrapper, one))
+            # Of several, none has a scale.
+            self._set_scale(loss_scale(wrappers_in(runner.optim_wrapper)[0], one))
 
     def after_train(self, runner: Runner) -> None:
         """What comes after the training has no scale."""

@@ -178,12 +178,13 @@ def test_a_new_run_begins_with_empty_windows(tmp_path, monkeypatch):
     assert (norm.gradient_window == 0).all(1).sum() == 16 - 6
 
 
-def trained(*wrappers, hooked=True):
+def trained(*wrappers, hooked=True, in_dict=False):
     """A model that had eight steps, in float64; the last are by averages of three batches.
 
     Args:
         wrappers: of the optimizers of as many trainings, each of which resumes the last.
         hooked: whether they have the hook.
+        in_dict: whether each is in a dict, as the only one.
     """
     torch.manual_seed(0)
     model = nn.Sequential(
@@ -194,13 +195,15 @@ def trained(*wrappers, hooked=True):
     for wrapper, images in zip(wrappers, batches, strict=True):
         hooks = [NormMemoryHook()] if hooked else []
         runner = SimpleNamespace(model=model, iter=seen)
-        runner.optim_wrapper = wrapper(torch.optim.SGD(model.parameters(), lr=0.1))
+        runner.optim_wrapper = own = wrapper(torch.optim.SGD(model.parameters(), lr=0.1))
+        if in_dict:
+            runner.optim_wrapper = OptimWrapperDict(own=own)
         for hook in hooks:
             hook.before_train(runner)
         for image in images:
             for hook in hooks:
                 hook.before_train_iter(runner)
-            runner.optim_wrapper.update_params((model(image) - 1).square().mean())
+            own.update_params((model(image) - 1).square().mean())
             for hook in hooks:
                 hook.after_train_iter(runner)
         for hook in hooks:
@@ -222,9 +225,10 @@ def growing(optimizer):
     [(growing,), (growing, OptimWrapper), (OptimWrapper, growing), (OptimWrapper,)],
     ids=['AMP', 'then without', 'then with', 'without'],
 )
-def test_remembered_gradients_have_no_scale_of_amp(wrappers):
+@pytest.mark.parametrize('in_dict', [False, True])
+def test_remembered_gradients_have_no_scale_of_amp(wrappers, in_dict):
     plain = trained(OptimWrapper, hooked=False)
-    found = trained(*wrappers)
+    found = trained(*wrappers, in_dict=in_dict)
     assert plain[1].gradient_window.abs().min() > 0
     for name, value in plain.state_dict().items():
         torch.testing.assert_close(found.state_dict()[name], value, rtol=1e-6, atol=1e-12)

@@ -17,3 +17,4 @@ def test_training_links_once(project, train, norm, more):
     config = project.write_config("custom_imports['imports'].append('normplug')\n" + model + more)
     assert train([config]) == 0
     assert project.log().count(LINES[norm]) == 1
+    assert 'of its own' not in project.log()  # hooks of the launcher change no layer before that
